@@ -1,0 +1,43 @@
+# Two commands for a stranger: `make demo` and `make test`. Each makes `.venv` and installs into it when needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SEEDS  ?= 1 2 3
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: demo test check accept bench lint install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@echo "installing into $(VENV) (about a minute; not part of the times below)"
+	@start=$$(date +%s); \
+	 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])' \
+	 && $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' \
+	 && touch $@ && echo "installed in $$(( $$(date +%s) - start )) s"
+
+demo: install
+	@rm -rf runs/demo
+	@start=$$(date +%s); $(BIN)/alert-twin run scenarios/first_light.toml --out runs/demo \
+	 && $(BIN)/alert-twin report runs/demo && echo "demo took $$(( $$(date +%s) - start )) s beside the install"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/pytest
+
+test: install check
+
+accept: install
+	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept
+
+bench: install
+	$(BIN)/pytest -m bench --benchmark-sort=name
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,150 @@
+"""Tables of the twin itself: what crosses between stages, and what the measurement store holds.
+
+Columns that mean what a prompt table means carry its name (`psfFlux`, `midpointMjdTai`). Nulls: NaN for floats, 0 for
+diaObjectId and ssObjectId, -1 for other integers that may be missing, b"" for text.
+
+MEASUREMENT is what the pixel half yields: positions, lengths and angles in pixels (angles in degrees from +x towards
++y), fluxes in nJy (images are calibrated to nJy before differencing, as the LSST Science Pipelines do). DIA_SOURCE
+exists only after `pipeline.transform`.
+"""
+
+from typing import Final
+
+import numpy as np
+
+# Reference catalogue: what calibration compares with. Fluxes in nJy, NaN where the band is missing.
+REFERENCE: Final = np.dtype(
+    [("refId", "i8"), ("ra", "f8"), ("dec", "f8"), ("raErr", "f4"), ("decErr", "f4")]   # [deg], errors [arcsec]
+    + [(f"{band}_flux", "f4") for band in "ugrizy"] + [(f"{band}_fluxErr", "f4") for band in "ugrizy"])
+
+# Stars found on one exposure by `calibrate`.
+STAR: Final = np.dtype([
+    ("x", "f8"), ("y", "f8"), ("xErr", "f4"), ("yErr", "f4"), ("flux", "f4"), ("fluxErr", "f4"),   # nJy
+    ("snr", "f4"), ("extended", "?"), ("psf_used", "?"), ("flags", "i4"), ("refId", "i8")])        # -1: no reference
+
+PIXEL_FLAGS: Final = (
+    "pixelFlags", "pixelFlags_bad", "pixelFlags_cr", "pixelFlags_crCenter", "pixelFlags_edge", "pixelFlags_nodata",
+    "pixelFlags_nodataCenter", "pixelFlags_interpolated", "pixelFlags_interpolatedCenter", "pixelFlags_offimage",
+    "pixelFlags_saturated", "pixelFlags_saturatedCenter", "pixelFlags_suspect", "pixelFlags_suspectCenter",
+    "pixelFlags_streak", "pixelFlags_streakCenter", "pixelFlags_injected", "pixelFlags_injectedCenter",
+    "pixelFlags_injected_template", "pixelFlags_injected_templateCenter")
+
+# Flags that the filters read and the prompt table has no column for.
+EXTRA_FLAGS: Final = (
+    "interpolatedCenterAll", "badCenter", "edgeCenter", "sat_templateCenter", "spikeCenter", "high_varianceCenterAll",
+    "trail_off_image", "trail_suspect_long", "sky_source")
+
+MEASUREMENT: Final = np.dtype(
+    [("id", "i4"),                                                         # counter in the detector-visit, from 0
+     ("x", "f8"), ("y", "f8"), ("xErr", "f4"), ("yErr", "f4"), ("x_y_Cov", "f4"), ("centroid_flag", "?"),
+     ("peak_x", "i4"), ("peak_y", "i4"), ("snr", "f4"), ("isNegative", "?"),
+     ("bbox_x0", "i4"), ("bbox_y0", "i4"), ("bbox_x1", "i4"), ("bbox_y1", "i4"),   # footprint, last pixel included
+     ("footprint_area", "i4"), ("bboxSize", "i4"),
+     ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("psfLnL", "f4"), ("psfChi2", "f4"), ("psfNdata", "i4"),
+     ("psfFlux_flag", "?"), ("psfFlux_flag_edge", "?"), ("psfFlux_flag_noGoodPixels", "?"),
+     ("apFlux", "f4"), ("apFluxErr", "f4"), ("apFlux_flag", "?"), ("apFlux_flag_apertureTruncated", "?"),
+     ("trailFlux", "f4"), ("trailFluxErr", "f4"), ("trailX", "f8"), ("trailXErr", "f4"), ("trailY", "f8"),
+     ("trailYErr", "f4"), ("trailLength", "f4"), ("trailLengthErr", "f4"), ("trailAngle", "f4"),
+     ("trailAngleErr", "f4"), ("trailChi2", "f4"), ("trailNdata", "i4"), ("trail_flag", "?"), ("trail_flag_edge", "?"),
+     ("dipoleMeanFlux", "f4"), ("dipoleMeanFluxErr", "f4"), ("dipoleFluxDiff", "f4"), ("dipoleFluxDiffErr", "f4"),
+     ("dipoleLength", "f4"), ("dipoleAngle", "f4"), ("dipoleChi2", "f4"), ("dipoleNdata", "i4"),
+     ("isDipole", "?"), ("dipoleFitAttempted", "?"),
+     ("scienceFlux", "f4"), ("scienceFluxErr", "f4"), ("forced_PsfFlux_flag", "?"), ("forced_PsfFlux_flag_edge", "?"),
+     ("forced_PsfFlux_flag_noGoodPixels", "?"), ("templateFlux", "f4"), ("templateFluxErr", "f4"),
+     ("ixx", "f4"), ("iyy", "f4"), ("ixy", "f4"), ("ixxPSF", "f4"), ("iyyPSF", "f4"), ("ixyPSF", "f4"),   # [pixel^2]
+     ("shape_flag", "?"), ("shape_flag_no_pixels", "?"), ("shape_flag_not_contained", "?"),
+     ("shape_flag_parent_source", "?"), ("extendedness", "f4"), ("reliability", "f4"), ("glint_trail", "?")]
+    + [(name, "?") for name in PIXEL_FLAGS + EXTRA_FLAGS])
+
+# Forced photometry at given positions: what `Pixels.force` returns.
+FORCED: Final = np.dtype([
+    ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("scienceFlux", "f4"), ("scienceFluxErr", "f4"),   # nJy, NaN off the image
+    ("x", "f8"), ("y", "f8"), ("inside", "?"), ("flag_edge", "?"), ("flag_noGoodPixels", "?")])
+
+# Predicted positions of known Solar System objects as polynomials of time (degree 3 about epoch), and their orbits.
+EPHEMERIS_ORDER: Final = 3
+EPHEMERIS: Final = np.dtype([
+    ("ssObjectId", "i8"), ("designation", "S16"), ("epoch_mjd_tai", "f8"), ("half_span_d", "f8"),
+    ("object_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),     # topocentric, ICRF [au], coefficients of ((t - epoch) / half_span)^k
+    ("observer_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),   # heliocentric position of the observer [au]
+    ("vmag", "f4"), ("error_arcsec", "f4"),
+    ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]
+    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8")])
+
+# --- the measurement store -------------------------------------------------------------------------------------------
+
+STEP: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("name", "S24"), ("size", "i8"),
+    ("start_mjd_tai", "f8"), ("duration_s", "f8"),       # on the driver's clock (simulated, or the wall's)
+    ("cpu_s", "f8"), ("peak_mb", "f4"), ("measured", "?")])
+
+PUBLICATION: Final = np.dtype([
+    ("diaSourceId", "i8"), ("visit", "i8"), ("detector", "i2"), ("bytes", "i4"),
+    ("shutter_close_mjd_tai", "f8"), ("readout_end_mjd_tai", "f8"), ("sent_mjd_tai", "f8")])
+
+REJECTION: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("id", "i4"), ("x", "f8"), ("y", "f8"), ("ra", "f8"), ("dec", "f8"),
+    ("snr", "f4"), ("psfFlux", "f4"), ("reliability", "f4"), ("isNegative", "?"),
+    ("bbox_x0", "i4"), ("bbox_y0", "i4"), ("bbox_x1", "i4"), ("bbox_y1", "i4"),
+    ("stage", "S24"), ("reason", "S40")])
+
+# The fate of one detector-visit.
+EXPOSURE_LOG: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("midpointMjdTai", "f8"), ("exposure_s", "f4"),
+    ("nx", "i4"), ("ny", "i4"), ("ra", "f8"), ("dec", "f8"), ("airmass", "f4"), ("fidelity", "S10"),
+    ("status", "S16"),                                   # done | no_work | failed | timeout
+    ("reason", "S64"),
+    ("n_detected", "i4"), ("n_sources", "i4"), ("n_new_objects", "i4"), ("n_alerts", "i4"),
+    ("usable_px", "i8"),                                 # pixels outside the input's and our own masks
+    ("shutter_close_mjd_tai", "f8"), ("readout_end_mjd_tai", "f8"), ("done_mjd_tai", "f8"),
+    # measured by the pipeline
+    ("fwhm_arcsec", "f4"), ("psf_sigma_px", "f4"), ("zeropoint", "f4"), ("sky_adu", "f4"), ("sky_noise_adu", "f4"),
+    ("mag_lim", "f4"), ("astrom_offset_mean", "f4"), ("astrom_offset_std", "f4"), ("n_psf_star", "i4"),
+    ("n_kernel_star", "i4"), ("noise_correlation", "f4"),   # lag 1 of the decorrelated difference
+    ("snr_rms", "f4"),                                   # rms of the matched-filter S/N on blank sky
+    ("template_fwhm_arcsec", "f4"), ("template_coverage", "f4"), ("diffim_mag_lim", "f4"),
+    # true values (NaN in production)
+    ("true_fwhm_arcsec", "f4"), ("true_psf_sigma_px", "f4"), ("true_zeropoint", "f4"), ("true_sky_adu", "f4"),
+    ("true_m5", "f4"), ("wcs_rms_arcsec", "f4"), ("wcs_max_arcsec", "f4")])
+
+CLASSES: Final = ("transient", "variable", "agn", "asteroid", "moved_star", "injected")
+
+# Every true source that differs from its template, per detector-visit.
+TRUTH: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("truthId", "i8"), ("kind", "S12"),      # one of CLASSES
+    ("ra", "f8"), ("dec", "f8"), ("x", "f8"), ("y", "f8"),
+    ("flux", "f8"), ("science_flux", "f8"), ("template_flux", "f8"),              # [nJy]; flux = science - template
+    ("snr", "f4"), ("flux_err_optimum", "f4"),           # optimum (ZOGY) error with the noise of both images
+    ("host_sep_arcsec", "f4"), ("host_mag", "f4"), ("host_sb", "f4"),             # NaN when hostless; [mag/arcsec^2]
+    ("trail_length", "f4"), ("trail_angle", "f4"),       # [pixel], [deg from +x to +y]; 0 for points
+    ("separation_px", "f4"),                             # moved_star: distance between its lobes
+    ("ssObjectId", "i8"), ("eph_err_arcsec", "f4"),      # known asteroids; 0 and NaN otherwise
+    ("input_mask", "i4"),                                # planes of science and template input under the source
+    ("isolated", "?"),                                   # no other true source within 4 FWHM
+    ("forced_flux", "f4"), ("forced_flux_err", "f4"),    # the pipeline's pixels at the true position, afterwards
+    ("mask_at", "i4"), ("significance_at", "f4"),        # difference mask and S/N at the true position
+    ("reason", "S40")])                                  # why there is no alert; b"" when there is one
+
+# Pixels that a cause touched: artifacts, with the line or box they cover.
+TRUTH_PIXELS: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("truthId", "i8"), ("kind", "S16"),
+    ("x0", "f4"), ("y0", "f4"), ("x1", "f4"), ("y1", "f4"), ("width", "f4"), ("peak_adu", "f4")])
+
+INJECTION: Final = np.dtype([
+    ("injectionId", "i8"), ("visit", "i8"), ("detector", "i2"), ("ra", "f8"), ("dec", "f8"), ("x", "f8"), ("y", "f8"),
+    ("flux", "f8"), ("kind", "S12"), ("trail_length", "f4"), ("trail_angle", "f4"), ("template", "?")])
+
+# The run as a whole: keys and values of its circumstances.
+FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
+
+
+def empty(dtype: np.dtype, n: int = 0) -> np.ndarray:
+    """`n` rows of nulls: NaN, -1 (0 for diaObjectId and ssObjectId), False, empty text."""
+    rows = np.zeros(n, dtype)
+    for name in dtype.names or ():
+        kind = dtype[name].base.kind
+        if kind == "f":
+            rows[name] = np.nan
+        elif kind == "i" and name not in ("diaObjectId", "ssObjectId", "parentDiaSourceId", "input_mask", "mask_at"):
+            rows[name] = -1
+    return rows
