@@ -11,10 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config import PipelineConfig
-from pipeline.images import Calibration, Cutouts, Template
+from pipeline.errors import NoWorkFound
+from pipeline.images import Calibrated, Calibration, Cutouts, Detections, Difference, Template
 from pipeline.ports import History, Pixels
-from pipeline.steps import Steps
-from schemas.exposure import Box, Exposure, Visit
+from pipeline.psf import Psf
+from pipeline.steps import Step, Steps
+from schemas import mask
+from schemas.exposure import Box, Exposure, Visit, magnitudes
+from schemas.measures import EXPOSURE_LOG, empty
 from schemas.wcs import Wcs
 
 
@@ -38,6 +42,16 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """The planes that the pixel half worked on, for who wants to look: the twin's inspection, `--keep images`."""
+
+    science: Calibrated
+    template: Template                 # on the science grid, before matching
+    difference: Difference             # with every mask plane that detection sets
+    significance: np.ndarray           # (ny, nx) float32: matched-filter S/N
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What the pixel half yields."""
 
@@ -53,6 +67,7 @@ class Measured:
     difference: Cutouts
     pixels: Pixels                     # kept for forced photometry
     log: np.ndarray                    # EXPOSURE_LOG, one row: what the pixel half knows of it
+    images: Images | None = None       # let go before the catalogue half, which has `pixels`
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +81,104 @@ class Summary:
     n_new_objects: int
     n_alerts: int
     rejections: np.ndarray             # REJECTION
+
+
+def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, *,
+                    rng: np.random.Generator | None = None) -> Steps[Measured]:
+    """The pixel half: from one detector's exposure to measured and scored sources with their cutouts.
+
+    `rng` is asked only for the photon noise of injected sources. NoWorkFound without a template that overlaps;
+    AlgorithmError where the data defeat a stage.
+    """
+    from pipeline.calibrate import calibrate
+    from pipeline.cutouts import cut
+    from pipeline.detect import detect
+    from pipeline.difference import subtract
+    from pipeline.measure import measure
+    from pipeline.pixels import PixelsInMemory
+    from pipeline.reliability import score
+    from pipeline.template import warp
+
+    n_pixels = exposure.image.size
+    if static.template is None:
+        raise NoWorkFound(f"visit {exposure.visit.visit}: no template in band {exposure.visit.band}")
+    science = calibrate(exposure, static.references, config.calibrate, given_zeropoint=static.given_zeropoint)
+    yield Step("calibrate", n_pixels)
+    if static.injections is not None and len(static.injections):
+        from pipeline.inject import inject
+
+        science = inject(science, static.injections, rng)
+        yield Step("inject", len(static.injections))
+    template = warp(static.template, science.wcs, science.shape, config.template)
+    yield Step("warp", n_pixels)
+    if not np.any((template.mask & mask.NO_DATA) == 0):
+        raise NoWorkFound(f"visit {exposure.visit.visit}: the template does not overlap the exposure")
+    difference = subtract(science, template, config.difference)
+    yield Step("subtract", n_pixels)
+    detections = detect(difference, science, config.detect)
+    yield Step("detect", n_pixels)
+    difference = detections.difference
+    sources = measure(detections, science, template, config.measure)
+    yield Step("measure", len(sources))
+    stamps = (cut(science.image, science.variance, science.psf, sources),
+              cut(difference.matched, difference.matched_variance, difference.matched_psf, sources),
+              cut(difference.image, difference.variance, difference.psf, sources))
+    yield Step("cutouts", len(sources))
+    sources = sources.copy()
+    sources["reliability"] = score(sources, *stamps, config.reliability)
+    yield Step("reliability", len(sources))
+    return Measured(
+        visit=exposure.visit, detector=exposure.detector, sources=sources, wcs=science.wcs, shape=science.shape,
+        box=footprint_box(science.wcs, science.shape), calibration=science.calibration, science=stamps[0],
+        template=stamps[1], difference=stamps[2], pixels=PixelsInMemory(difference, science, science.wcs),
+        log=_log(exposure, science, template, detections, len(sources)),
+        images=Images(science, template, difference, detections.significance))
+
+
+def footprint_box(wcs: Wcs, shape: tuple[int, int], margin_arcsec: float = 0.0) -> Box:
+    """The box on the sky around a detector's border."""
+    edge = np.linspace(-0.5, 0.5, 9)
+    x, y = np.meshgrid(edge * shape[1] + (shape[1] - 1) / 2, edge * shape[0] + (shape[0] - 1) / 2)
+    return Box.around(*(np.ravel(c) for c in wcs.sky(x, y)), margin_arcsec)
+
+
+def log_row(exposure: Exposure) -> np.ndarray:
+    """EXPOSURE_LOG, one row: what is known of an exposure before anything is computed."""
+    visit, row = exposure.visit, empty(EXPOSURE_LOG, 1)
+    facts = {"visit": visit.visit, "detector": exposure.detector, "band": visit.band.encode(), "ra": visit.ra,
+             "midpointMjdTai": visit.mjd_tai, "exposure_s": visit.exposure_s, "nx": exposure.shape[1],
+             "ny": exposure.shape[0], "dec": visit.dec, "airmass": visit.airmass, "fidelity": b"pixels",
+             "shutter_close_mjd_tai": visit.shutter_close_mjd_tai}
+    for name, value in facts.items():
+        row[name] = value
+    return row
+
+
+def _log(exposure: Exposure, science: Calibrated, template: Template, detections: Detections,
+         n_detected: int) -> np.ndarray:
+    """The EXPOSURE_LOG row as far as the pixel half knows it."""
+    row, found, difference = log_row(exposure), science.calibration, detections.difference
+    scale = science.wcs.scale_arcsec
+    covered = (template.mask & mask.NO_DATA) == 0
+    usable = (difference.mask & (mask.UNUSABLE | mask.STREAK | mask.CR)) == 0
+    facts = {"n_detected": n_detected, "usable_px": int(usable.sum()),
+             "fwhm_arcsec": science.psf.fwhm(scale), "psf_sigma_px": science.psf.sigma, "zeropoint": found.zeropoint,
+             "sky_adu": found.sky_adu, "sky_noise_adu": found.sky_noise_adu,
+             "mag_lim": _five_sigma(science.variance, science.psf, science.mask),
+             "astrom_offset_mean": found.astrom_offset_mean, "astrom_offset_std": found.astrom_offset_std,
+             "n_psf_star": found.n_psf_star, "n_kernel_star": difference.n_kernel_stars,
+             "noise_correlation": difference.lag1, "snr_rms": detections.snr_rms,
+             "template_fwhm_arcsec": template.psf.fwhm(template.wcs.scale_arcsec),
+             "template_coverage": float(covered.mean()),
+             "diffim_mag_lim": _five_sigma(difference.variance, difference.psf, difference.mask)}
+    for name, value in facts.items():
+        row[name] = value
+    return row
+
+
+def _five_sigma(variance: np.ndarray, psf: Psf, bits: np.ndarray) -> float:
+    """AB magnitude of a point source of S/N 5 on a typical pixel."""
+    good = (bits & mask.UNUSABLE) == 0
+    if not good.any():
+        return float("nan")
+    return float(magnitudes(5.0 * np.sqrt(float(np.median(variance[good])) * psf.effective_area)))
