@@ -30,6 +30,7 @@ class Static:
     references: np.ndarray             # REFERENCE; empty: WCS and zeropoint are taken as given
     injections: np.ndarray | None = None   # INJECTION rows to add after calibration
     given_zeropoint: float = 31.4      # where there are no references
+    noise: np.random.Generator | None = None   # photon noise of injections
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,19 @@ class Wcs:
         """The WCS of a FITS header; ValueError names the keyword that is missing or not supported."""
         return _from_header(cls, header)
 
+    def rounded(self) -> "Wcs":
+        """The nearest WCS whose numbers all fit a FITS card exactly, so that writing and reading gives it back."""
+        def card(value: float) -> float:
+            return float(f"{value:.12e}")
+
+        def terms(of: tuple[tuple[int, int, int, float], ...]) -> tuple[tuple[int, int, int, float], ...]:
+            return tuple((p, q, k, card(value)) for p, q, k, value in of)
+
+        x, y = (card(v + 1.0) - 1.0 for v in self.crpix)
+        ra, dec = (card(v) for v in self.crval)
+        a, b, c, d = (card(v) for v in self.cd)
+        return Wcs((x, y), (ra, dec), (a, b, c, d), self.kind, terms(self.distortion_x), terms(self.distortion_y))
+
     def header(self) -> dict[str, Any]:
         """FITS keywords of this WCS."""
         return _header(self)
