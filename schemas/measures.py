@@ -71,6 +71,9 @@ EPHEMERIS: Final = np.dtype([
     ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]
     ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8")])
 
+# Tracks of catalogued satellites: what the allow-list service knows of an exposure. Great-circle segments [deg].
+TRACK: Final = np.dtype([("visit", "i8"), ("ra0", "f8"), ("dec0", "f8"), ("ra1", "f8"), ("dec1", "f8")])
+
 # --- the measurement store -------------------------------------------------------------------------------------------
 
 STEP: Final = np.dtype([
@@ -133,6 +136,14 @@ TRUTH_PIXELS: Final = np.dtype([
 INJECTION: Final = np.dtype([
     ("injectionId", "i8"), ("visit", "i8"), ("detector", "i2"), ("ra", "f8"), ("dec", "f8"), ("x", "f8"), ("y", "f8"),
     ("flux", "f8"), ("kind", "S12"), ("trail_length", "f4"), ("trail_angle", "f4"), ("template", "?")])
+
+# Stamps kept for the report's gallery: row `index` of stamps/VISIT_DETECTOR.npy is (3, 51, 51) float32 [nJy], science,
+# matched template, difference, centred on the nearest pixel; NaN off the image.
+STAMP_SIDE: Final = 51
+STAMP: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("index", "i4"), ("kind", "S8"),        # truth | source
+    ("truthId", "i8"), ("id", "i4"),                     # of TRUTH (kind truth), of MEASUREMENT (kind source); else -1
+    ("x", "f8"), ("y", "f8")])
 
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
