@@ -21,6 +21,7 @@ class Step:
     name: str
     size: int = 1          # what its cost grows with: pixels, sources, rows, bytes
     delay_s: float = 0.0   # a wait that is not work: the pause before a retry
+    ahead: bool = False    # announced before it is performed, as writes are: its work comes after
 
 
 Steps = Generator[Step, None, T]
@@ -48,7 +49,7 @@ def write(name: str, size: int, call: Callable[[], T], retry: RetryConfig,
     A write whose commit landed although its answer was lost is not retriable: NonRetriableError.
     """
     for attempt in range(retry.limit + 1):
-        yield Step(name, size)
+        yield Step(name, size, ahead=True)
         try:
             return call()
         except RetriableError as error:
