@@ -40,13 +40,17 @@ def plan(calibrated: Calibrated, n: int, rng: np.random.Generator, *, spacing_px
     if flux_err is None:
         good = calibrated.mask & planes.UNUSABLE == 0
         flux_err = float(np.sqrt(np.median(calibrated.variance[good]) * calibrated.psf.effective_area))
-    out = empty(INJECTION, n)
-    out["injectionId"] = np.arange(1, n + 1)
+    return at_pixels(calibrated, x, y, rng.uniform(*snr, n) * flux_err)
+
+
+def at_pixels(calibrated: Calibrated, x: np.ndarray, y: np.ndarray, flux_njy: np.ndarray) -> np.ndarray:
+    """INJECTION rows of point sources at pixel positions."""
+    out = empty(INJECTION, len(x))
+    out["injectionId"] = np.arange(1, len(x) + 1)
     out["visit"], out["detector"] = calibrated.visit.visit, calibrated.detector
     out["x"], out["y"] = x, y
     out["ra"], out["dec"] = calibrated.wcs.sky(x, y)
-    out["flux"] = rng.uniform(*snr, n) * flux_err
-    out["kind"] = b"injected"
+    out["flux"], out["kind"] = flux_njy, b"injected"
     out["trail_length"], out["trail_angle"], out["template"] = 0.0, 0.0, False
     return out
 

@@ -30,7 +30,6 @@ class Static:
     references: np.ndarray             # REFERENCE; empty: WCS and zeropoint are taken as given
     injections: np.ndarray | None = None   # INJECTION rows to add after calibration
     given_zeropoint: float = 31.4      # where there are no references
-    noise: np.random.Generator | None = None   # photon noise of injections
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, 
     sources = measure(detections, science, template, config.measure)
     yield Step("measure", len(sources))
     stamps = (cut(science.image, science.variance, science.psf, sources),
-              cut(difference.matched, difference.matched_variance, difference.matched_psf, sources),
+              cut(template.image, template.variance, template.psf, sources),   # warped, not matched, as deployed
               cut(difference.image, difference.variance, difference.psf, sources))
     yield Step("cutouts", len(sources))
     sources = sources.copy()
