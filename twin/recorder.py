@@ -2,7 +2,7 @@
 
     RUN/
       scenario.toml                  the scenario as run: seed and overrides applied
-      measures/TABLE/part-00000.parquet   step, publication, rejection, exposure_log, truth, truth_pixels, stamp, fact, ...
+      measures/TABLE/part-00000.parquet   step, exposure_log, truth, stamp, fact, ...
       measures/DiaSource/...         the prompt tables, exported when the run ends: DiaSource, DiaObject,
                                      DiaForcedSource, SSSource, DetectorVisitProcessingSummary
       stamps/VISIT_DETECTOR.npy      (n, 3, 51, 51) float32: the rows of table `stamp`, in order of its `index`

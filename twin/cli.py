@@ -1,0 +1,89 @@
+"""The command `alert-twin`; subcommands import inside, so that each starts without the libraries of the others."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ[_variable] = "1"   # before NumPy is imported: results must not depend on the number of cores
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; errors a user can mend end in one line and exit code 2."""
+    from pipeline.errors import InputError, PipelineError
+
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.call(options)
+    except (InputError, PipelineError) as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _complain("interrupted", code=130)
+    return code
+
+
+def _complain(message: str, code: int = USAGE_ERROR) -> int:
+    print(f"alert-twin: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="alert-twin", description="A digital twin of Rubin's Alert Production.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="simulate a night from a scenario file into a run folder")
+    run.add_argument("scenario", type=Path)
+    run.add_argument("--out", type=Path, required=True, help="the run folder; it must not exist or be empty")
+    run.add_argument("--seed", type=int, help="instead of the scenario's")
+    run.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="operating-system processes")
+    run.add_argument("--keep", choices=["images"], help="images: write calibrated, difference and template FITS")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
+    run.set_defaults(call=_run)
+
+    report = commands.add_parser("report", help="write report.html and report.json of a run folder")
+    report.add_argument("run", type=Path)
+    report.set_defaults(call=_report)
+
+    costs = commands.add_parser("costs", help="measure what Steps cost on this machine and write the table")
+    costs.add_argument("--scenario", type=Path, help="instead of the shipped costs.toml")
+    costs.add_argument("--out", type=Path, required=True, help="the table to write")
+    costs.add_argument("--runs", type=Path, help="where its run folders go; kept")
+    costs.add_argument("--name", default="", help="the machine's name in the table")
+    costs.set_defaults(call=_costs)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from twin.night import run_night
+    from twin.scenario import read_scenario
+
+    scenario = read_scenario(options.scenario, options.overrides, options.seed)
+    outcome = run_night(scenario, options.out, beside=options.scenario.parent, processes=options.processes,
+                        keep_images=options.keep == "images", quiet=options.quiet)
+    print(outcome)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from reports.render import render
+
+    print(render(options.run))
+    return 0
+
+
+def _costs(options: argparse.Namespace) -> int:
+    from twin.measure_costs import measure_costs
+
+    print(measure_costs(options.scenario, options.out, runs=options.runs, name=options.name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""A scenario file: the description of a night, read strictly.
+
+Sections of the sky and the telescope are `simulators.config`, those of the pipeline `pipeline.config`; the rest is
+here. Unknown keys and impossible values are refused with the file and the key. `base = "other.toml"` starts from
+another file, beside this one or shipped, and changes what is said again.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import InputError
+from simulators.config import SimulationConfig
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+DEPTH: Final = 5   # of `base` chains
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every section."""
+
+
+class PlatformConfig(Section):
+    """The machines of the night, in simulated time."""
+
+    workers: AtLeastOne = 16               # detector-visits at once
+    database_connections: AtLeastOne = 8   # assumed
+    broker_connections: AtLeastOne = 2     # assumed
+    lead_s: NotNegative = 20.0             # nextVisit comes at least 20 s before the exposure (ts_ScriptQueue)
+    readout_s: NotNegative = 3.07          # rubin_scheduler, sim model of the camera
+    transfer_s: NotNegative = 4.0          # camera to worker, assumed
+    timeout_s: Positive = 900.0            # WORKER_TIMEOUT in production (prompt_processing)
+    costs: str = "reference.toml"          # cost table: beside the scenario, or shipped
+    cost_scale: Positive = 1.0             # this platform's cores against the table's machine, as slowness
+
+
+class HistoryConfig(Section):
+    """Which of the field's earlier visits make the templates; their number is the cadence's `history_per_band`."""
+
+    fwhm_quantile: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.33   # the best third in seeing (QuickTemplate)
+    margin_px: Annotated[int, msgspec.Meta(ge=0)] = 24                 # template beyond the detectors' outline
+
+
+class RecorderConfig(Section):
+    """What the run folder keeps beside the tables."""
+
+    stamps_per_visit: Annotated[int, msgspec.Meta(ge=0)] = 24   # of truth and of sources each, for the gallery
+
+
+class Scenario(Section):
+    """One night."""
+
+    name: str = "a night"
+    description: str = ""
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    simulation: SimulationConfig = SimulationConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    platform: PlatformConfig = PlatformConfig()
+    history: HistoryConfig = HistoryConfig()
+    recorder: RecorderConfig = RecorderConfig()
+
+
+def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """The scenario of a file with overrides `section.key=value`, the value as TOML spells it.
+
+    InputError names the file and the key that cannot be used.
+    """
+    data = _load(path, DEPTH)
+    for override in overrides:
+        _override(data, override)
+    if seed is not None:
+        data["seed"] = seed
+    try:
+        scenario = msgspec.convert(data, Scenario)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {_explained(error)}") from None
+    return scenario
+
+
+def find_file(name: str, beside: Path, kind: str) -> Path:
+    """A file named in a scenario: beside it, or among those shipped in `scenarios/`."""
+    local = beside / name
+    if local.is_file():
+        return local
+    shipped = Path(str(resources.files("scenarios"))) / ("costs" if kind == "cost table" else "") / name
+    if shipped.is_file():
+        return shipped
+    raise InputError(f"no {kind} {name!r}: looked in {beside} and among the scenarios shipped")
+
+
+def to_toml(scenario: Scenario) -> str:
+    """The scenario with every value, defaults included, as a file that `read_scenario` reads."""
+    return dump(msgspec.to_builtins(scenario))
+
+
+def dump(data: Mapping[str, Any], prefix: str = "") -> str:
+    """A mapping of scalars, lists and mappings as TOML; None is left out."""
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in data.items()
+             if value is not None and not _is_table(value)]
+    for key, value in data.items():
+        name = f"{prefix}{_key(key)}"
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", dump(value, f"{name}.")]
+        elif _is_table(value):
+            for item in value:
+                lines += ["", f"[[{name}]]", dump(item, f"{name}.")]
+    return "\n".join(lines)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(v, Mapping) for v in value))
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else _value(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, float):
+        return {"inf": "inf", "-inf": "-inf", "nan": "nan"}.get(repr(value), repr(value))
+    return msgspec.json.encode(value).decode()   # TOML's basic strings, integers and booleans are JSON's
+
+
+def _load(path: Path, depth: int) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no scenario file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str) or depth == 0:
+        raise InputError(f"{path}: base must name another scenario file, at most {DEPTH} deep, got {base!r}")
+    return _merged(_load(find_file(base, path.parent, "scenario"), depth - 1), data)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        out[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"override {text!r}: expected section.key=value")
+    try:
+        parsed = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in parts[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise InputError(f"override {text!r}: {part} is not a section")
+    data[parts[-1]] = parsed
+
+
+def _explained(error: msgspec.ValidationError) -> str:
+    """`key: what is wrong` of an error that reads `what is wrong - at `$.key``."""
+    what, _, where = str(error).partition(" - at ")
+    key = where.strip("`").removeprefix("$").removeprefix(".")
+    return f"{key}: {what}" if key else what
