@@ -19,12 +19,12 @@ class TableEphemerides:
         """Rows whose polynomials hold then and whose position lies in the padded box."""
         rows = self.rows[np.abs(mjd_tai - self.rows["epoch_mjd_tai"]) <= self.rows["half_span_d"]]
         if not len(rows):
-            return rows
+            return np.asarray(rows)
         s = (mjd_tai - rows["epoch_mjd_tai"]) / rows["half_span_d"]
         xyz = np.einsum("nik,nk->ni", rows["object_xyz"], s[:, None] ** np.arange(rows["object_xyz"].shape[2]))
         ra = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0])) % 360.0
         dec = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
-        return rows[_padded(box).contains(ra, dec)]
+        return np.asarray(rows[_padded(box).contains(ra, dec)])
 
 
 def _padded(box: Box) -> Box:

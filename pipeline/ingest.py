@@ -5,8 +5,8 @@ An image is the first HDU with two-dimensional data, or HDU `IMAGE`; a mask may 
 config supplies: literal values for one file, for all files, or the name of the keyword to read.
 """
 
+import io
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from schemas.exposure import BANDS, Exposure, Visit
 from schemas.wcs import Wcs
 
 
-class HeaderFacts(Section):
+class HeaderFacts(Section, frozen=True):
     """What an exposure must know beside its pixels; None: not given here."""
 
     visit: int | None = None
@@ -42,7 +42,7 @@ class HeaderFacts(Section):
     wcs_error_deg: float | None = None
 
 
-class Keywords(Section):
+class Keywords(Section, frozen=True):
     """The header keyword of each fact, tried in order."""
 
     visit: tuple[str, ...] = ("VISIT", "EXPNUM")
@@ -62,7 +62,7 @@ class Keywords(Section):
     wcs_error_deg: tuple[str, ...] = ("WCSROT",)
 
 
-class HeaderConfig(Section):
+class HeaderConfig(Section, frozen=True):
     """How headers are read: a file's own values win, then the values for all files, then its keywords."""
 
     values: HeaderFacts = HeaderFacts()
@@ -140,7 +140,8 @@ def _fact(path: Path, name: str, found: dict[str, Any], config: HeaderConfig) ->
     if name == "band":
         band = str(value).strip()[:1].lower() if str(value).strip()[1:2] in ("", " ") else str(value).strip()
         if band not in BANDS:
-            raise InputError(f"{path}: band {value!r} ({keywords}) is not one of {', '.join(BANDS)}; give it in the config")
+            raise InputError(f"{path}: band {value!r} ({keywords}) is not one of {', '.join(BANDS)}; "
+                             "give it in the config")
         return band
     if name in ("observation_reason", "target_name"):
         return str(value)
@@ -219,7 +220,8 @@ def read_table(path: Path, dtype: np.dtype) -> np.ndarray:
         rows = empty(dtype, len(data))
         required = [n for n in ("ra", "dec") if n in (dtype.names or ()) and n not in data.names]
         if required:
-            raise InputError(f"{path}: the table lacks the columns {', '.join(required)}; it has {', '.join(data.names)}")
+            raise InputError(f"{path}: the table lacks the columns {', '.join(required)}; "
+                             f"it has {', '.join(data.names)}")
         for name in dtype.names or ():
             if name in data.names:
                 rows[name] = np.asarray(data[name]).reshape(rows[name].shape)
@@ -239,7 +241,7 @@ def _opened(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=False, ignore_missing_end=False)
+            hdus = fits.open(io.BytesIO(path.read_bytes()), memmap=False, lazy_load_hdus=False)
             for i, hdu in enumerate(hdus):
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", category=fits.verify.VerifyWarning)

@@ -14,7 +14,7 @@ from pipeline.psf import Psf
 from schemas import mask as planes
 from schemas.measures import INJECTION, TRUTH, empty
 
-CORE_RADIUS_PX = 3     # INJECTED_CORE; the real system marks the 3x3 px about the centre, widened here to the PSF's core
+CORE_RADIUS_PX = 3     # INJECTED_CORE: the PSF's core (the real system marks 3x3 px about the centre)
 
 
 def plan(calibrated: Calibrated, n: int, rng: np.random.Generator, *, spacing_px: float = 60.0,
@@ -31,7 +31,8 @@ def plan(calibrated: Calibrated, n: int, rng: np.random.Generator, *, spacing_px
     columns = max(int((nx - 2 * border_px) // spacing_px), 0)
     rows = max(int((ny - 2 * border_px) // spacing_px), 0)
     if columns * rows < n:
-        raise ValueError(f"{n} injections {spacing_px:g} px apart do not fit {nx} x {ny} px (room for {columns * rows})")
+        raise ValueError(f"{n} injections {spacing_px:g} px apart do not fit {nx} x {ny} px "
+                         f"(room for {columns * rows})")
     step_x, step_y = (nx - 2 * border_px) / columns, (ny - 2 * border_px) / rows
     nodes = rng.permutation(columns * rows)[:n]
     jitter = rng.uniform(-0.1, 0.1, (2, n))
@@ -107,7 +108,7 @@ def draw(psf: Psf, x: float, y: float, length: float = 0.0, angle_deg: float = 0
     ky, kx = fft.fftfreq(n)[:, None], fft.rfftfreq(n)[None, :]
     weights = np.ones(len(steps)) if len(steps) == 1 else _trapezoid(len(steps))
     phase = sum(w * np.exp(-2j * np.pi * (kx * a + ky * b)) for w, a, b in zip(weights, dx, dy, strict=True))
-    return fft.irfft2(fft.rfft2(frame) * phase / weights.sum(), (n, n)), x0, y0
+    return np.asarray(fft.irfft2(fft.rfft2(frame) * phase / weights.sum(), (n, n))), x0, y0
 
 
 def _trapezoid(n: int) -> np.ndarray:
@@ -154,7 +155,7 @@ def _spectrum(acf: np.ndarray | None, n: int) -> np.ndarray:
     k = acf.shape[0] // 2
     frame = np.zeros((n, n))
     frame[:acf.shape[0], :acf.shape[1]] = acf
-    return np.maximum(fft.fft2(np.roll(frame, (-k, -k), (0, 1))).real, 1e-3)
+    return np.asarray(np.maximum(fft.fft2(np.roll(frame, (-k, -k), (0, 1))).real, 1e-3))
 
 
 def truth_of(injections: np.ndarray, calibrated: Calibrated, template: Template) -> np.ndarray:

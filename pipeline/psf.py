@@ -32,7 +32,7 @@ class Psf:
     @property
     def width(self) -> int:
         """Side of a stamp [pixel]."""
-        return self.basis.shape[1]
+        return int(self.basis.shape[1])
 
     def terms(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n, k) values of the polynomial terms at positions."""

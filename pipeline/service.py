@@ -39,7 +39,7 @@ from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, 
 PRELOAD_MARGIN_ARCSEC = 50.1   # padding of the predicted footprint in production (phalanx, prompt-keda-lsstcam)
 
 
-class InjectConfig(Section):
+class InjectConfig(Section, frozen=True):
     """Sources to inject into each exposure; 0: none. An injected run refuses sinks and stores outside its folder."""
 
     count: int = 0
@@ -50,7 +50,7 @@ class InjectConfig(Section):
     seed: int = 0
 
 
-class SiteConfig(Section):
+class SiteConfig(Section, frozen=True):
     """What a site says of its data; paths are relative to the config's folder."""
 
     header: ingest.HeaderConfig = ingest.HeaderConfig()

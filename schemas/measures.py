@@ -65,7 +65,8 @@ FORCED: Final = np.dtype([
 EPHEMERIS_ORDER: Final = 3
 EPHEMERIS: Final = np.dtype([
     ("ssObjectId", "i8"), ("designation", "S16"), ("epoch_mjd_tai", "f8"), ("half_span_d", "f8"),
-    ("object_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),     # topocentric, ICRF [au], coefficients of ((t - epoch) / half_span)^k
+    ("object_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),     # topocentric, ICRF [au]: coefficients of
+                                                        # ((t - epoch) / half_span)^k
     ("observer_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),   # heliocentric position of the observer [au]
     ("vmag", "f4"), ("error_arcsec", "f4"),
     ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]

@@ -43,10 +43,10 @@ class Wcs:
         c, s = float(np.cos(angle)) * scale, float(np.sin(angle)) * scale
         return cls(((shape[1] - 1) / 2, (shape[0] - 1) / 2), (ra % 360.0, dec), (-c, s, s, c))
 
-    @classmethod
-    def from_header(cls, header: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def from_header(header: Mapping[str, Any]) -> "Wcs":
         """The WCS of a FITS header; ValueError names the keyword that is missing or not supported."""
-        return _from_header(cls, header)
+        return _from_header(header)
 
     def rounded(self) -> "Wcs":
         """The nearest WCS whose numbers all fit a FITS card exactly, so that writing and reading gives it back."""
@@ -137,7 +137,7 @@ def _polynomial(terms: tuple[tuple[int, int, int, float], ...], u: np.ndarray, v
     return total
 
 
-def _from_header(cls: type[Wcs], header: Mapping[str, Any]) -> Any:
+def _from_header(header: Mapping[str, Any]) -> Wcs:
     missing = [k for k in ("CTYPE1", "CTYPE2", "CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2") if k not in header]
     if missing:
         raise ValueError(f"no celestial WCS: header lacks {', '.join(missing)}")
@@ -166,7 +166,7 @@ def _from_header(cls: type[Wcs], header: Mapping[str, Any]) -> Any:
         x_terms, y_terms = _sip(header, "A"), _sip(header, "B")
     if projection == "TPV":
         x_terms, y_terms = _tpv(header, 1), _tpv(header, 2)
-    return cls(crpix, crval, (cd[0], cd[1], cd[2], cd[3]), projection, x_terms, y_terms)
+    return Wcs(crpix, crval, (cd[0], cd[1], cd[2], cd[3]), projection, x_terms, y_terms)
 
 
 def _sip(header: Mapping[str, Any], letter: str) -> tuple[tuple[int, int, int, float], ...]:
