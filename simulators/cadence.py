@@ -1,0 +1,79 @@
+"""A night's visits to one field: pairs about 33 minutes apart, and the earlier visits that templates are made of."""
+
+from datetime import date, timedelta
+
+import numpy as np
+
+from schemas.exposure import Visit
+from simulators.conditions import airmass, transit
+from simulators.config import SimulationConfig
+from simulators.streams import stream
+
+DAY_S = 86400.0
+
+
+def visit_id(mjd_tai: float, sequence: int) -> int:
+    """YYYYMMDD * 100000 + sequence; the day begins at 12h UTC."""
+    day = date(1858, 11, 17) + timedelta(days=int(np.floor(mjd_tai - 0.5)))
+    return (day.year * 10000 + day.month * 100 + day.day) * 100000 + sequence
+
+
+def visits(config: SimulationConfig, seed: int) -> list[Visit]:
+    """The night in time order."""
+    plan = _plan(config, seed)
+    start = config.cadence.start_mjd_tai
+    if start is None:
+        start = transit(config.field.ra, config.cadence.night_mjd) - plan[-1][1] / DAY_S / 2
+    return [_visit(config, seed, band, start + seconds / DAY_S, number, "simulated pair")
+            for number, (band, seconds) in enumerate(plan, 1)]
+
+
+def history(config: SimulationConfig, seed: int) -> list[Visit]:
+    """Earlier visits in time order, `history_per_band` in each of the night's bands, one per past night and band."""
+    c = config.cadence
+    rng = stream(seed, "history")
+    bands = sorted(set("".join(c.blocks)), key="ugrizy".index)
+    taken: dict[int, int] = {}
+    rows = []
+    for band in bands:
+        nights = c.night_mjd - c.history_gap_d - c.history_span_d * np.sort(rng.uniform(size=c.history_per_band))[::-1]
+        for night in np.floor(nights).astype(int).tolist():
+            mjd = transit(config.field.ra, night) + rng.uniform(-0.04, 0.04)
+            rows.append((mjd, band))
+    out = []
+    for mjd, band in sorted(rows):
+        day = int(np.floor(mjd - 0.5))
+        taken[day] = taken.get(day, 0) + 1
+        out.append(_visit(config, seed, band, mjd, taken[day], "simulated template"))
+    return out
+
+
+def _plan(config: SimulationConfig, seed: int) -> list[tuple[str, float]]:
+    """(band, seconds from the first exposure's start to this one's) in time order."""
+    c, rng = config.cadence, stream(seed, "cadence")
+    out: list[tuple[str, float]] = []
+    begin = 0.0
+    for block in c.blocks:
+        gaps = c.exposure_s + c.overhead_s + c.slew_s * np.exp(0.12 * np.abs(rng.normal(size=c.pairs)))
+        first = begin + np.concatenate([[0.0], np.cumsum(gaps[:-1])])
+        gap = max(60.0 * c.pair_gap_min * float(rng.uniform(0.97, 1.06)), float(np.sum(gaps)))
+        if block[0] != block[-1]:
+            gap = max(gap, float(np.sum(gaps)) + c.band_change_s)
+        out += [(block[0], float(t)) for t in first] + [(block[-1], float(t + gap)) for t in first]
+        begin = out[-1][1] + c.exposure_s + c.overhead_s + max(c.band_change_s, c.slew_s)
+    return out
+
+
+def _visit(config: SimulationConfig, seed: int, band: str, mjd_start: float, sequence: int, reason: str) -> Visit:
+    c, number = config.cadence, visit_id(mjd_start, sequence)
+    rng = stream(seed, "pointing", number)
+    radius, angle = c.dither_arcsec / 3600 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+    dec = config.field.dec + radius * np.sin(angle)
+    ra = (config.field.ra + radius * np.cos(angle) / np.cos(np.radians(dec))) % 360.0
+    turn = 90.0 * rng.integers(4) if c.quarter_turns else 0.0
+    rotation = (c.rotation_deg + turn + c.rotation_spread_deg * rng.normal()) % 360.0
+    mjd = mjd_start + c.exposure_s / DAY_S / 2
+    x = config.conditions.airmass
+    return Visit(visit=number, band=band, ra=float(ra), dec=float(dec), rotation=float(rotation), mjd_tai=float(mjd),
+                 exposure_s=c.exposure_s, airmass=airmass(float(ra), float(dec), mjd) if x is None else x,
+                 observation_reason=reason, target_name=config.field.target_name)

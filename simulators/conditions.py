@@ -1,0 +1,121 @@
+"""What the weather and the night do to a visit: seeing, sky brightness, throughput, and the depth they give.
+
+Formulas and constants: LSST SMTN-002 (syseng_throughputs v1.9, triple silver) and rubin_scheduler's seeing and m5
+models. Seeing is a function of time (not a chain from visit to visit), so any visit can be drawn alone.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from schemas.exposure import AB_ZEROPOINT_NJY, Visit
+from simulators.config import CameraConfig, ConditionsConfig, SimulationConfig
+from simulators.streams import stream
+
+BANDS: Final = "ugrizy"
+ZP_T: Final = dict(zip(BANDS, (26.524237, 28.508375, 28.360838, 28.171396, 27.782264, 26.817819), strict=True))
+K_ATM: Final = dict(zip(BANDS, (0.470116, 0.212949, 0.126369, 0.095764, 0.068417, 0.171009), strict=True))
+DARK_SKY: Final = dict(zip(BANDS, (23.051983, 22.253839, 21.197579, 20.462795, 19.606305, 18.601512), strict=True))
+WAVELENGTH_NM: Final = dict(zip(BANDS, (372.354597, 480.687954, 622.146782, 755.898675, 867.965175, 975.343548),
+                                strict=True))
+FIDUCIAL_FWHM_EFF: Final = dict(zip(BANDS, (0.92, 0.87, 0.83, 0.80, 0.78, 0.76), strict=True))
+SYSTEM_FWHM: Final = float(np.sqrt(0.25**2 + 0.08**2 + 0.30**2))   # telescope, optics, camera [arcsec]
+SITE: Final = (-70.7494, -30.2444)     # longitude, latitude of the Simonyi Survey Telescope [deg]
+SEEING_PARTS: Final = ((0.30, None), (0.55, 3.0 / 24), (0.15, 0.1 / 24))
+# share of the variance and memory [day] of ln FWHM500: nightly, hours, minutes (fit to the v2.0 baseline's
+# autocorrelation: 0.94 at 45 s, 0.66 at 30 min, 0.49 at 2 h)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The circumstances of one visit."""
+
+    fwhm500: float          # atmospheric seeing at 500 nm and zenith [arcsec]
+    fwhm_eff: float         # of the delivered PSF: 1/sum(P^2) = 2.266 (FWHMeff / scale)^2 [arcsec]
+    airmass: float
+    sky_mag: float          # [mag/arcsec^2]
+    extinction: float       # clouds and throughput [mag]
+
+
+def sidereal_deg(mjd_tai: float) -> float:
+    """Local mean sidereal time at the site [deg]; UT1 is TAI - 37 s to the second."""
+    d = mjd_tai - 37.0 / 86400 - 51544.5
+    return float((280.46061837 + 360.98564736629 * d + SITE[0]) % 360.0)
+
+
+def airmass(ra: float, dec: float, mjd_tai: float) -> float:
+    """Secant of the zenith distance, at most 4."""
+    hour = np.radians(sidereal_deg(mjd_tai) - ra)
+    lat, dec = np.radians(SITE[1]), np.radians(dec)
+    sine = np.sin(lat) * np.sin(dec) + np.cos(lat) * np.cos(dec) * np.cos(hour)
+    return float(1.0 / max(sine, 0.25))
+
+
+def transit(ra: float, night_mjd: int) -> float:
+    """TAI MJD when `ra` crosses the meridian, nearest to local midnight of the night."""
+    midnight = night_mjd + 0.0 - SITE[0] / 360.0
+    hours = (ra - sidereal_deg(midnight) + 180.0) % 360.0 - 180.0
+    return float(midnight + hours / 360.98564736629)
+
+
+def noise_of_time(mjd: float, memory_d: float, rng: np.random.Generator, modes: int = 96) -> float:
+    """A unit Gaussian process of time with covariance exp(-|dt| / memory): random Fourier features of its spectrum."""
+    omega = rng.standard_cauchy(modes) / memory_d
+    phase = rng.uniform(0, 2 * np.pi, modes)
+    return float(np.sqrt(2.0 / modes) * np.sum(np.cos(omega * (mjd - np.floor(mjd)) + phase)))
+
+
+def fwhm500(config: ConditionsConfig, mjd_tai: float, seed: int) -> float:
+    """Seeing at 500 nm and zenith [arcsec]: lognormal, correlated over minutes, hours and the night."""
+    night = int(np.floor(mjd_tai - 0.5))
+    total = 0.0
+    for part, (share, memory) in enumerate(SEEING_PARTS):
+        rng = stream(seed, f"seeing {part}", night)
+        total += np.sqrt(share) * (rng.normal() if memory is None else noise_of_time(mjd_tai - night, memory, rng))
+    value = config.fwhm500_median * np.exp(config.fwhm500_ln_sigma * total)
+    return float(np.clip(value, config.fwhm500_min, config.fwhm500_max))
+
+
+def fwhm_eff(fwhm500_arcsec: float, band: str, airmass: float) -> float:
+    """Effective FWHM of the delivered PSF [arcsec]."""
+    system = airmass**0.6 * SYSTEM_FWHM
+    atmosphere = fwhm500_arcsec * (500.0 / WAVELENGTH_NM[band]) ** 0.3 * airmass**0.6
+    return float(1.16 * np.sqrt(system**2 + 1.04 * atmosphere**2))
+
+
+def conditions(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
+    """The circumstances of a visit, from its time and id alone."""
+    c, rng = config.conditions, stream(seed, "conditions", visit.visit)
+    x = visit.airmass
+    seeing = fwhm500(c, visit.mjd_tai, seed)
+    delivered = c.fwhm_eff if c.fwhm_eff is not None else fwhm_eff(seeing, visit.band, x)
+    van_rhijn = 2.5 * np.log10(1.0 / np.sqrt(1.0 - 0.96 * (1.0 - 1.0 / x**2)))   # airglow layer
+    sky = c.sky_mag.get(visit.band, DARK_SKY[visit.band]) - van_rhijn + c.sky_scatter * rng.normal()
+    cloud = c.clouds * rng.exponential() if c.clouds else 0.0
+    return Conditions(seeing, delivered, x, float(sky), float(cloud + abs(c.zeropoint_scatter * rng.normal())))
+
+
+def zeropoint_e(band: str, airmass: float, exposure_s: float, extinction: float = 0.0) -> float:
+    """AB magnitude that gives one electron in the exposure."""
+    return float(ZP_T[band] - K_ATM[band] * (airmass - 1.0) + 2.5 * np.log10(exposure_s) - extinction)
+
+
+def sky_electrons(band: str, sky_mag: float, exposure_s: float, scale_arcsec: float = 0.2) -> float:
+    """Sky electrons per pixel; sky brightness is as seen at the telescope, so no extinction applies."""
+    return float(10 ** (0.4 * (ZP_T[band] + K_ATM[band] - sky_mag)) * scale_arcsec**2 * exposure_s)
+
+
+def m5(band: str, now: Conditions, exposure_s: float, camera: CameraConfig) -> float:
+    """AB magnitude of a point source at S/N 5, its own noise included (SMTN-002)."""
+    area = 2.266 * (now.fwhm_eff / camera.scale_arcsec) ** 2
+    per_pixel = (sky_electrons(band, now.sky_mag, exposure_s, camera.scale_arcsec) + camera.dark * exposure_s
+                 + camera.read_noise**2)
+    electrons = 12.5 + np.sqrt(12.5**2 + 25.0 * area * per_pixel)
+    return float(zeropoint_e(band, now.airmass, exposure_s, now.extinction) - 2.5 * np.log10(electrons))
+
+
+def nominal_sigma_njy(band: str, exposure_s: float, camera: CameraConfig) -> float:
+    """Flux error of a faint point source at the fiducial seeing, dark sky and zenith [nJy]."""
+    depth = m5(band, Conditions(0.6, FIDUCIAL_FWHM_EFF[band], 1.0, DARK_SKY[band], 0.0), exposure_s, camera)
+    return float(10 ** (0.4 * (AB_ZEROPOINT_NJY - depth)) / 5.0)

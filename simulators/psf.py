@@ -1,0 +1,178 @@
+"""The true PSF of an exposure: a radial profile, sheared and stretched smoothly over the detector.
+
+The profile is GalSim's Kolmogorov (atmosphere) times Gaussian (optics) times the pixel averaged over angle, all in
+Fourier space; a Hankel transform gives it in pixels. Shear and stretch act on the profile with its pixel, so that the
+effective area is exact everywhere: 1 / sum(P^2) = 2.266 (FWHMeff / scale)^2 stretch^2 (SMTN-002).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import galsim
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.special import j0
+
+from simulators.conditions import SYSTEM_FWHM
+from simulators.kernels.stamps import add_points
+
+STEP: Final = 1.0 / 64.0            # of the radial table [pixel]
+RADIUS: Final = 400.0               # of the radial table [pixel]
+K_MAX: Final = 2.0 * np.pi          # of the frequency table [radian per pixel]
+K_NODES: Final = 6284
+_SHAPE_TERMS: Final = 5             # 1, u, v, and the two second-order terms of an ellipticity field
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A circular PSF of unit flux, in pixels and in frequencies."""
+
+    radial: np.ndarray          # (n,) at multiples of STEP [pixel]
+    transform: np.ndarray       # (K_NODES,) at multiples of K_MAX / (K_NODES - 1)
+
+    @property
+    def k_step(self) -> float:
+        return K_MAX / (K_NODES - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TruePsf:
+    """The PSF at any position of a detector."""
+
+    profile: Profile
+    shape: tuple[int, int]
+    size: np.ndarray            # (5,) fractional stretch: u, v, u^2, uv, v^2
+    g1: np.ndarray              # (5,) shear along x: 1, u, v, u^2 - v^2, uv
+    g2: np.ndarray              # (5,) shear along the diagonal
+
+    def matrices(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n, 2, 2) symmetric matrices S that carry the circular profile's plane to the pixel plane."""
+        u = 2.0 * np.asarray(x, float) / max(self.shape[1] - 1, 1) - 1.0
+        v = 2.0 * np.asarray(y, float) / max(self.shape[0] - 1, 1) - 1.0
+        stretch = 1.0 + np.stack([u, v, u * u, u * v, v * v], -1) @ self.size
+        terms = np.stack([np.ones_like(u), u, v, u * u - v * v, u * v], -1)
+        g1, g2 = terms @ self.g1, terms @ self.g2
+        norm = stretch / np.sqrt(1.0 - g1**2 - g2**2)
+        return np.stack([np.stack([1.0 + g1, g2], -1), np.stack([g2, 1.0 - g1], -1)], -2) * norm[..., None, None]
+
+    def real_shape(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n, 4) quadratic form of the profile radius and the flux factor, as `add_points` takes it."""
+        inverse = np.linalg.inv(self.matrices(x, y))
+        q = np.swapaxes(inverse, -1, -2) @ inverse
+        return np.stack([q[..., 0, 0], q[..., 0, 1], q[..., 1, 1], np.linalg.det(inverse)], -1)
+
+    def frequency_shape(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(n, 3) quadratic form of the radial frequency, as `fill_transforms` takes it."""
+        s = self.matrices(x, y)
+        q = s @ np.swapaxes(s, -1, -2)
+        return np.stack([q[..., 0, 0], q[..., 0, 1], q[..., 1, 1]], -1)
+
+    def draw(self, image: np.ndarray, x: np.ndarray, y: np.ndarray, flux: np.ndarray, radius: np.ndarray) -> None:
+        """Add point sources to `image` in place."""
+        x, y = np.ascontiguousarray(x, float), np.ascontiguousarray(y, float)
+        add_points(image, x, y, np.ascontiguousarray(flux, float), np.ascontiguousarray(radius, float),
+                   np.ascontiguousarray(self.real_shape(x, y)), self.profile.radial, STEP)
+
+    def radius(self, flux: np.ndarray, faintest: float, smallest: float = 12.0) -> np.ndarray:
+        """Radius [pixel] beyond which a source of `flux` adds less than `faintest` to a pixel."""
+        levels = faintest / np.maximum(np.abs(np.asarray(flux, float)), 1e-30)
+        n = np.searchsorted(-self.profile.radial, -levels)
+        return np.clip(n * STEP * 1.1, smallest, RADIUS)
+
+    def at(self, x: float, y: float, side: int = 41) -> np.ndarray:
+        """(side, side) stamp of unit sum, centred on its middle pixel, of the PSF at a position."""
+        stamp = np.zeros((side, side))
+        middle = np.array([(side - 1) / 2])
+        shape = np.ascontiguousarray(self.real_shape(np.array([x]), np.array([y])))
+        add_points(stamp, middle, middle, np.ones(1), np.array([2.0 * side]), shape, self.profile.radial, STEP)
+        return np.asarray(stamp / stamp.sum())
+
+    @property
+    def central(self) -> np.ndarray:
+        """The stamp at the detector's centre."""
+        return self.at((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
+
+    @property
+    def effective_area(self) -> float:
+        """1 / sum(P^2) at the centre [pixel^2]."""
+        return float(1.0 / np.sum(self.central**2))
+
+
+@lru_cache(maxsize=1)
+def _pixel_transform() -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies [radian per pixel], and the pixel's transform averaged over angle at each."""
+    k = np.linspace(0.0, K_MAX, K_NODES)
+    angle = (np.arange(64) + 0.5) / 64 * np.pi / 4
+    kx, ky = np.outer(k, np.cos(angle)), np.outer(k, np.sin(angle))
+    return k, np.mean(np.sinc(kx / 2 / np.pi) * np.sinc(ky / 2 / np.pi), axis=1)
+
+
+@lru_cache(maxsize=1)
+def _optics_over_kolmogorov() -> tuple[np.ndarray, np.ndarray]:
+    """The transform of a Kolmogorov profile of unit FWHM, tabulated: GalSim's."""
+    k = np.linspace(0.0, 40.0, 8001)
+    profile = galsim.Kolmogorov(fwhm=1.0)
+    return k, np.array([profile.kValue(float(value), 0.0).real for value in k])
+
+
+def _transform(fwhm_px: float, optics_ratio: float) -> np.ndarray:
+    """Transform of pixel, atmosphere of a FWHM [pixel], and Gaussian optics of that FWHM times `optics_ratio`."""
+    k, pixel = _pixel_transform()
+    nodes, kolmogorov = _optics_over_kolmogorov()
+    sigma = fwhm_px * optics_ratio / 2.3548200450309493
+    return np.asarray(pixel * np.interp(k * fwhm_px, nodes, kolmogorov, right=0.0) * np.exp(-0.5 * (k * sigma) ** 2))
+
+
+def _area(transform: np.ndarray) -> float:
+    """1 / sum(P^2) [pixel^2] by Parseval."""
+    k, _ = _pixel_transform()
+    return float(2.0 * np.pi / np.trapezoid(k * transform**2, k))
+
+
+def profile(fwhm_eff_px: float, optics_ratio: float = 0.5) -> Profile:
+    """The circular profile with effective area 2.266 fwhm_eff_px^2, pixel included.
+
+    `optics_ratio` is the FWHM of the Gaussian optics over that of the Kolmogorov atmosphere.
+    """
+    if not fwhm_eff_px > 1.6:
+        raise ValueError(f"FWHMeff must exceed 1.6 pixels to be sampled, got {fwhm_eff_px}")
+    return _profile(round(float(fwhm_eff_px), 6), round(float(optics_ratio), 3))
+
+
+@lru_cache(maxsize=64)
+def _profile(fwhm_eff_px: float, optics_ratio: float) -> Profile:
+    wanted = 2.266 * fwhm_eff_px**2
+    low, high = 0.05 * fwhm_eff_px, 2.0 * fwhm_eff_px
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        if _area(_transform(middle, optics_ratio)) < wanted:
+            low = middle
+        else:
+            high = middle
+    transform = _transform(0.5 * (low + high), optics_ratio)
+    return Profile(_radial(transform), transform)
+
+
+def _radial(transform: np.ndarray) -> np.ndarray:
+    """The profile at multiples of STEP from its transform; a power law of -11/3 beyond 60 pixels."""
+    k, _ = _pixel_transform()
+    significant = int(np.searchsorted(-transform, -1e-11)) + 2
+    k, weight = k[:significant], (k * transform)[:significant] / (2.0 * np.pi)
+    nodes = np.concatenate([np.linspace(0.0, 20.0, 161), 20.0 * 3.0 ** (np.arange(1, 25) / 24)])
+    values = np.trapezoid(j0(np.outer(nodes, k)) * weight, k, axis=1) + k[1] ** 2 / (24.0 * np.pi)   # Euler-Maclaurin
+    r = np.arange(0.0, RADIUS + STEP, STEP)
+    core = CubicSpline(nodes, np.log(values), bc_type=((1, 0.0), "not-a-knot"))
+    out = np.where(r <= 60.0, np.exp(core(np.minimum(r, 60.0))), values[-1] * (np.maximum(r, 1.0) / 60.0) ** (-11 / 3))
+    out[-1] = 0.0
+    return np.ascontiguousarray(out)
+
+
+def true_psf(fwhm_eff_px: float, fwhm500_arcsec: float, shape: tuple[int, int], rng: np.random.Generator, *,
+             size_variation: float, ellipticity: float) -> TruePsf:
+    """A PSF whose size and ellipticity vary smoothly over the detector."""
+    ratio = float(np.clip(SYSTEM_FWHM / fwhm500_arcsec, 0.2, 1.0))
+    size = size_variation * np.array([0.7, 0.7, 0.4, 0.4, 0.4]) * rng.uniform(-1, 1, 5)
+    weights = ellipticity * np.array([0.6, 0.3, 0.3, 0.2, 0.2])
+    return TruePsf(profile(fwhm_eff_px, ratio), shape, size, weights * rng.normal(size=_SHAPE_TERMS),
+                   weights * rng.normal(size=_SHAPE_TERMS))
