@@ -75,6 +75,14 @@ class Column:
     def in_alerts(self) -> bool:
         return not self.name.startswith(_NOT_IN_ALERTS)
 
+    @property
+    def documentation(self) -> str:
+        """The description with its unit."""
+        text = self.description.strip()
+        if not self.unit or self.unit in text:
+            return text
+        return f"{text[:-1]} [{self.unit}]." if text.endswith(".") else f"{text} [{self.unit}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -207,8 +215,8 @@ def _encoded(table: str, column: Column, array: np.ndarray, missing: np.ndarray)
 def _field(column: Column) -> dict[str, Any]:
     kind = _AVRO[column.datatype]
     if not column.nullable:
-        return {"name": column.name, "type": kind, "doc": column.description}
-    return {"name": column.name, "type": ["null", kind], "doc": column.description, "default": None}
+        return {"name": column.name, "type": kind, "doc": column.documentation}
+    return {"name": column.name, "type": ["null", kind], "doc": column.documentation, "default": None}
 
 
 def _ddl(table: Table, dialect: str) -> str:
@@ -255,7 +263,7 @@ def _column(entry: Mapping[str, Any]) -> Column:
     if datatype in ("char", "string", "text"):
         length = int(entry.get("length", TEXT_WIDTH))
     return Column(entry["name"], datatype, bool(entry.get("nullable", True)), length,
-                  str(entry.get("description", "")), str(entry.get("fits:tunit", entry.get("ivoa:unit", ""))))
+                  str(entry.get("description", "")), str(entry.get("fits:tunit") or entry.get("ivoa:unit") or ""))
 
 
 def _load() -> tuple[str, dict[str, Table]]:
