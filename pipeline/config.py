@@ -26,7 +26,35 @@ class TemplateConfig(Section):
 
 
 class DifferenceConfig(Section):
+    """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, unbias False,
+    convolve "template" and systematics False; the rest is the same.
+    """
+
     decorrelate: bool = True           # DMTN-021; False is a control: the S/N rms leaves 1
+    convolve: str = "auto"             # auto | template | science: the side that the matching kernel is applied to
+    basis_sigmas: tuple[float, ...] = ()       # [pixel]; empty: scaled by the PSFs, as [AP] scaleByFwhm
+    basis_degrees: tuple[int, ...] = (4, 2, 2)  # [AP] alardDegGauss
+    kernel_half: tuple[int, int] = (10, 17)    # [AP] kernelSizeMin 21, kernelSizeMax 35
+    spatial_order: int = 2             # [AP] 1; lower where stars are few
+    scale_order: int = 0               # of the kernel sum over the image; [AP] constant
+    background_order: int = 2          # [AP] 2, fitted there and not subtracted; here taken off the difference
+    kernel_snr: tuple[float, float] = (10.0, 3000.0)   # [AP] 10-500: the bright ones decide the kernel's core
+    kernel_extended: bool = True       # galaxies serve as well: only what they are convolved with matters; [AP] False
+    cell: int = 128                    # [AP] sizeCellX, sizeCellY [pixel]
+    per_cell: int = 5                  # [AP] nStarPerCell
+    min_kernel_sources: int = 3        # [AP] minKernelSources
+    max_kernel_sources: int = 1000     # [AP] maxKernelSources
+    iterations: int = 3                # [AP] maxSpatialIterations: rounds of clipping
+    weight_floor: float = 0.01         # relative error per pixel of any model of a star: keeps one star from deciding
+    prior_snr: float = 100.0           # each of 25 PSF pairs weighs as a star of this S/N; 0 leaves them out
+    unbias: bool = True                # take the noise of the convolved side out of the normal matrix
+    systematics: bool = True           # a variance term for registration and PSF errors, measured on the kernel's stars
+    whiten_pitch: int = 256            # distance of the nodes at which noise is whitened [pixel]; [AP] one kernel
+    whiten_half: int = 12              # half width of a whitening kernel [pixel]
+    min_coverage: float = 0.1          # [AP] requiredTemplateFraction
+    max_variance_factor: float = 10.0  # [AP] scaleVariance limit
+    max_ratio_mean: float = 0.2        # [AP] badSubtractionRatioThreshold
+    max_ratio_std: float = 0.4         # [AP] badSubtractionVariationThreshold
 
 
 class DetectConfig(Section):
@@ -39,12 +67,23 @@ class MeasureConfig(Section):
 
 
 class FilterConfig(Section):
-    satellites: bool = True
+    satellites: bool = True            # ask the satellite allow-list; False publishes without asking
+    satellite_retry: RetryConfig = RetryConfig(limit=1, delay_s=1.0)   # sattle is asked once more, then no alerts
     glints: bool = True
+    glint_radius_px: float = 500.0     # [AP] findGlintTrails: how far apart the points of a line may be from its hub
+    glint_residual_px: float = 15.0    # [AP] RANSAC residual threshold, and the limit of the root of the summed squares
+    glint_points: int = 5              # [AP] least number of sources on a line
+    glint_chance: float = 0.1          # ours: lines so good expected by chance among as many sources; inf: deployed
     quality: bool = True
+    max_trail_rate: float = 36000 / 3600 / 24   # [arcsec/s] [AP] 10 deg/day
+    min_science_snr: float = -2.0      # [AP]
     reliability: bool = True
-    new_objects: bool = True
     min_reliability: float = 0.5       # [AP] since 2026-02-24
+    new_objects: bool = True
+    new_object_flags: tuple[str, ...] = (   # [AP] none of them on a source that makes a new object
+        "centroid_flag", "pixelFlags_crCenter", "pixelFlags_nodataCenter", "pixelFlags_interpolatedCenter",
+        "pixelFlags_saturatedCenter", "pixelFlags_suspectCenter", "pixelFlags_streakCenter", "glint_trail")
+    new_object_min_reliability: float = 0.1     # [AP]
 
 
 class ReliabilityConfig(Section):
@@ -55,20 +94,34 @@ class AssociateConfig(Section):
     order: str = "objects"             # objects (paper) | solar_system (deployed since 2026-01)
     matcher: str = "greedy"            # greedy (paper) | likelihood (deployed since 2026-06)
     reload: bool = True                # re-read DIAObjects just before association (deployed)
+    reload_margin_arcsec: float = 2.0  # [AP]
     radius_arcsec: float = 1.0         # paper 4.9
+    solar_system_radius_arcsec: float = 1.0     # paper 4.9
+    solar_system_margin_px: float = 100.0       # [AP] predictions so far off the detector still count as on it
+    sigma_floor_arcsec: float = 0.05   # [AP] matcher likelihood: no positional error is smaller
+    sigma_missing_arcsec: float = 0.2  # [AP] matcher likelihood: in place of an error that is missing
     max_new_objects: int = 1000        # [AP] maxNewDiaObjects
 
 
 class ForcedConfig(Section):
     enabled: bool = True
+    min_sources: int = 2               # [AP] historyThreshold, of all and of good sources
+    min_reliability: float = 0.5       # [AP] _selectGoodDiaObjects: what makes a source good
+    max_trail_arcsec: float = 1.4      # [AP]
 
 
 class AlertConfig(Section):
+    produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
+
+
+class PreloadConfig(Section):
+    margin_arcsec: float = 20.0        # [AP] angleMargin of loadDiaCatalogs
 
 
 class PipelineConfig(Section):
     retry: RetryConfig = RetryConfig()
+    preload: PreloadConfig = PreloadConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     template: TemplateConfig = TemplateConfig()
     difference: DifferenceConfig = DifferenceConfig()

@@ -21,6 +21,10 @@ class AlgorithmError(PipelineError):
     """The data defeat a stage (no PSF stars, a bad subtraction, too many new objects): this visit has no alerts."""
 
 
+class TooManyDiaObjects(AlgorithmError):
+    """More new objects than a detector can have: the subtraction is bad, and nothing is written."""
+
+
 class VisitTimeout(Exception):
     """Thrown into the pipeline by its driver when the visit's time is over."""
 

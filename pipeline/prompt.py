@@ -6,19 +6,28 @@
     deliver        the outbox to the broker
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.alerts import package
+from pipeline.associate import Associated, associate
 from pipeline.config import PipelineConfig
-from pipeline.errors import NoWorkFound
+from pipeline.errors import NoWorkFound, PipelineError, RetriableError
+from pipeline.filter import filter_sources, rejections
+from pipeline.forced import force, on_detector, select
 from pipeline.images import Calibrated, Calibration, Cutouts, Detections, Difference, Template
-from pipeline.ports import History, Pixels
+from pipeline.objects import slots, stale_rows, update
+from pipeline.ports import History, Pixels, Ports, SaveRequest, Segment
 from pipeline.psf import Psf
-from pipeline.steps import Step, Steps
-from schemas import mask
+from pipeline.solarsystem import mpc_orbits
+from pipeline.steps import Step, Steps, read, write
+from pipeline.transform import processing_summary, transform
+from schemas import mask, table
 from schemas.exposure import Box, Exposure, Visit, magnitudes
-from schemas.measures import EXPOSURE_LOG, empty
+from schemas.measures import EPHEMERIS, EXPOSURE_LOG, PUBLICATION, REJECTION, empty
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT
 from schemas.wcs import Wcs
 
 
@@ -68,6 +77,8 @@ class Measured:
     pixels: Pixels                     # kept for forced photometry
     log: np.ndarray                    # EXPOSURE_LOG, one row: what the pixel half knows of it
     images: Images | None = None       # let go before the catalogue half, which has `pixels`
+    rejected: np.ndarray = field(default_factory=lambda: empty(REJECTION))   # by the pixel half's own cuts
+    reliability_version: str = ""      # of the model that scored the sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +193,148 @@ def _five_sigma(variance: np.ndarray, psf: Psf, bits: np.ndarray) -> float:
     if not good.any():
         return float("nan")
     return float(magnitudes(5.0 * np.sqrt(float(np.median(variance[good])) * psf.effective_area)))
+
+
+def preload(visit: Visit, detector: int, box: Box, ports: Ports, config: PipelineConfig) -> Steps[Known]:
+    """What is known around a detector before its exposure: objects, their history, ephemerides.
+
+    `box` is the predicted footprint. Without the ephemeris service the table is empty, never a stop.
+    """
+    padded = box.padded(config.preload.margin_arcsec)
+    objects = yield from read("objects", lambda: ports.store.objects(padded), config.retry)
+    since = visit.mjd_tai - config.alert.history_days
+    history = yield from read("history", lambda: ports.store.history(objects["diaObjectId"], since, visit.mjd_tai),
+                              config.retry)
+    try:
+        ephemerides = yield from read("ephemerides", lambda: ports.ephemerides.near(padded, visit.mjd_tai),
+                                      config.retry)
+    except PipelineError:
+        ephemerides = empty(EPHEMERIS)
+    return Known(objects, history, ephemerides)
+
+
+def report_sources(measured: Measured, known: Known, ports: Ports, config: PipelineConfig) -> Steps[Summary]:
+    """The catalogue half: from measured sources to saved tables and packets in the outbox.
+
+    Nothing outside changes before the one save at the end; whatever stops it earlier leaves no trace.
+    """
+    visit, detector = measured.visit, measured.detector
+    filtered = yield from filter_sources(measured.sources, visit, detector, measured.wcs, ports.satellites,
+                                         config.filter)
+    sources = transform(filtered.sources, measured.wcs, visit, detector, ports.clock(),
+                        reliability_version=measured.reliability_version)
+    yield Step("transform", len(sources))
+    objects = (yield from _reload(measured.box, known, ports, config)) if config.associate.reload else known.objects
+    associated = associate(sources, objects, known.ephemerides, visit.mjd_tai, config.associate, config.filter)
+    yield Step("associate", len(sources))
+    versions = _versions(associated, objects, known, ports.clock())
+    yield Step("statistics", len(versions))
+    forced = _forced(measured, associated, versions, objects, known, ports.clock(), config)
+    yield Step("forced", len(forced))
+    segment = _package(measured, associated, filtered.index, versions, known, forced, config)
+    yield Step("package", segment.size)
+    request = SaveRequest(visit.visit, detector, versions, associated.sources, forced, associated.ss_sources,
+                          processing_summary(visit, detector, measured.wcs, measured.shape, measured.log))
+    yield from write("save", len(request), lambda: ports.store.save(request, segment), config.retry,
+                     landed=lambda: ports.store.contains(visit.visit, detector))
+    refused = rejections(filtered.sources, associated.reasons, "associate", visit.visit, detector, measured.wcs)
+    rejected = np.concatenate([measured.rejected, filtered.rejections, refused])
+    ports.recorder.append("rejection", rejected)
+    return Summary(visit.visit, detector, len(measured.sources), len(associated), associated.n_new, len(segment),
+                   rejected)
+
+
+def deliver(ports: Ports, config: PipelineConfig, *, only: tuple[int, int] | None = None) -> Steps[int]:
+    """Send the outbox, or the (visit, detector) of it that `only` names; how many packets went out.
+
+    A segment is marked after it was acknowledged: a crash between the two sends it again, never loses it.
+    """
+    n_sent = 0
+    segments = yield from read("unsent", ports.store.unsent, config.retry)
+    for segment in segments:
+        if only is not None and (segment.visit, segment.detector) != only:
+            continue
+        if len(segment):
+            yield from write("send", segment.size, _sender(segment, ports), config.retry)
+        sent_mjd_tai = ports.clock()
+        yield from _mark(segment, ports, config)
+        ports.recorder.append("publication", _publications(segment, sent_mjd_tai))
+        n_sent += len(segment)
+    return n_sent
+
+
+def _reload(box: Box, known: Known, ports: Ports, config: PipelineConfig) -> Steps[np.ndarray]:
+    """DIAObjects as they are now; those of preload where the read fails, as deployed."""
+    padded = box.padded(config.associate.reload_margin_arcsec)
+    try:
+        return (yield from read("reload", lambda: ports.store.objects(padded), config.retry))
+    except RetriableError:
+        return known.objects
+
+
+def _versions(associated: Associated, objects: np.ndarray, known: Known, now_mjd_tai: float) -> np.ndarray:
+    """New versions of the objects of this visit's sources."""
+    owned = np.flatnonzero(associated.sources["diaObjectId"] != 0)
+    row = associated.object_row[owned]
+    previous = DIA_OBJECT.empty(len(owned))
+    previous["diaObjectId"] = 0
+    if len(objects):
+        blank = table.join([objects, DIA_OBJECT.empty(1)])
+        blank["diaObjectId"][-1] = 0
+        previous = table.take(blank, row)
+    stale = stale_rows(previous, known.objects)
+    return update(table.take(associated.sources, owned), previous, known.history.sources, stale, now_mjd_tai)
+
+
+def _forced(measured: Measured, associated: Associated, versions: np.ndarray, objects: np.ndarray, known: Known,
+            now_mjd_tai: float, config: PipelineConfig) -> np.ndarray:
+    """Forced photometry of this visit's objects and of those that it did not detect."""
+    if not config.forced.enabled:
+        return DIA_FORCED_SOURCE.empty(0)
+    others = np.flatnonzero((slots(objects["diaObjectId"], versions["diaObjectId"]) < 0)
+                            & on_detector(objects, measured.wcs, measured.shape))
+    present = table.join([versions, table.take(objects, others)])
+    chosen = select(present, table.join([known.history.sources, associated.sources]), config.forced)
+    return force(measured.pixels, table.take(present, chosen), measured.visit, measured.detector, now_mjd_tai)
+
+
+def _package(measured: Measured, associated: Associated, index: np.ndarray, versions: np.ndarray, known: Known,
+             forced: np.ndarray, config: PipelineConfig) -> Segment:
+    """The packets, made before the save; none where alerts are off."""
+    if not config.alert.produce:
+        return Segment(measured.visit.visit, measured.detector, np.empty(0, np.int64), ())
+    stamp = index[associated.index]
+    science, template, difference = (_stamps(cutouts, stamp) for cutouts in
+                                     (measured.science, measured.template, measured.difference))
+    return package(measured.visit, measured.detector, associated.sources, versions, known.history, forced,
+                   associated.ss_sources, mpc_orbits(associated.ephemerides), difference=difference, science=science,
+                   template=template, wcs=measured.wcs, config=config.alert)
+
+
+def _stamps(cutouts: Cutouts, index: np.ndarray) -> Cutouts:
+    return Cutouts(tuple(cutouts.image[i] for i in index), tuple(cutouts.variance[i] for i in index), cutouts.psf)
+
+
+def _sender(segment: Segment, ports: Ports) -> Callable[[], None]:
+    """Sends what of a segment has not been acknowledged yet."""
+    done = 0
+
+    def send() -> None:
+        nonlocal done
+        done += ports.sink.send(segment.packets[done:])
+        if done < len(segment):
+            raise RetriableError(f"visit {segment.visit}, detector {segment.detector}: {done} of {len(segment)} "
+                                 "packets acknowledged")
+
+    return send
+
+
+def _mark(segment: Segment, ports: Ports, config: PipelineConfig) -> Steps[None]:
+    yield from write("mark_sent", 1, lambda: ports.store.mark_sent(segment), config.retry)
+
+
+def _publications(segment: Segment, sent_mjd_tai: float) -> np.ndarray:
+    rows = empty(PUBLICATION, len(segment))
+    rows["diaSourceId"], rows["visit"], rows["detector"] = segment.ids, segment.visit, segment.detector
+    rows["bytes"], rows["sent_mjd_tai"] = list(map(len, segment.packets)), sent_mjd_tai
+    return rows

@@ -74,6 +74,18 @@ class Box:
             return cls(0.0, 360.0, low, high)
         return cls(float((ra[0] + span.min() - wide) % 360.0), float((ra[0] + span.max() + wide) % 360.0), low, high)
 
+    def padded(self, margin_arcsec: float) -> Self:
+        """The box with a margin on every side."""
+        margin = margin_arcsec / 3600
+        low, high = max(-90.0, self.dec_min - margin), min(90.0, self.dec_max + margin)
+        width = (self.ra_max - self.ra_min) % 360.0 if self.ra_max - self.ra_min < 360.0 else 360.0
+        if low <= -90.0 or high >= 90.0:
+            return type(self)(0.0, 360.0, low, high)
+        wide = margin / np.cos(np.radians(max(abs(low), abs(high))))
+        if width + 2 * wide >= 360.0:
+            return type(self)(0.0, 360.0, low, high)
+        return type(self)(float((self.ra_min - wide) % 360.0), float((self.ra_max + wide) % 360.0), low, high)
+
     def contains(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """Which positions lie inside, borders included."""
         ra, dec = np.asarray(ra, float) % 360.0, np.asarray(dec, float)

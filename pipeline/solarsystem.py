@@ -1,0 +1,152 @@
+"""Known Solar System objects: where they were at mid-exposure, which DIASources they are, what an alert says of them.
+
+Ephemerides arrive as polynomials of time, made before the exposure; they are evaluated at the true midpoint. Positions
+are of the object when the light left it, seen from the observer, on ICRF axes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from pipeline.sphere import angles_arcsec, chord, east_north, offsets_arcsec, positions, unit_vectors
+from schemas.table import MPC_ORBITS, SS_SOURCE
+
+AU_KM: Final = 149597870.7                        # IAU 2012 B2
+TT_MINUS_TAI_D: Final = 32.184 / 86400.0          # [d]
+GAUSS_K: Final = 0.01720209895                    # [au^1.5 / d]; the mean motion of an orbit is k / a^1.5
+OBLIQUITY: Final = 84381.406 / 3600.0             # J2000.0 [deg], IAU 2006
+GALACTIC: Final = np.array([                      # ICRS to Galactic, Hipparcos catalogue (ESA SP-1200), vol. 1, 1.5.11
+    [-0.0548755604, -0.8734370902, -0.4838350155],
+    [+0.4941094279, -0.4448296300, +0.7469822445],
+    [-0.8676661490, -0.1980763734, +0.4559837762]])
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Known objects at one time; all arrays have one row per EPHEMERIS row that covers it."""
+
+    row: np.ndarray            # (m,) index of the EPHEMERIS row
+    topo: np.ndarray           # (m, 3) object from the observer [au]
+    topo_velocity: np.ndarray  # (m, 3) [au/d]
+    helio: np.ndarray          # (m, 3) object from the Sun [au]
+    helio_velocity: np.ndarray
+    ra: np.ndarray             # (m,) [deg]
+    dec: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def predict(ephemerides: np.ndarray, mjd_tai: float) -> Predicted:
+    """Known objects at a time; an ephemeris that does not reach it is left out."""
+    phase = (mjd_tai - ephemerides["epoch_mjd_tai"]) / ephemerides["half_span_d"]
+    row = np.flatnonzero(np.abs(phase) <= 1.0)
+    t, span = phase[row], ephemerides["half_span_d"][row]
+    topo, topo_velocity = _polynomial(ephemerides["object_xyz"][row], t, span)
+    observer, observer_velocity = _polynomial(ephemerides["observer_xyz"][row], t, span)
+    return Predicted(row, topo, topo_velocity, topo + observer, topo_velocity + observer_velocity, *positions(topo))
+
+
+def _polynomial(coefficients: np.ndarray, t: np.ndarray, span_d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Value (m, 3) and derivative per day of polynomials (m, 3, order + 1) in t = (time - epoch) / span."""
+    k = np.arange(coefficients.shape[-1])
+    powers = t[:, None] ** k
+    slopes = k * t[:, None] ** np.maximum(k - 1, 0)
+    return (np.einsum("mck,mk->mc", coefficients, powers),
+            np.einsum("mck,mk->mc", coefficients, slopes) / span_d[:, None])
+
+
+def match(ra: np.ndarray, dec: np.ndarray, predicted: Predicted, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
+    """(source, prediction) pairs: each object's nearest source within the radius, nearest pairs first, one to one."""
+    if not len(ra) or not len(predicted):
+        return np.empty(0, int), np.empty(0, int)
+    chords, nearest = cKDTree(unit_vectors(ra, dec)).query(unit_vectors(predicted.ra, predicted.dec))
+    order = np.argsort(chords, kind="stable")
+    order = order[chords[order] <= chord(radius_arcsec)]
+    _, first = np.unique(nearest[order], return_index=True)
+    chosen = order[np.sort(first)]
+    return nearest[chosen], chosen
+
+
+def ss_sources(sources: np.ndarray, ephemerides: np.ndarray, predicted: Predicted, chosen: np.ndarray) -> np.ndarray:
+    """SS_SOURCE rows of DIASources and the predictions (rows of `predicted`) that they were matched with."""
+    rows, known = SS_SOURCE.empty(len(sources)), ephemerides[predicted.row[chosen]]
+    rows["diaSourceId"], rows["ssObjectId"] = sources["diaSourceId"], known["ssObjectId"]
+    rows["designation"] = known["designation"]
+    rows["ephVmag"], rows["diaDistanceRank"] = known["vmag"], 1
+    _observed(rows, unit_vectors(sources["ra"], sources["dec"]))
+    topo, helio = predicted.topo[chosen], predicted.helio[chosen]
+    topo_v, helio_v = predicted.topo_velocity[chosen], predicted.helio_velocity[chosen]
+    _vectors(rows, topo, helio, topo_v, helio_v)
+    rows["elongation"] = _angle(topo, topo - helio)        # the Sun from the observer is topo - helio
+    rows["phaseAngle"] = _angle(helio, topo)               # at the object, the Sun is -helio and the observer -topo
+    _offsets(rows, sources, topo, topo_v, predicted.ra[chosen], predicted.dec[chosen])
+    return rows
+
+
+def _observed(rows: np.ndarray, vectors: np.ndarray) -> None:
+    """Ecliptic and Galactic coordinates of the observed positions."""
+    c, s = np.cos(np.radians(OBLIQUITY)), np.sin(np.radians(OBLIQUITY))
+    ecliptic = np.array([[1.0, 0.0, 0.0], [0.0, c, s], [0.0, -s, c]])
+    rows["eclLambda"], rows["eclBeta"] = positions(vectors @ ecliptic.T)
+    rows["galLon"], rows["galLat"] = positions(vectors @ GALACTIC.T)
+
+
+def _vectors(rows: np.ndarray, topo: np.ndarray, helio: np.ndarray, topo_v: np.ndarray, helio_v: np.ndarray) -> None:
+    """Ranges, their rates, and the vectors themselves: au and km/s."""
+    speed = AU_KM / 86400.0
+    for name, place, velocity in (("topo", topo, topo_v), ("helio", helio, helio_v)):
+        distance = np.linalg.norm(place, axis=1)
+        rows[f"{name}Range"] = distance
+        rows[f"{name}RangeRate"] = np.sum(place * velocity, axis=1) / distance * speed
+        for axis, letter in enumerate("xyz"):
+            rows[f"{name}_{letter}"] = place[:, axis]
+            rows[f"{name}_v{letter}"] = velocity[:, axis] * speed
+        rows[f"{name}_vtot"] = np.linalg.norm(velocity, axis=1) * speed
+
+
+def _offsets(rows: np.ndarray, sources: np.ndarray, topo: np.ndarray, topo_v: np.ndarray, ra: np.ndarray,
+             dec: np.ndarray) -> None:
+    """Predicted place and rate, and where the source lies from it: along the motion, and to the left of it."""
+    east, north = east_north(ra, dec)
+    distance = np.linalg.norm(topo, axis=1)
+    rate_ra = np.degrees(np.sum(east * topo_v, axis=1) / distance)
+    rate_dec = np.degrees(np.sum(north * topo_v, axis=1) / distance)
+    rate = np.hypot(rate_ra, rate_dec)
+    off_ra, off_dec = offsets_arcsec(ra, dec, sources["ra"], sources["dec"])
+    rows["ephRa"], rows["ephDec"] = ra, dec
+    rows["ephRate"], rows["ephRateRa"], rows["ephRateDec"] = rate, rate_ra, rate_dec
+    rows["ephOffsetRa"], rows["ephOffsetDec"] = off_ra, off_dec
+    chords = np.linalg.norm(unit_vectors(ra, dec) - unit_vectors(sources["ra"], sources["dec"]), axis=1)
+    rows["ephOffset"] = angles_arcsec(chords)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows["ephOffsetAlongTrack"] = (off_ra * rate_ra + off_dec * rate_dec) / rate
+        rows["ephOffsetCrossTrack"] = (off_ra * rate_dec - off_dec * rate_ra) / rate
+
+
+def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Angles between vectors (n, 3) [deg], exact for small and for large ones."""
+    cross = np.linalg.norm(np.cross(a, b), axis=1)
+    return np.asarray(np.degrees(np.arctan2(cross, np.sum(a * b, axis=1))))
+
+
+def mpc_orbits(ephemerides: np.ndarray) -> np.ndarray:
+    """MPC_ORBITS rows of EPHEMERIS rows; what the ephemeris service does not give is null, or the real placeholder."""
+    rows = MPC_ORBITS.empty(len(ephemerides))
+    rows["designation"] = rows["unpacked_primary_provisional_designation"] = ephemerides["designation"]
+    rows["packed_primary_provisional_designation"] = ephemerides["designation"]
+    rows["id"], rows["orbit_type_int"] = 0, -1
+    for name in ("created_at", "updated_at", "fitting_datetime"):
+        rows[name] = np.datetime64("1970-01-01", "us")
+    for name, given in (("a", "a"), ("e", "e"), ("i", "inc"), ("node", "node"), ("argperi", "argperi"),
+                        ("mean_anomaly", "mean_anomaly"), ("h", "h"), ("g", "g")):
+        rows[name] = ephemerides[given]
+    rows["epoch_mjd"] = ephemerides["epoch_orbit_mjd_tai"] + TT_MINUS_TAI_D
+    rows["q"] = ephemerides["a"] * (1.0 - ephemerides["e"])
+    motion = np.degrees(GAUSS_K) / np.abs(ephemerides["a"]) ** 1.5      # [deg/d]
+    rows["mean_motion"], rows["period"] = motion, np.where(ephemerides["e"] < 1.0, 360.0 / motion, np.nan)
+    anomaly = (ephemerides["mean_anomaly"] + 180.0) % 360.0 - 180.0
+    rows["peri_time"] = rows["epoch_mjd"] - anomaly / motion
+    return rows
