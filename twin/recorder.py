@@ -36,6 +36,7 @@ class ParquetRecorder:
 
     def __init__(self, folder: Path, *, part_rows: int = PART_ROWS) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self._part_rows = part_rows
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self._parts: dict[str, int] = defaultdict(int)

@@ -1,0 +1,70 @@
+"""Scenario files: strict, complete when written back, and clear when wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from twin.scenario import Scenario, dump, read_scenario, to_toml
+
+
+def write(folder: Path, text: str, name: str = "night.toml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_scenario_written_back_is_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path, '[simulation.camera]\nny = 512\n[simulation.conditions.sky_mag]\nr = 20.5\n')
+    scenario = read_scenario(path, ["pipeline.detect.threshold=5.5", "name=a b"], seed=7)
+    assert (scenario.seed, scenario.name, scenario.pipeline.detect.threshold) == (7, "a b", 5.5)
+    again = read_scenario(write(tmp_path, to_toml(scenario), "again.toml"))
+    assert again == scenario
+
+
+def test_a_base_is_changed_only_where_said(tmp_path: Path) -> None:
+    write(tmp_path, 'seed = 5\n[simulation.camera]\nny = 512\nnx = 256\n', "below.toml")
+    above = read_scenario(write(tmp_path, 'base = "below.toml"\n[simulation.camera]\nny = 300\n'))
+    assert (above.seed, above.simulation.camera.ny, above.simulation.camera.nx) == (5, 300, 256)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[simulation.camera]\nnyy = 512\n", r"simulation\.camera: .*unknown field `nyy`"),
+    ("[simulation.conditions]\nfwhm_eff = -0.8\n", r"simulation\.conditions\.fwhm_eff: Expected `float` > 0"),
+    ("[simulation.conditions]\nfwhm500_median = -1.0\n", r"simulation\.conditions\.fwhm500_median"),
+    ("seeing = 1\n", "unknown field `seeing`"),
+    ("seed = 'x'\n", "seed: Expected `int`, got `str`"),
+    ("[platform]\nworkers = 0\n", r"platform\.workers: Expected `int` >= 1"),
+    ("base = 'nowhere.toml'\n", r"no scenario 'nowhere\.toml'"),
+    ("base = 'night.toml'\n", "at most 5 deep"),
+    ("= 3\n", r"night\.toml: Invalid")])
+def test_a_wrong_scenario_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        read_scenario(write(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "a..b=3", "seed.x=3"])
+def test_a_wrong_override_is_named(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match="override"):
+        read_scenario(write(tmp_path, "seed = 1\n"), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no scenario file .*gone\.toml"):
+        read_scenario(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("name", ["first_light", "paper", "deployed", "costs"])
+def test_the_shipped_scenarios_are_read(name: str) -> None:
+    import scenarios
+
+    assert isinstance(read_scenario(Path(scenarios.__file__).parent / f"{name}.toml"), Scenario)
+
+
+def test_values_are_spelled_as_toml_spells_them() -> None:
+    import tomllib
+
+    data = {"a": 1e-12, "b": "quote \" and \\ back", "c": [1, 2.5], "d": True, "e": {"f g": {"h": [{"i": 1}]}},
+            "j": float("inf")}
+    assert tomllib.loads(dump(data)) == data
