@@ -49,7 +49,7 @@ RUN: Final = [("run", "i2")]
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """One or several runs, matched: row i of `truth` has its detection in `found[i]`, row j of `sources` in `partner[j]`."""
+    """One or several runs, matched: truth i has its detection in `found[i]`, source j its truth in `partner[j]`."""
 
     truth: np.ndarray          # TRUTH and `run`
     sources: np.ndarray        # SOURCE
@@ -132,9 +132,9 @@ def assign(truth: np.ndarray, sources: np.ndarray, exposures: np.ndarray, pixels
     found, partner = np.full(len(truth), -1), np.full(len(sources), -1)
     causes, reasons = np.zeros(len(sources), "S24"), np.zeros(len(truth), "S64")
     none = np.zeros(0, np.intp)
-    by_source = {key: rows for key, rows in groups(sources["visit"], sources["detector"])}
-    by_truth = {key: rows for key, rows in groups(truth["visit"], truth["detector"])}
-    by_pixels = {key: rows for key, rows in groups(pixels["visit"], pixels["detector"])}
+    by_source = dict(groups(sources["visit"], sources["detector"]))
+    by_truth = dict(groups(truth["visit"], truth["detector"]))
+    by_pixels = dict(groups(pixels["visit"], pixels["detector"]))
     logs = {(int(row["visit"]), int(row["detector"])): row for row in exposures}
     for key in sorted(by_source.keys() | by_truth.keys()):
         t, s = by_truth.get(key, none), by_source.get(key, none)
@@ -170,7 +170,7 @@ def _of_log(rows: np.ndarray, log: np.ndarray) -> np.ndarray:
 
 
 def _key(rows: np.ndarray) -> np.ndarray:
-    return rows["visit"].astype("i8") * 1000 + rows["detector"]
+    return np.asarray(rows["visit"].astype("i8") * 1000 + rows["detector"])
 
 
 def _truth(store: Store, log: np.ndarray) -> tuple[np.ndarray, str]:
@@ -244,20 +244,21 @@ def _rejected(rejections: np.ndarray) -> np.ndarray:
 
 def _measured(rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """The rows with what MEASUREMENT knows more: footprints, dipoles and trails in pixels, flags of the rejected."""
-    by_key = {key: index for key, index in groups(measured["visit"], measured["detector"])}
+    by_key = dict(groups(measured["visit"], measured["detector"]))
     out = rows.copy()
     for key, index in groups(rows["visit"], rows["detector"]):
         if key not in by_key:
             continue
         there = by_key[key]
-        gap = np.hypot(rows["x"][index][:, None] - measured["x"][there], rows["y"][index][:, None] - measured["y"][there])
+        x, y = rows["x"][index][:, None], rows["y"][index][:, None]
+        gap = np.hypot(x - measured["x"][there], y - measured["y"][there])
         gap = np.where(np.isfinite(gap), gap, np.inf)
         nearest = gap.argmin(axis=1)
         same = gap[np.arange(len(index)), nearest] < 0.05
         to, of = index[same], measured[there[nearest[same]]]
         out["measured_id"][to] = of["id"]
-        for name in ("isDipole", "extendedness", "trailLength", "trailAngle", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1",
-                     "psfFluxErr", "scienceFlux", "templateFlux", "templateFluxErr"):
+        for name in ("isDipole", "extendedness", "trailLength", "trailAngle", "bbox_x0", "bbox_y0", "bbox_x1",
+                     "bbox_y1", "psfFluxErr", "scienceFlux", "templateFlux", "templateFluxErr"):
             out[name][to] = of[name]
         flagged = np.any([of[name] for name in NEW_OBJECT_FLAGS], axis=0)
         out["raw"][to] &= ~flagged | (rows["stage"][to] == b"")
@@ -319,7 +320,7 @@ def _nearest_first(gap: np.ndarray, near: np.ndarray, forward: np.ndarray, backw
             forward[i[k]], backward[j[k]] = j[k], i[k]
 
 
-# --- causes of what is false --------------------------------------------------------------------------------------------
+# --- causes of what is false ----------------------------------------------------------------------------------------
 
 def _causes(sources: np.ndarray, partner: np.ndarray, truth: np.ndarray, pixels: np.ndarray,
             fwhm_px: float) -> np.ndarray:
@@ -331,7 +332,8 @@ def _causes(sources: np.ndarray, partner: np.ndarray, truth: np.ndarray, pixels:
     rows = sources[false]
     cause = np.full(len(false), b"noise", "S24")
     with np.errstate(invalid="ignore"):
-        static = (rows["templateFlux"] > 20 * rows["templateFluxErr"]) & (rows["templateFlux"] > 5 * np.abs(rows["psfFlux"]))
+        static = ((rows["templateFlux"] > 20 * rows["templateFluxErr"])
+                  & (rows["templateFlux"] > 5 * np.abs(rows["psfFlux"])))
     cause[rows["isDipole"]] = b"dipole"
     cause[static] = b"static source"
     real = truth[(np.abs(truth["snr"]) >= THRESHOLD) | (truth["kind"] == b"moved_star")]
@@ -361,7 +363,7 @@ def _artifacts(x: np.ndarray, y: np.ndarray, pixels: np.ndarray) -> tuple[np.nda
     return covered, names[deepest]
 
 
-# --- reasons of what is missed ------------------------------------------------------------------------------------------
+# --- reasons of what is missed --------------------------------------------------------------------------------------
 
 _OWN_MASKS: Final = ("CR", "STREAK", "EDGE", "NO_DATA", "INTRP", "SUSPECT", "SAT", "BAD", "SPIKE", "HIGH_VARIANCE",
                      "SAT_TEMPLATE")

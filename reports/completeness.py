@@ -1,0 +1,168 @@
+"""Completeness against S/N and magnitude, raw and after all filters, with the S/N of half completeness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports.drawing import BLUE, CYCLE, INK, MUTED, WARM, nothing, panels, styled
+from reports.intervals import Estimate, Turnover, flat_fraction, fraction, turnover, wilson
+from reports.match import Matches
+from schemas.exposure import magnitudes
+
+SNR_EDGES: Final = (1.0, 2.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.5, 8.0, 10.0, 14.0, 20.0, 40.0, 100.0)
+MAG_STEP: Final = 0.5
+FLAT_EDGES: Final = np.arange(6.0, 20.5, 1.0)   # a sample flat in S/N from 6 to 20
+FIT_SNR: Final = (1.0, 30.0)                    # sources that constrain the turnover
+
+COMPLETENESS: Final = np.dtype([
+    ("kind", "S12"), ("low", "f8"), ("high", "f8"), ("n", "i8"), ("raw", "i8"), ("alerts", "i8"),
+    ("raw_fraction", "f8"), ("raw_low", "f8"), ("raw_high", "f8"),
+    ("alert_fraction", "f8"), ("alert_low", "f8"), ("alert_high", "f8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """What was found of what was there."""
+
+    by_snr: np.ndarray             # COMPLETENESS of all classes together, kind b"all"
+    by_snr_and_class: np.ndarray   # COMPLETENESS
+    by_magnitude: np.ndarray       # COMPLETENESS by magnitude of the absolute difference flux, per class
+    turnover_raw: Turnover | None
+    turnover_alerts: Turnover | None
+
+
+def completeness(matches: Matches) -> Completeness:
+    """Tables and fits of all judged sources."""
+    use = matches.judged
+    truth = matches.truth[use]
+    raw, alerts, snr = matches.raw[use], matches.alerted[use], np.abs(truth["snr"])
+    magnitude = magnitudes(np.abs(truth["flux"]))
+    kinds = np.unique(truth["kind"])
+    edges = _magnitude_edges(magnitude)
+    by_class = [tabulate(snr[rows], raw[rows], alerts[rows], SNR_EDGES, kind)
+                for kind in kinds for rows in [truth["kind"] == kind]]
+    by_mag = [tabulate(magnitude[rows], raw[rows], alerts[rows], edges, kind)
+              for kind in kinds for rows in [truth["kind"] == kind]]
+    none = np.zeros(0, COMPLETENESS)
+    fitted = (snr >= FIT_SNR[0]) & (snr <= FIT_SNR[1])
+    return Completeness(tabulate(snr, raw, alerts, SNR_EDGES), np.concatenate(by_class or [none]),
+                        np.concatenate(by_mag or [none]), turnover(snr[fitted], raw[fitted]),
+                        turnover(snr[fitted], alerts[fitted]))
+
+
+def tabulate(value: np.ndarray, raw: np.ndarray, alerts: np.ndarray, edges: Sequence[float] | np.ndarray,
+             kind: bytes = b"all") -> np.ndarray:
+    """COMPLETENESS rows in bins of `value`, half-open on the right."""
+    edges = np.asarray(edges, float)
+    rows = np.zeros(len(edges) - 1, COMPLETENESS)
+    rows["kind"], rows["low"], rows["high"] = kind, edges[:-1], edges[1:]
+    for name, chosen in (("n", np.ones(len(value), bool)), ("raw", raw), ("alerts", alerts)):
+        rows[name] = _histogram(value[chosen], edges)
+    for name, count in (("raw", rows["raw"]), ("alert", rows["alerts"])):
+        rows[f"{name}_fraction"] = np.where(rows["n"] > 0, count / np.maximum(rows["n"], 1), np.nan)
+        rows[f"{name}_low"], rows[f"{name}_high"] = wilson(count, rows["n"])
+    return rows
+
+
+def in_range(matches: Matches, low: float, high: float, *, raw: bool) -> Estimate:
+    """Completeness of judged sources of low <= S/N < high."""
+    use, snr = matches.judged, np.abs(matches.truth["snr"])
+    use &= (snr >= low) & (snr < high)
+    got = matches.raw if raw else matches.alerted
+    return fraction(int(np.sum(got & use)), int(np.sum(use)))
+
+
+def flat(matches: Matches, *, raw: bool = False) -> tuple[Estimate, np.ndarray]:
+    """Completeness over a sample flat in S/N from 6 to 20, and the number of sources of each of its bins."""
+    use, snr = matches.judged, np.abs(matches.truth["snr"])
+    got = matches.raw if raw else matches.alerted
+    n = _histogram(snr[use], FLAT_EDGES)
+    return flat_fraction(_histogram(snr[use & got], FLAT_EDGES), n), n
+
+
+def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Counts in bins that are all half-open on the right, the last too."""
+    place = np.searchsorted(edges, values, side="right") - 1
+    place = place[(place >= 0) & (place < len(edges) - 1)]
+    return np.bincount(place, minlength=len(edges) - 1)
+
+
+def _magnitude_edges(magnitude: np.ndarray) -> np.ndarray:
+    known = magnitude[np.isfinite(magnitude)]
+    if not len(known):
+        return np.array([20.0, 25.0])
+    low, high = np.floor(np.percentile(known, [0.5, 99.5]) / MAG_STEP) * MAG_STEP
+    return np.arange(low, high + 1.5 * MAG_STEP, MAG_STEP)
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+@styled
+def plot(table: Completeness) -> Figure:
+    """Completeness against S/N: raw and alerts with the requirement, and by class."""
+    figure, (left, right) = panels(2)
+    _plot_all(left, table)
+    _plot_classes(right, table.by_snr_and_class, "Alerts by class")
+    right.set(xscale="log", xlabel="true S/N", xlim=(1.8, 110))
+    _plain_log(right)
+    return figure
+
+
+@styled
+def plot_magnitude(table: Completeness) -> Figure:
+    """Completeness of alerts against magnitude by class."""
+    figure, (axes,) = panels(1)
+    _plot_classes(axes, table.by_magnitude, "Alerts by magnitude of the difference flux")
+    axes.set(xlabel="AB magnitude of |difference flux|")
+    return figure
+
+
+def _plot_all(axes: Axes, table: Completeness) -> None:
+    rows = table.by_snr[table.by_snr["n"] > 0]
+    if not len(rows):
+        return nothing(axes, "no true sources of known S/N")
+    grid = np.geomspace(1.8, 110, 300)
+    for name, label, colour, fit in (("raw", "raw detections", BLUE, table.turnover_raw),
+                                     ("alert", "alerts, all filters", WARM, table.turnover_alerts)):
+        x = np.sqrt(rows["low"] * rows["high"]) * (0.985 if name == "raw" else 1.015)
+        y = rows[f"{name}_fraction"]
+        errors = np.maximum([y - rows[f"{name}_low"], rows[f"{name}_high"] - y], 0.0)
+        half = f", 50 % at {fit.half.value:.2f}" if fit else ""
+        axes.errorbar(x, y, errors, fmt="o", color=colour, label=label + half, elinewidth=1.2)
+        if fit:
+            axes.plot(grid, fit.at(grid), color=colour, linewidth=1.4, alpha=0.8)
+    axes.axvline(5.0, color=MUTED, linewidth=1, linestyle=":")
+    axes.annotate("threshold 5", (5.0, 0.02), xytext=(4, 0), textcoords="offset points", color=MUTED, fontsize=8)
+    axes.plot([6], [0.9], marker="*", markersize=12, color=INK, linestyle="none", label="requirement: 90 % at S/N 6")
+    axes.set(xscale="log", xlabel="true S/N", ylabel="fraction found", ylim=(-0.02, 1.04), xlim=(1.8, 110),
+             title="Completeness against S/N")
+    _plain_log(axes)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.05))
+    return None
+
+
+def _plot_classes(axes: Axes, rows: np.ndarray, title: str) -> None:
+    rows = rows[rows["n"] >= 3]
+    if not len(rows):
+        return nothing(axes, "too few true sources by class")
+    for kind, colour in zip(np.unique(rows["kind"]), CYCLE, strict=False):
+        part = rows[rows["kind"] == kind]
+        logarithmic = bool(np.all(part["high"] / np.maximum(part["low"], 1e-9) > 1.05))
+        x = np.sqrt(part["low"] * part["high"]) if logarithmic else (part["low"] + part["high"]) / 2
+        y = part["alert_fraction"]
+        errors = np.maximum([y - part["alert_low"], part["alert_high"] - y], 0.0)
+        axes.errorbar(x, y, errors, fmt="o-", color=colour, label=f"{kind.decode().replace('_', ' ')} "
+                      f"({int(part['n'].sum())})", elinewidth=1, linewidth=1.2, markersize=4)
+    axes.set(ylabel="fraction with an alert", ylim=(-0.02, 1.04), title=title)
+    axes.legend(loc="best")
+    return None
+
+
+def _plain_log(axes: Axes) -> None:
+    ticks = [2, 3, 5, 10, 20, 50, 100]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
