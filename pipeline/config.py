@@ -19,15 +19,30 @@ class RetryConfig(Section):
 class CalibrateConfig(Section):
     enabled_astrometry: bool = True    # False: the pointing WCS is taken as it is (a control: astrometry gets worse)
     enabled_photometry: bool = True
+    mesh_px: int = 128                 # side of a cell of the sky's mesh (LSST subtractBackground binSize 128)
+    star_threshold: float = 5.0        # footprint S/N of stars (calibrateImage: 5, peaks 10)
+    grow_saturated_px: int = 1         # beyond saturated pixels charge has spilled
+    suspect_fraction: float = 0.9      # of saturation: the end of the linear range
+    edge_px: int = 1                   # border that is not trusted; more is lost to detection
 
 
 class TemplateConfig(Section):
-    pass
+    quantile: float = 0.33             # [AP] QuickTemplate: the best-seeing third of the visits,
+    min_visits: int = 6                # [AP] and at least 6
+    incremental: bool = False          # the incremental mode ("Prompt"):
+    max_visits: int = 12               # [AP] its best-seeing 12,
+    max_fwhm_arcsec: float = 1.4       # [AP] no worse than this,
+    min_zeropoint_scale: float = 0.75  # [AP] effTimeZeroPointScale: no thicker clouds
+    reject_artifacts: bool = True      # False is a control: cosmic rays and satellites stay in the template
+    artifact_sigma: float = 5.0        # of the smoothed difference from the median of the visits
+    high_variance: float = 4.0         # [AP] HIGH_VARIANCE: binned variance above this many medians
+    variance_bin_px: int = 32          # [AP] its bins
+    strip_rows: int = 256              # rows of the template made at once: bounds memory
 
 
 class DifferenceConfig(Section):
-    """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, unbias False,
-    convolve "template" and systematics False; the rest is the same.
+    """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, convolve
+    "template" and systematics False; the rest is the same.
     """
 
     decorrelate: bool = True           # DMTN-021; False is a control: the S/N rms leaves 1
@@ -47,7 +62,6 @@ class DifferenceConfig(Section):
     iterations: int = 3                # [AP] maxSpatialIterations: rounds of clipping
     weight_floor: float = 0.01         # relative error per pixel of any model of a star: keeps one star from deciding
     prior_snr: float = 100.0           # each of 25 PSF pairs weighs as a star of this S/N; 0 leaves them out
-    unbias: bool = True                # take the noise of the convolved side out of the normal matrix
     systematics: bool = True           # a variance term for registration and PSF errors, measured on the kernel's stars
     whiten_pitch: int = 256            # distance of the nodes at which noise is whitened [pixel]; [AP] one kernel
     whiten_half: int = 12              # half width of a whitening kernel [pixel]
@@ -59,6 +73,13 @@ class DifferenceConfig(Section):
 
 class DetectConfig(Section):
     threshold: float = 5.0             # [AP] thresholdValue 5.0 pixel_stdev, both polarities
+    low_threshold: float = 3.0         # ours: a footprint follows its source down to here (a faint trail is one source)
+    valley: float = 3.5                # ours: two maxima are two sources if the lower stands so many sigmas ...
+    valley_fraction: float = 0.3       # ... and this fraction of itself above the saddle between them
+    contrast: float = 0.03             # ours: ... and is not so much fainter than its neighbour (residuals round bright stars)
+    grow_sigmas: float = 2.4           # [AP] nSigmaToGrow, isotropic
+    dipole_sigmas: float = 5.0         # [AP] maxSeparation of a dipole's lobes, in PSF sigmas
+    background_bin: int = 40           # [AP] final background bins [pixel]; ours averages 3x3 of them
 
 
 class MeasureConfig(Section):
