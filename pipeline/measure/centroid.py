@@ -1,0 +1,67 @@
+"""Centroids: the position and flux of a point source, fitted together on the difference."""
+
+from typing import Final
+
+import numpy as np
+
+from pipeline.images import Detections
+from pipeline.kernels import points
+from pipeline.measure.flux import BAD_PIXELS, PsfModel
+
+MAX_DISTANCE: Final = 5.0     # [pixel] a centroid farther from its peak has failed (SdssCentroid maxDistToPeak)
+ITERATIONS: Final = 30
+
+
+def centre(rows: np.ndarray, detections: Detections, model: PsfModel) -> None:
+    """Fill positions, PSF fluxes and their fit's quality in MEASUREMENT rows, in place.
+
+    Pixels in the footprint of another source take no part. A fit that fails leaves the peak and sets centroid_flag;
+    a sky source stays where it is.
+    """
+    difference, peaks = detections.difference, detections.peaks
+    x, y = refined(detections.significance, peaks["x"], peaks["y"])
+    labels = (np.arange(len(rows)) + 1).astype(np.int32)
+    sky = peaks["sky_source"]
+    x, y, labels = np.where(sky, peaks["x"], x), np.where(sky, peaks["y"], y), np.where(sky, 0, labels).astype(np.int32)
+    planes = (np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
+              np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels)
+    found = np.empty((len(rows), 13))
+    for chosen, iterations in ((~sky, ITERATIONS), (sky, 0)):
+        at = x[chosen], y[chosen]
+        found[chosen] = points.fit(*planes, labels[chosen], model.basis, model.terms(*at), *at, model.half, iterations,
+                                   MAX_DISTANCE)
+    fill(rows, found, difference.noise_scale)
+
+
+def fill(rows: np.ndarray, found: np.ndarray, noise_scale: float) -> None:
+    """Put the kernel's numbers into MEASUREMENT columns, in place."""
+    rows["x"], rows["y"] = found[:, points.X], found[:, points.Y]
+    rows["xErr"] = np.sqrt(found[:, points.XX]) * noise_scale
+    rows["yErr"] = np.sqrt(found[:, points.YY]) * noise_scale
+    rows["x_y_Cov"] = found[:, points.XY] * noise_scale**2
+    rows["centroid_flag"] = found[:, points.FAILED] > 0
+    rows["psfFlux"] = found[:, points.FLUX]
+    rows["psfFluxErr"] = np.sqrt(found[:, points.FLUX_VARIANCE]) * noise_scale
+    rows["psfChi2"], rows["psfLnL"] = found[:, points.CHI2], found[:, points.LNL]
+    rows["psfNdata"] = found[:, points.NDATA].astype(int)
+    rows["psfFlux_flag_edge"] = found[:, points.CUT] > 0
+    rows["psfFlux_flag_noGoodPixels"] = found[:, points.COVERED] == 0
+    rows["psfFlux_flag"] = ~np.isfinite(found[:, points.FLUX]) | (found[:, points.COVERED] < 0.5)
+
+
+def refined(significance: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Peak pixels moved to the top of the parabola through their neighbours, by at most half a pixel."""
+    ny, nx = significance.shape
+    cx, cy = np.clip(x, 1, max(nx - 2, 1)), np.clip(y, 1, max(ny - 2, 1))
+
+    def move(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> np.ndarray:
+        bend = low.astype(float) - 2.0 * middle + high
+        safe = np.where(np.abs(bend) > 1e-9, bend, 1.0)
+        return np.clip(np.where(np.abs(bend) > 1e-9, 0.5 * (low - high) / safe, 0.0), -0.5, 0.5)
+
+    if min(nx, ny) < 3 or not len(x):
+        return np.asarray(x, float), np.asarray(y, float)
+    s = significance
+    dx = move(s[cy, cx - 1], s[cy, cx], s[cy, cx + 1])
+    dy = move(s[cy - 1, cx], s[cy, cx], s[cy + 1, cx])
+    return np.where(cx == x, x + dx, x), np.where(cy == y, y + dy, y)

@@ -1,0 +1,86 @@
+"""A detector-visit's pixels kept for forced photometry: in memory, or in a scratch folder mapped into memory.
+
+Both answer `force(ra, dec)`. The folder is what crosses from a worker to its parent: a path and two small PSFs instead
+of four planes. It is deleted by `close()`.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+
+from pipeline.images import Calibrated, Difference
+from pipeline.measure.flux import PsfModel, force
+from pipeline.psf import Psf
+from schemas.measures import FORCED, empty
+from schemas.wcs import Wcs
+
+_PLANES: Final = ("difference", "difference_variance", "difference_mask", "science", "science_variance", "science_mask")
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsInMemory:
+    """`Pixels` of images that are at hand."""
+
+    difference: Difference
+    science: Calibrated
+    wcs: Wcs
+
+    def force(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+        """FORCED rows: PSF fluxes at sky positions [deg]; NaN off the image."""
+        difference, science = self.difference, self.science
+        return _force((difference.image, difference.variance, difference.mask, science.image, science.variance,
+                       science.mask), difference.psf, science.psf, difference.noise_scale, self.wcs, ra, dec)
+
+    def close(self) -> None:
+        """Nothing to let go: the images belong to whoever made them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelsOnDisk:
+    """`Pixels` of images in a scratch folder; small enough to send to another process."""
+
+    folder: Path
+    difference_psf: Psf
+    science_psf: Psf
+    noise_scale: float
+    wcs: Wcs
+
+    @classmethod
+    def write(cls, folder: Path, difference: Difference, science: Calibrated, wcs: Wcs) -> Self:
+        """Put the planes into a new folder; FileExistsError where it exists."""
+        folder.mkdir(parents=True)
+        planes = (difference.image, difference.variance, difference.mask, science.image, science.variance,
+                  science.mask)
+        for name, plane in zip(_PLANES, planes, strict=True):
+            np.save(folder / f"{name}.npy", plane, allow_pickle=False)
+        return cls(folder, difference.psf, science.psf, difference.noise_scale, wcs)
+
+    def force(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+        """FORCED rows: PSF fluxes at sky positions [deg]; NaN off the image."""
+        mapped = tuple(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _PLANES)
+        return _force(mapped, self.difference_psf, self.science_psf, self.noise_scale, self.wcs, ra, dec)
+
+    def close(self) -> None:
+        """Delete the folder; again is harmless."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _force(planes: tuple[np.ndarray, ...], difference_psf: Psf, science_psf: Psf, noise_scale: float, wcs: Wcs,
+           ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    x, y = (np.atleast_1d(c) for c in wcs.pixels(np.asarray(ra, float), np.asarray(dec, float)))
+    rows = empty(FORCED, len(x))
+    rows["x"], rows["y"] = x, y
+    ny, nx = planes[0].shape
+    inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
+    rows["inside"], rows["flag_noGoodPixels"], rows["flag_edge"] = inside, ~inside, ~inside
+    at = x[inside], y[inside]
+    for images, psf, column, scale in ((planes[:3], difference_psf, "psfFlux", noise_scale),
+                                       (planes[3:], science_psf, "scienceFlux", 1.0)):
+        found = force(*images, PsfModel.of(psf), *at, noise_scale=scale)
+        rows[column][inside], rows[f"{column}Err"][inside] = found.flux, found.error
+        rows["flag_edge"][inside] |= found.edge
+        rows["flag_noGoodPixels"][inside] |= found.empty
+    return rows
