@@ -1,0 +1,121 @@
+"""Noise decorrelation: the kernel that whitens a difference of convolved images (DMTN-021; Reiss & Lupton 2016).
+
+The noise of D = S - K * T has the power spectrum v_s rho_s(k) + v_t |K(k)|^2 rho_t(k), where rho are the transforms
+of the inputs' own noise autocorrelations (1 for white noise). Dividing its root out makes D white; the kernel has unit
+sum, so that fluxes keep their scale, and the white level is the spectrum's value at k = 0.
+
+The spectrum changes over an image (kernel, sky, depth of the template), so kernels are made on a grid of nodes and
+images filtered with them are blended linearly between nodes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+SIZE = 64            # of the transforms in which spectra are evaluated
+FLOOR = 0.02         # least power of an input's noise spectrum, relative to its mean: measured correlations are noisy
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Blank-sky noise of one image."""
+
+    variance: float          # per pixel
+    acf: np.ndarray          # (2k+1, 2k+1), 1 at the centre
+
+
+def spectrum(acf: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """(size, size) noise power for unit variance per pixel; its mean is 1."""
+    side = acf.shape[0]
+    if side == 1:
+        return np.ones((size, size))
+    taper = np.hanning(side + 2)[1:-1] ** 0.25
+    stamp = np.zeros((size, size))
+    stamp[:side, :side] = acf * taper[:, None] * taper
+    power = fft.fft2(np.roll(stamp, (-(side // 2), -(side // 2)), axis=(0, 1))).real
+    power = np.maximum(power, FLOOR)
+    return np.asarray(power / power.mean())
+
+
+def transfer(kernel: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """(size, size) squared modulus of a kernel's transform."""
+    stamp = np.zeros((size, size))
+    stamp[:kernel.shape[0], :kernel.shape[1]] = kernel
+    return np.asarray(np.abs(fft.fft2(stamp)) ** 2)
+
+
+def whitening(left: Noise, left_kernel: np.ndarray, right: Noise, right_kernel: np.ndarray,
+              half: int) -> tuple[np.ndarray, float, float]:
+    """The whitening kernel of left_kernel * left - right_kernel * right, and what it makes of unit input variances.
+
+    Returns
+    -------
+    kernel : (2 half + 1, 2 half + 1) float64
+        Of unit sum.
+    gain_left, gain_right : float
+        Variance of a pixel of the whitened difference per unit of variance of a pixel of each input.
+    """
+    power_left = spectrum(left.acf) * transfer(left_kernel)
+    power_right = spectrum(right.acf) * transfer(right_kernel)
+    power = left.variance * power_left + right.variance * power_right
+    response = np.sqrt(power[0, 0] / np.maximum(power, 1e-6 * power.max()))
+    stamp = fft.fftshift(fft.ifft2(response).real)
+    middle = SIZE // 2
+    stamp = stamp[middle - half:middle + half + 1, middle - half:middle + half + 1]
+    radius = np.hypot(*np.mgrid[-half:half + 1, -half:half + 1])
+    stamp = stamp * np.clip((half + 1 - radius) / (0.25 * half), 0.0, 1.0)
+    stamp /= stamp.sum()
+    filtered = transfer(stamp)
+    return stamp, float((filtered * power_left).mean()), float((filtered * power_right).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """A grid over an image, from border to border."""
+
+    x: np.ndarray            # (nx,) float64, the first at 0 and the last at the last pixel
+    y: np.ndarray
+
+    @classmethod
+    def over(cls, shape: tuple[int, int], pitch: int) -> "Nodes":
+        """Nodes about `pitch` pixels apart, at least two a side."""
+        count = [max(2, 1 + round(n / pitch)) for n in shape]
+        return cls(np.linspace(0, shape[1] - 1, count[1]), np.linspace(0, shape[0] - 1, count[0]))
+
+
+def blend(image: np.ndarray, kernels: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """(ny, nx) float32 image filtered with kernels (my, mx, m, m) of a grid of nodes, linear between them."""
+    half = kernels.shape[-1] // 2
+    padded = np.pad(np.asarray(image, np.float32), half, mode="symmetric")
+    out = np.zeros(image.shape, np.float32)
+    for j, (y0, y1, hat_y) in enumerate(_hats(nodes.y, image.shape[0])):
+        for i, (x0, x1, hat_x) in enumerate(_hats(nodes.x, image.shape[1])):
+            block = padded[y0:y1 + 2 * half, x0:x1 + 2 * half]
+            size = fft.next_fast_len(block.shape[0], real=True), fft.next_fast_len(block.shape[1], real=True)
+            product = fft.rfft2(block, size) * fft.rfft2(kernels[j, i].astype(np.float32), size)
+            filtered = fft.irfft2(product, size)[2 * half:2 * half + y1 - y0, 2 * half:2 * half + x1 - x0]
+            out[y0:y1, x0:x1] += filtered * (hat_y[:, None] * hat_x)
+    return out
+
+
+def _hats(nodes: np.ndarray, length: int) -> list[tuple[int, int, np.ndarray]]:
+    """(first, end, weight) of every node's hat function along an axis; the weights sum to 1 at every pixel."""
+    pixel = np.arange(length)
+    pitch = nodes[1] - nodes[0]
+    out = []
+    for node in nodes:
+        weight = np.clip(1.0 - np.abs(pixel - node) / pitch, 0.0, 1.0)
+        inside = np.flatnonzero(weight > 0)
+        first, end = int(inside[0]), int(inside[-1]) + 1
+        out.append((first, end, weight[first:end].astype(np.float32)))
+    return out
+
+
+def interpolate(values: np.ndarray, nodes: Nodes, shape: tuple[int, int]) -> np.ndarray:
+    """(ny, nx) float32 image of values (my, mx) at nodes, linear between them."""
+    columns = np.stack([np.interp(np.arange(shape[1]), nodes.x, row) for row in values])
+    place = np.interp(np.arange(shape[0]), nodes.y, np.arange(len(nodes.y)))
+    low = np.minimum(place.astype(int), len(nodes.y) - 2)
+    part = (place - low)[:, None]
+    return np.asarray(columns[low] * (1 - part) + columns[low + 1] * part, np.float32)
