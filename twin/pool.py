@@ -1,0 +1,93 @@
+"""Operating-system processes for the pixel halves: results depend neither on how many there are nor on who computes.
+
+Every process sets its numerical libraries to one thread before NumPy is imported (the command does it, and children
+inherit the environment), draws its random numbers from keyed streams, and compiles nothing: `warm` in the parent has
+filled numba's cache.
+
+    night (parent, simulated time)  --- asks for a job --->  LookAhead  --- submits ahead, bounded --->  processes
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Job = TypeVar("Job", bound=Hashable)
+Result = TypeVar("Result")
+
+
+class Inline(Executor):
+    """An executor that does the work at once, in this process."""
+
+    def submit(self, function, /, *arguments, **named):  # type: ignore[no-untyped-def]  # the base class's signature
+        future: Future[object] = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def open_pool(processes: int) -> Iterator[Executor]:
+    """An executor of as many processes; with one, the work is done here."""
+    assert_one_thread()
+    if processes == 1:
+        yield Inline()
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=assert_one_thread)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def assert_one_thread() -> None:
+    """RuntimeError unless the numerical libraries were told to use one thread: sums depend on their order."""
+    wrong = {name: os.environ.get(name) for name in THREAD_VARIABLES if os.environ.get(name) != "1"}
+    if wrong:
+        raise RuntimeError(f"numerical libraries must run on one thread: set {', '.join(wrong)} to 1 beforehand")
+
+
+class LookAhead(Generic[Job, Result]):
+    """Results of planned jobs, computed ahead of the asking, at most `depth` at a time.
+
+    A result is known by its job, which holds every input: asking for a job that was not planned (a fault changed an
+    input) computes that one. `needs` gives the future that a job waits for: its template.
+    """
+
+    def __init__(self, pool: Executor, work: Callable[[Job], Result], planned: Sequence[Job], depth: int,
+                 needs: Callable[[Job], Future[Any]]) -> None:
+        self._pool, self._work, self._needs = pool, work, needs
+        self._depth = 0 if isinstance(pool, Inline) else depth
+        self._planned = list(planned)
+        self._futures: dict[Job, Future[Result]] = {}
+
+    def result(self, job: Job) -> Result:
+        """The result of a job, with the next ones begun."""
+        self._needs(job).result()
+        if job not in self._futures:
+            self._drop(job)
+            self._futures[job] = self._pool.submit(self._work, job)
+        self._begin()
+        return self._futures.pop(job).result()
+
+    def forget(self, job: Job) -> None:
+        """A job that nobody will ask for."""
+        self._drop(job)
+        future = self._futures.pop(job, None)
+        if future is not None:
+            future.cancel()
+
+    def _begin(self) -> None:
+        while self._planned and len(self._futures) < self._depth and self._needs(self._planned[0]).done():
+            job = self._planned.pop(0)
+            self._futures[job] = self._pool.submit(self._work, job)
+
+    def _drop(self, job: Job) -> None:
+        self._planned = [other for other in self._planned if other != job]
