@@ -1,6 +1,7 @@
 """Pulls: fluxes forced at true positions against true fluxes, hosted and hostless apart."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,8 @@ from schemas import mask
 
 SNR_RANGE: Final = (3.0, 30.0)
 CLIP: Final = 5.0      # pulls beyond it are outliers: counted apart, kept out of mean and standard deviation
-UNCLEAN: Final = mask.UNUSABLE | mask.CR | mask.STREAK | mask.SPIKE | mask.SUSPECT | mask.HIGH_VARIANCE | mask.SAT_TEMPLATE
+UNCLEAN: Final = (mask.UNUSABLE | mask.CR | mask.STREAK | mask.SPIKE | mask.SUSPECT | mask.HIGH_VARIANCE
+                  | mask.SAT_TEMPLATE)
 
 PULL: Final = np.dtype([("snr", "f8"), ("pull", "f8"), ("hosted", "?")])
 
@@ -38,10 +40,10 @@ class Summary:
 
 
 def pulls(matches: Matches) -> Pulls:
-    """(forced flux - true flux) / claimed error at true positions; negative sources with their sign turned."""
+    """(forced flux - true flux) / claimed error at true positions."""
     truth = matches.truth
     with np.errstate(invalid="ignore", divide="ignore"):
-        pull = (truth["forced_flux"] - truth["flux"]) / truth["forced_flux_err"] * np.sign(truth["flux"])
+        pull = (truth["forced_flux"] - truth["flux"]) / truth["forced_flux_err"]
     clean = (truth["mask_at"] & UNCLEAN) == 0
     use = (matches.judged & truth["isolated"] & clean & np.isfinite(pull) & (np.nan_to_num(truth["trail_length"]) < 1.0)
            & (np.abs(truth["snr"]) >= SNR_RANGE[0]) & (np.abs(truth["snr"]) < SNR_RANGE[1]))
@@ -75,10 +77,11 @@ def plot(table: Pulls) -> Figure:
 def _plot_histogram(axes: Axes, table: Pulls) -> None:
     edges = np.linspace(-CLIP, CLIP, 41)
     grid = np.linspace(-CLIP, CLIP, 200)
-    for hosted, found, colour, name in ((False, table.hostless, BLUE, "hostless"), (True, table.hosted, WARM, "hosted")):
+    for hosted, found, colour, name in ((False, table.hostless, BLUE, "hostless"),
+                                        (True, table.hosted, WARM, "hosted")):
         values = table.rows["pull"][table.rows["hosted"] == hosted]
         if len(values):
-            axes.hist(values, edges, density=True, histtype="step", linewidth=1.6, color=colour, label=(
+            axes.hist(values, edges.tolist(), density=True, histtype="step", linewidth=1.6, color=colour, label=(
                 f"{name}: {found.mean.value:+.3f} ± {found.std.value:.3f} (n = {len(values)})"))
     axes.plot(grid, np.exp(-grid**2 / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1, linestyle="--", label="N(0, 1)")
     axes.set(xlabel="(forced − true flux) / claimed error", ylabel="density", xlim=(-CLIP, CLIP),
@@ -91,7 +94,7 @@ def _plot_trend(axes: Axes, rows: np.ndarray) -> None:
     axes.scatter(rows["snr"], rows["pull"], s=3, color=MUTED, alpha=0.25, linewidths=0, rasterized=True)
     for hosted, colour, shift in ((False, BLUE, 0.985), (True, WARM, 1.015)):
         part = rows[(rows["hosted"] == hosted) & (np.abs(rows["pull"]) <= CLIP)]
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges.tolist()):
             values = part["pull"][(part["snr"] >= low) & (part["snr"] < high)]
             if len(values) >= 5:
                 x = np.sqrt(low * high) * shift
