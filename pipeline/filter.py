@@ -39,7 +39,7 @@ class Filtered:
 
 def filter_sources(sources: np.ndarray, visit: Visit, detector: int, wcs: Wcs, satellites: Satellites,
                    config: FilterConfig) -> Steps[Filtered]:
-    """The filters before association; a failure of the satellite service rises after its retry: nothing is published."""
+    """The filters before association; a failing satellite service rises after its retry: nothing is published."""
     kept, rejected = np.arange(len(sources)), []
 
     def drop(reasons: np.ndarray, stage: str) -> np.ndarray:

@@ -106,7 +106,7 @@ class Satellites(Protocol):
     """The satellite allow-list service (in the real system sattle); a failure means no alerts."""
 
     def allowed(self, visit: Visit, detector: int, ids: np.ndarray, corners: np.ndarray) -> np.ndarray:
-        """The ids of those sources, given by sky corners (n, 4, 2) [deg] of footprints' boxes, that may be published."""
+        """The ids of those sources, given by sky corners (n, 4, 2) [deg] of their boxes, that may be published."""
         ...
 
 
