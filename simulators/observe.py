@@ -1,0 +1,137 @@
+"""One detector's exposure of a visit, with the truth about it.
+
+    sky, visit -> conditions, PSF, WCS -> noiseless electrons -> artifacts -> Poisson and read noise -> ADU
+
+An exposure depends on (seed, visit, detector) alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
+from schemas.wcs import Wcs
+from simulators import artifacts, camera
+from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
+from simulators.config import SimulationConfig
+from simulators.images import add_galaxies, add_trails
+from simulators.psf import TruePsf, true_psf
+from simulators.sky import Sky
+from simulators.stars import band_index
+from simulators.streams import stream
+from simulators.truth import truth_rows
+
+FAINTEST_SIGMA = 0.03      # sources are drawn out to this fraction of the sky noise in a pixel
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """True circumstances of an exposure."""
+
+    conditions: Conditions
+    wcs: Wcs                    # true
+    psf: TruePsf
+    zeropoint: float            # AB magnitude of 1 ADU
+    sky_adu: float              # sky and dark per pixel [ADU]
+    noise_adu: float            # rms of a blank pixel [ADU]
+    m5: float                   # formula, from the conditions
+    pointing_offset_arcsec: float   # of the pointing WCS at the detector's centre
+
+    def psf_at(self, x: float, y: float) -> np.ndarray:
+        """(41, 41) PSF of unit sum at a position."""
+        return self.psf.at(x, y)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """What a detector saw, and what was there."""
+
+    exposure: Exposure
+    truth: np.ndarray           # TRUTH: flux = science - template where the template's visits were given
+    truth_pixels: np.ndarray    # TRUTH_PIXELS
+    facts: Facts
+    noiseless: np.ndarray | None = None     # (ny, nx) float32 [ADU], expected counts, when asked for
+
+
+def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
+           template_visits: Sequence[Visit] = (), keep_noiseless: bool = False) -> Exposed:
+    """The exposure of one detector in a visit.
+
+    `now` replaces the conditions that the visit's time gives. `template_visits` (those of the visit's band are used)
+    give TRUTH its template fluxes; without them they are 0.
+    """
+    config = sky.config
+    c = config.camera
+    facts = circumstances(config, visit, detector, seed, now=now)
+    wcs, psf, now = facts.wcs, facts.psf, facts.conditions
+    zeropoint = facts.zeropoint + 2.5 * np.log10(c.gain)
+    electrons_per_njy = 10 ** (0.4 * (zeropoint - AB_ZEROPOINT_NJY))
+    background, noise = facts.sky_adu * c.gain, facts.noise_adu * c.gain
+    points = sky.points(visit)
+    hosts = _draw_galaxies(sky, visit, wcs, psf, electrons_per_njy, noise)
+    scene = hosts + background
+    _draw_points(scene, sky, visit, points, wcs, psf, electrons_per_njy, noise)
+    image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, wcs, psf, zeropoint)
+    template = sky.template_flux(points["id"], [v for v in template_visits if v.band == visit.band])
+    truth = truth_rows(sky, visit, detector, points, template, wcs, now.fwhm_eff / c.scale_arcsec, mask,
+                       hosts / electrons_per_njy / c.scale_arcsec**2)
+    exposure = Exposure(visit=visit, detector=detector, image=(image / c.gain).astype(np.float32), mask=mask,
+                        wcs=camera.pointing_wcs(c, wcs, visit, detector, seed), gain=c.gain, read_noise=c.read_noise,
+                        saturation=c.full_well / c.gain)
+    return Exposed(exposure, truth, truth_pixels, facts,
+                   (scene / c.gain).astype(np.float32) if keep_noiseless else None)
+
+
+def circumstances(config: SimulationConfig, visit: Visit, detector: int, seed: int, *,
+                  now: Conditions | None = None) -> Facts:
+    """The true circumstances of an exposure, without rendering it."""
+    c = config.camera
+    now = conditions(config, visit, seed) if now is None else now
+    wcs = camera.true_wcs(c, visit, detector, seed)
+    psf = true_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), stream(seed, "psf", visit.visit, detector),
+                   size_variation=c.psf_size_variation, ellipticity=c.psf_ellipticity)
+    zeropoint = zeropoint_e(visit.band, now.airmass, visit.exposure_s, now.extinction)
+    background = sky_electrons(visit.band, now.sky_mag, visit.exposure_s, c.scale_arcsec) + c.dark * visit.exposure_s
+    noise = float(np.sqrt(background + c.read_noise**2))
+    pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
+    return Facts(now, wcs, psf, zeropoint - 2.5 * np.log10(c.gain), background / c.gain, noise / c.gain,
+                 m5(visit.band, now, visit.exposure_s, c), _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
+
+
+def _draw_galaxies(sky: Sky, visit: Visit, wcs: Wcs, psf: TruePsf, electrons_per_njy: float, noise: float) -> np.ndarray:
+    """(ny, nx) electrons of galaxies."""
+    image = np.zeros((sky.config.camera.ny, sky.config.camera.nx))
+    flux = sky.galaxies["flux"][:, band_index(visit.band)] * electrons_per_njy
+    add_galaxies(image, sky.galaxies, flux, wcs, psf, FAINTEST_SIGMA * noise)
+    return image
+
+
+def _draw_points(image: np.ndarray, sky: Sky, visit: Visit, points: np.ndarray, wcs: Wcs, psf: TruePsf,
+                 electrons_per_njy: float, noise: float) -> None:
+    """Add stars and changing sources, in place."""
+    faintest = FAINTEST_SIGMA * noise
+    fixed = points["kind"] != b"asteroid"
+    ra = np.concatenate([sky.stars["ra"], points["ra"][fixed]])
+    dec = np.concatenate([sky.stars["dec"], points["dec"][fixed]])
+    flux = np.concatenate([sky.stars["flux"][:, band_index(visit.band)], points["flux"][fixed]]) * electrons_per_njy
+    x, y = wcs.pixels(ra, dec)
+    radius = psf.radius(flux, faintest)
+    ny, nx = image.shape
+    near = np.isfinite(x) & (x > -radius) & (x < nx + radius) & (y > -radius) & (y < ny + radius)
+    psf.draw(image, x[near], y[near], flux[near], radius[near])
+    moving = points[~fixed]
+    x0, y0 = wcs.pixels(moving["ra_start"], moving["dec_start"])
+    x1, y1 = wcs.pixels(moving["ra_end"], moving["dec_end"])
+    inside = np.isfinite(x0 + x1) & (np.maximum(x0, x1) > -60) & (np.minimum(x0, x1) < nx + 60) \
+        & (np.maximum(y0, y1) > -60) & (np.minimum(y0, y1) < ny + 60)
+    add_trails(image, x0[inside], y0[inside], x1[inside], y1[inside], moving["flux"][inside] * electrons_per_njy, psf,
+               faintest)
+
+
+def _offset_arcsec(true: Wcs, pointing: Wcs, shape: tuple[int, int]) -> float:
+    centre = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    ra, dec = pointing.sky(*centre)
+    x, y = true.pixels(ra, dec)
+    return float(np.hypot(x - centre[0], y - centre[1]) * true.scale_arcsec)
+

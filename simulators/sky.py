@@ -1,0 +1,261 @@
+"""Everything on the sky of one field: static stars and galaxies, and all that changes, as functions of time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Box, Visit, fluxes_njy
+from schemas.measures import EPHEMERIS, REFERENCE, empty
+from simulators import asteroids as solar
+from simulators import camera
+from simulators.cadence import visits
+from simulators.conditions import BANDS as BAND_ORDER
+from simulators.config import SimulationConfig
+from simulators.galaxies import GALAXY, galaxies
+from simulators.stars import STAR, band_index, mean_number, stars
+from simulators.streams import stream
+from simulators.transients import TRANSIENT, light_curve, night_fluxes, transients
+from simulators.variables import AGN, VARIABLE, active_nuclei, agn_factor, variable_factor, variable_stars
+
+# First truthId of each population; static ones never appear in TRUTH.
+FIRST_ID: Final = {"star": 1_000_000_000, "galaxy": 2_000_000_000, "transient": 3_000_000_000,
+                   "variable": 4_000_000_000, "agn": 5_000_000_000, "asteroid": 6_000_000_000,
+                   "moved_star": 7_000_000_000}
+ONE_FIELD_ARCMIN2: Final = (1000 * 0.2 / 60) ** 2     # the "per field" of the configuration
+
+MOVED = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8", (6,)),      # before the night
+                  ("east", "f8"), ("north", "f8")])                                     # motion since [arcsec]
+
+# A point source as it stands at a moment.
+POINT = np.dtype([("id", "i8"), ("kind", "S12"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8"),   # [nJy]
+                  ("ra_start", "f8"), ("dec_start", "f8"), ("ra_end", "f8"), ("dec_end", "f8"),  # of a moving one
+                  ("host_sep", "f8"), ("host", "i8"), ("ssObjectId", "i8"), ("eph_err_arcsec", "f8"),
+                  ("ra_before", "f8"), ("dec_before", "f8")])                                   # of a moved star
+
+
+class Sky:
+    """All populations of a field, drawn once from the seed.
+
+    Attributes
+    ----------
+    stars, galaxies : STAR, GALAXY rows, static
+    transients, variables, agn, asteroids, moved : rows of what changes
+    night : TAI MJD of the middle of the night
+    """
+
+    def __init__(self, config: SimulationConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        planned = visits(config, seed)
+        self.times = np.array([v.mjd_tai for v in planned])
+        self.night = float((self.times[0] + self.times[-1]) / 2)
+        self.radius_deg = camera.field_radius_deg(config)
+        self.area_arcmin2 = (2 * self.radius_deg * 60) ** 2
+        self.fields = self.area_arcmin2 / ONE_FIELD_ARCMIN2
+        self._static()
+        self._changing()
+
+    def __reduce__(self) -> tuple[type["Sky"], tuple[SimulationConfig, int]]:
+        return Sky, (self.config, self.seed)
+
+    def _places(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Uniform positions in a square around the field."""
+        x, y = rng.uniform(-self.radius_deg, self.radius_deg, (2, n))
+        return camera.from_plane(self.config.field.ra, self.config.field.dec, x, y)
+
+    def _static(self) -> None:
+        s, g = self.config.sky.stars, self.config.sky.galaxies
+        rng = stream(self.seed, "stars")
+        n = rng.poisson(mean_number(s.density, s.slope, s.bright, s.faint, self.area_arcmin2))
+        self.stars: np.ndarray = stars(s, rng, *self._places(rng, n), FIRST_ID["star"])
+        rng = stream(self.seed, "galaxies")
+        n = rng.poisson(mean_number(g.density, g.slope, g.bright, g.faint, self.area_arcmin2))
+        self.galaxies: np.ndarray = galaxies(g, rng, *self._places(rng, n), FIRST_ID["galaxy"])
+
+    def _changing(self) -> None:
+        config, seed, c = self.config, self.seed, self.config.sky
+        exposure_s = config.cadence.exposure_s
+        rng = stream(seed, "transients")
+        n = rng.poisson(c.transients.per_field * self.fields)
+        self.transients: np.ndarray = transients(c.transients, rng, *self._places(rng, n), self.galaxies, self.night,
+                                                 config.camera, exposure_s, FIRST_ID["transient"])
+        rng = stream(seed, "variables")
+        n = rng.poisson(c.variables.stars_per_field * self.fields)
+        self.variables: np.ndarray = variable_stars(c.variables, rng, *self._places(rng, n), FIRST_ID["variable"])
+        rng = stream(seed, "agn")
+        self.agn: np.ndarray = active_nuclei(c.variables, rng, self.galaxies,
+                                             int(rng.poisson(c.variables.agn_per_field * self.fields)), FIRST_ID["agn"])
+        self.moved: np.ndarray = self._moved(stream(seed, "moved stars"))
+        self.asteroids: np.ndarray = self._asteroids(stream(seed, "asteroids"))
+
+    def _moved(self, rng: np.random.Generator) -> np.ndarray:
+        c = self.config.sky.stars
+        n = int(rng.poisson(c.moved_per_visit_field * self.fields))
+        out = np.zeros(n, MOVED)
+        out["id"] = FIRST_ID["moved_star"] + np.arange(n)
+        out["ra"], out["dec"] = self._places(rng, n)
+        out["flux"] = fluxes_njy(rng.uniform(*c.moved_mag, n))[:, None]
+        distance = rng.uniform(*c.moved_separation_px, n) * self.config.camera.scale_arcsec
+        angle = rng.uniform(0, 2 * np.pi, n)
+        out["east"], out["north"] = distance * np.cos(angle), distance * np.sin(angle)
+        return out
+
+    def _asteroids(self, rng: np.random.Generator) -> np.ndarray:
+        c = self.config.sky.asteroids
+        hours = 24.0 * (self.times[-1] - self.times[0])
+        # at any time `per_field` are inside; over the night more cross: 0.2 deg/d crosses 3.3' in 6.7 h
+        side = 2 * self.radius_deg
+        n_belt = int(rng.poisson(c.belt_per_field * self.fields * (1.0 + 0.2 * hours / 24 / side)))
+        rates = np.exp(rng.uniform(*np.log(c.near_earth_rate_deg_d), 4096))
+        mean_crossings = 1.0 + float(np.mean(rates)) * hours / 24 / side
+        n_near = int(rng.poisson(c.near_earth_per_field * self.fields * mean_crossings))
+        rows = []
+        for near, n in ((False, n_belt), (True, n_near)):
+            ra, dec = self._places(rng, n)
+            when = rng.uniform(self.times[0], self.times[-1] + 1e-9, n)
+            part = solar.near_earth(rng, ra, dec, when, np.resize(rates, n)) if near else solar.belt(rng, ra, dec, when)
+            part["near_earth"] = near
+            rows.append(part[np.isfinite(part["a"]) & (part["a"] > 0) & (part["e"] < 0.98)])
+        out = np.concatenate(rows)
+        out["id"] = FIRST_ID["asteroid"] + np.arange(len(out))
+        out["h"] = self._absolute_magnitudes(rng, out)
+        return solar.with_predictions(out, c, rng)
+
+    def _absolute_magnitudes(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+        """H that gives each asteroid its target S/N in r when it crosses (trailing losses not counted)."""
+        c = self.config.sky.asteroids
+        flux = night_fluxes(rng, len(rows), c.flux, c.snr, c.mag, self.config.camera, self.config.cadence.exposure_s)
+        apparent = AB_ZEROPOINT_NJY - 2.5 * np.log10(flux[:, band_index("r")]) + solar.V_MINUS[band_index("r")]
+        zero = rows.copy()
+        zero["h"] = 0.0
+        at_zero = np.array([solar.v_magnitudes(zero[k:k + 1], float(zero["epoch"][k]))[0] for k in range(len(rows))])
+        return np.asarray(apparent - at_zero) if len(rows) else np.zeros(0)
+
+    # --- fluxes at a time ------------------------------------------------------------------------------------------
+
+    def fluxes(self, kind: str, band: str, mjd_tai: float) -> np.ndarray:
+        """Fluxes [nJy] of a whole population ('transient', 'variable', 'agn', 'moved_star', 'asteroid') at a time."""
+        b = band_index(band)
+        if kind == "transient":
+            return np.asarray(self.transients["flux"][:, b] * light_curve(self.transients, mjd_tai, self.night))
+        if kind == "variable":
+            return np.asarray(self.variables["flux"][:, b] * variable_factor(self.variables, mjd_tai))
+        if kind == "agn":
+            return np.asarray(self.agn["flux"][:, b] * agn_factor(self.agn, mjd_tai))
+        if kind == "moved_star":
+            return np.asarray(self.moved["flux"][:, b])
+        if kind == "asteroid":
+            return fluxes_njy(solar.v_magnitudes(self.asteroids, mjd_tai) - solar.V_MINUS[b])
+        raise ValueError(f"kind must be a changing population, got {kind!r}")
+
+    def flux_at(self, ids: np.ndarray, band: str, mjd_tai: float) -> np.ndarray:
+        """Fluxes [nJy] of changing sources by truthId at a time; 0 for unknown ids."""
+        ids = np.asarray(ids, np.int64)
+        out = np.zeros(len(ids))
+        for kind in ("transient", "variable", "agn", "moved_star", "asteroid"):
+            rows = self.population(kind)
+            here = (ids >= FIRST_ID[kind]) & (ids < FIRST_ID[kind] + len(rows))
+            if here.any():
+                index = ids[here] - FIRST_ID[kind]
+                if kind == "asteroid":
+                    out[here] = fluxes_njy(solar.v_magnitudes(rows[index], mjd_tai)
+                                           - solar.V_MINUS[band_index(band)])
+                else:
+                    out[here] = self.fluxes(kind, band, mjd_tai)[index]
+        return out
+
+    def template_flux(self, ids: np.ndarray, template_visits: Sequence[Visit]) -> np.ndarray:
+        """Mean flux [nJy] that sources have AT THEIR PLACE in a coadd of visits of one band; 0 for asteroids.
+
+        A moved star's is its flux at the place before.
+        """
+        ids = np.asarray(ids, np.int64)
+        if not template_visits:
+            return np.zeros(len(ids))
+        flux = np.mean([self.flux_at(ids, v.band, v.mjd_tai) for v in template_visits], axis=0)
+        moving = (ids >= FIRST_ID["asteroid"]) & (ids < FIRST_ID["moved_star"])
+        return np.where(moving, 0.0, flux)
+
+    def population(self, kind: str) -> np.ndarray:
+        """Rows of a changing population."""
+        return {"transient": self.transients, "variable": self.variables, "agn": self.agn,
+                "moved_star": self.moved, "asteroid": self.asteroids}[kind]
+
+    def points(self, visit: Visit) -> np.ndarray:
+        """POINT rows of every changing source as it stands in a visit, wherever it is."""
+        parts = [self._fixed_points(kind, visit) for kind in ("transient", "variable", "agn")]
+        return np.concatenate([*parts, self._moved_points(visit), self._asteroid_points(visit)])
+
+    def _fixed_points(self, kind: str, visit: Visit) -> np.ndarray:
+        rows = self.population(kind)
+        out = empty(POINT, len(rows))
+        out["id"], out["kind"] = rows["id"], kind.encode()
+        out["ra"], out["dec"] = rows["ra"], rows["dec"]
+        out["flux"] = self.fluxes(kind, visit.band, visit.mjd_tai)
+        if kind != "variable":
+            out["host"] = rows["host"]
+            out["host_sep"] = rows["host_sep"] if kind == "transient" else 0.0
+        return out
+
+    def _moved_points(self, visit: Visit) -> np.ndarray:
+        rows = self.moved
+        out = empty(POINT, len(rows))
+        out["id"], out["kind"], out["flux"] = rows["id"], b"moved_star", self.fluxes("moved_star", visit.band, 0.0)
+        out["ra_before"], out["dec_before"] = rows["ra"], rows["dec"]
+        moved = 1.0 if visit.mjd_tai > self.night - 1.0 else 0.0
+        out["dec"] = rows["dec"] + moved * rows["north"] / 3600
+        out["ra"] = (rows["ra"] + moved * rows["east"] / 3600 / np.cos(np.radians(rows["dec"]))) % 360.0
+        return out
+
+    def _asteroid_points(self, visit: Visit) -> np.ndarray:
+        """Asteroids in the night alone: earlier visits were other asteroids' turn, and a coadd clips them."""
+        rows = self.asteroids if abs(visit.mjd_tai - self.night) < 1.0 else self.asteroids[:0]
+        out = empty(POINT, len(rows))
+        if not len(rows):
+            return out
+        half = visit.exposure_s / 2 / 86400
+        middle = solar.topocentric(rows, visit.mjd_tai)
+        out["id"], out["kind"], out["ssObjectId"] = rows["id"], b"asteroid", rows["ssObjectId"]
+        out["flux"] = self.fluxes("asteroid", visit.band, visit.mjd_tai)
+        for name, at in (("", middle), ("_start", solar.topocentric(rows, visit.mjd_tai - half)),
+                         ("_end", solar.topocentric(rows, visit.mjd_tai + half))):
+            out["ra" + name], out["dec" + name] = solar.sky(at)
+        error = solar.separation_arcsec(middle, solar.topocentric(rows, visit.mjd_tai, predicted=True))
+        out["eph_err_arcsec"] = np.where(rows["known"], error, np.nan)
+        return out
+
+    # --- what the observatory knows --------------------------------------------------------------------------------
+
+    def references(self, box: Box, seed: int) -> np.ndarray:
+        """REFERENCE rows of stars of 15.5 < r < 22.5 in a box, with errors.
+
+        Astrometry 3 mas at the bright end to 20 mas at the faint, photometry 5-10 mmag (assumed, as the_monster's).
+        """
+        flux = self.stars["flux"]
+        keep = (flux[:, 2] < fluxes_njy(15.5)) & (flux[:, 2] > fluxes_njy(22.5)) & \
+            box.contains(self.stars["ra"], self.stars["dec"])
+        rng = stream(seed, "references")
+        noise = rng.normal(size=(len(self.stars), 2 + len(BANDS)))[keep]
+        rows = self.stars[keep]
+        out = empty(REFERENCE, len(rows))
+        depth = np.clip((AB_ZEROPOINT_NJY - 2.5 * np.log10(rows["flux"][:, 2]) - 16.0) / 6.5, 0.0, 1.0)
+        error = 0.003 * (20.0 / 3.0) ** depth
+        out["refId"], out["raErr"], out["decErr"] = rows["id"], error, error
+        out["ra"] = (rows["ra"] + noise[:, 0] * error / 3600 / np.cos(np.radians(rows["dec"]))) % 360.0
+        out["dec"] = rows["dec"] + noise[:, 1] * error / 3600
+        relative = 0.005 + 0.005 * depth
+        for k, band in enumerate(BAND_ORDER):
+            out[f"{band}_flux"] = rows["flux"][:, k] * (1.0 + noise[:, 2 + k] * relative)
+            out[f"{band}_fluxErr"] = rows["flux"][:, k] * relative
+        return out
+
+    def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, half_span_d: float = 0.25) -> np.ndarray:
+        """EPHEMERIS rows of known asteroids predicted inside a box (all without one) at a time (mid-night without one)."""
+        at = self.night if mjd_tai is None else mjd_tai
+        known = self.asteroids[self.asteroids["known"]]
+        if box is not None and len(known):
+            known = known[box.contains(*solar.sky(solar.topocentric(known, at, predicted=True)))]
+        return solar.ephemerides(known, at, half_span_d) if len(known) else empty(EPHEMERIS)
+
+
+__all__ = ["AGN", "FIRST_ID", "GALAXY", "MOVED", "POINT", "STAR", "TRANSIENT", "VARIABLE", "Sky"]
