@@ -75,7 +75,8 @@ def build(image: np.ndarray, sky_variance: float, gain: float, unusable: np.ndar
     typical = np.median(fits.shape[good], axis=0)
     side = side_for(float(moffat.fwhm(typical, beta)))
     psf = _moffat_psf(coefficients, beta, order, side, (image.shape[0], image.shape[1]))
-    wide = _Stars.gather(image, unusable, found, stars, fits_x, fits_y, typical, beta, side // 2)
+    point_flux = found["windowed"] * float(np.median(fits.flux[good] / found["windowed"][stars]))
+    wide = _Stars.gather(image, unusable, found, point_flux, stars, fits_x, fits_y, typical, beta, side // 2)
     for _ in range(_ROUNDS):
         psf = _refine(psf, wide, sky_variance, gain)
     return PsfModel(_centred(psf, beta), stars, size, width)
@@ -180,22 +181,21 @@ class _Stars:
     bad: np.ndarray        # (n, m, m) bool
 
     @classmethod
-    def gather(cls, image: np.ndarray, unusable: np.ndarray, found: np.ndarray, stars: np.ndarray, x: np.ndarray,
-               y: np.ndarray, shape: np.ndarray, beta: float, half: int) -> "_Stars":
+    def gather(cls, image: np.ndarray, unusable: np.ndarray, found: np.ndarray, point_flux: np.ndarray,
+               stars: np.ndarray, x: np.ndarray, y: np.ndarray, shape: np.ndarray, beta: float, half: int) -> "_Stars":
         column, row = np.rint(x).astype(int), np.rint(y).astype(int)
         stamps = cut(image, column, row, half).astype(float)
         bad = cut(unusable.astype(np.float32), column, row, half, fill=1.0) > 0
         tree = spatial.cKDTree(np.stack([found["x"], found["y"]], axis=1))
         k = np.arange(-half, half + 1)
         width = float(moffat.fwhm(shape, beta))
-        # the window's flux of a point source over its total, to turn FOUND's isophotal flux into a model
         for n, source in enumerate(stars):
             near = tree.query_ball_point([x[n], y[n]], 1.5 * half + 2 * width)
             for j in near:
                 if j == source:
                     continue
                 dx, dy = k[None, :] - (found["x"][j] - column[n]), k[:, None] - (found["y"][j] - row[n])
-                stamps[n] -= found["flux"][j] * moffat.evaluate(shape, beta, dx, dy)
+                stamps[n] -= point_flux[j] * moffat.evaluate(shape, beta, dx, dy)
                 bad[n] |= dx**2 + dy**2 < (1.8 * width) ** 2
         return cls(x, y, column, row, stamps, bad)
 
@@ -253,6 +253,8 @@ def _shrunk(change: np.ndarray, error: np.ndarray, half: int, mean: bool, psf: P
     if mean:
         ring = np.rint(radius / 1.5).astype(int).ravel()
         weight = 1 / error.ravel() ** 2
+        outer = radius.ravel() > 0.75 * half
+        change = change - np.average(change.ravel()[outer], weights=weight[outer])   # neighbours too faint to be found
         profile = np.bincount(ring, weight * change.ravel()) / np.maximum(np.bincount(ring, weight), 1e-30)
         smooth = np.interp(radius / 1.5, np.arange(len(profile)), profile)
         blend = np.clip(radius / (2.355 * psf.sigma) - 1.5, 0.0, 1.0)

@@ -8,6 +8,7 @@ from pipeline.errors import AlgorithmError
 sep.set_sub_object_limit(4096)
 
 FOUND = np.dtype([("x", "f8"), ("y", "f8"), ("flux", "f8"), ("peak", "f4"), ("snr", "f4"), ("size", "f4"),
+                  ("windowed", "f8"),   # flux under a fixed Gaussian, in proportion to the flux of point sources
                   ("blended", "?"), ("masked", "?")])
 _MAX_STARS = 4000           # brightest sources of an image that calibration looks at
 _WEIGHT_SIGMA = 2.0         # px; of the Gaussian in which sizes are compared
@@ -53,6 +54,7 @@ def _weighted(found: np.ndarray, image: np.ndarray, noise: float, bad: np.ndarra
         second = (wi * (dx**2 + dy**2)).sum(axis=(1, 2)) / total / 2
         # under the weight a Gaussian of variance v has 1 / (1 / v + 1 / w^2)
         found["size"] = np.where((total > 0) & (second > 0), 1 / np.sqrt(1 / second - 1 / _WEIGHT_SIGMA**2), np.nan)
+        found["windowed"] = np.maximum(total, 0)
         found["snr"] = total / (noise * np.sqrt((weight**2).sum(axis=(1, 2))))
     found["x"], found["y"] = x + cx, y + cy
     found["masked"] = defects[:, half - 4:half + 5, half - 4:half + 5].any(axis=(1, 2))

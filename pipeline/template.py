@@ -1,0 +1,400 @@
+"""Templates: coadds of earlier visits, and their warp onto a science exposure.
+
+    visits -> select -> warp each -> reject what one visit alone shows -> inverse-variance weighted mean
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline import interpolate
+from pipeline.calibrate.psf import polynomial
+from pipeline.config import TemplateConfig
+from pipeline.errors import NoWorkFound
+from pipeline.images import Calibrated, Template
+from pipeline.kernels.resample import resample
+from pipeline.psf import Psf
+from schemas import mask as planes
+from schemas.wcs import Wcs
+
+_STEP = 16             # px between exact evaluations of a map from grid to grid
+_MAX_LAG = 5           # px of the noise's autocorrelation
+_REFUSED = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.SPIKE | planes.STREAK
+_SATURATED_SHARE = 1 / 3   # of the inputs' weight from which a pixel of the template counts as saturated
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What decides whether a visit goes into a template."""
+
+    fwhm_arcsec: float
+    zeropoint_scale: float = 1.0     # effTimeZeroPointScale: transparency squared against the fiducial
+
+
+def select(qualities: Sequence[Quality], config: TemplateConfig) -> tuple[int, ...]:
+    """Indices of the visits to coadd, best seeing first.
+
+    The best-seeing third and at least `min_visits` (QuickTemplate); incremental: at most `max_visits` of those that
+    are sharp and clear enough ("Prompt" templates).
+    """
+    order = sorted(range(len(qualities)), key=lambda i: (qualities[i].fwhm_arcsec, i))
+    if config.incremental:
+        fit = [i for i in order if qualities[i].fwhm_arcsec <= config.max_fwhm_arcsec
+               and qualities[i].zeropoint_scale >= config.min_zeropoint_scale]
+        return tuple(fit[:config.max_visits])
+    return tuple(order[:max(config.min_visits, int(np.ceil(config.quantile * len(order))))])
+
+
+# --- from grid to grid -----------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class GridMap:
+    """Where the pixels of one grid lie on another, on every _STEP-th pixel; linear in between.
+
+    The neglected curvature is under 1e-3 px for tangent planes and for camera distortions.
+    """
+
+    x: np.ndarray          # (my, mx)
+    y: np.ndarray
+    shape: tuple[int, int]     # of the grid mapped from
+
+    @classmethod
+    def between(cls, origin: Wcs, shape: tuple[int, int], target: Wcs) -> "GridMap":
+        """The map from pixels of `origin` to pixels of `target`."""
+        gx = np.arange(0, shape[1] - 1 + _STEP, _STEP, dtype=float)
+        gy = np.arange(0, shape[0] - 1 + _STEP, _STEP, dtype=float)
+        gx, gy = np.append(gx, gx[-1] + _STEP), np.append(gy, gy[-1] + _STEP)
+        x, y = target.pixels(*origin.sky(*np.meshgrid(gx, gy)))
+        x, y = np.nan_to_num(x, nan=-1e9), np.nan_to_num(y, nan=-1e9)
+        for line in (x, y):     # a shift by whole pixels stays one, whatever the last digits of the trigonometry
+            near = np.abs(line - np.rint(line)) < 1e-6
+            line[near] = np.rint(line[near])
+        return cls(np.ascontiguousarray(x), np.ascontiguousarray(y), shape)
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mapped positions of any pixels."""
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        i = np.clip((x // _STEP).astype(int), 0, self.x.shape[1] - 2)
+        j = np.clip((y // _STEP).astype(int), 0, self.x.shape[0] - 2)
+        fx, fy = x / _STEP - i, y / _STEP - j
+        out = []
+        for grid in (self.x, self.y):
+            out.append((1 - fy) * ((1 - fx) * grid[j, i] + fx * grid[j, i + 1])
+                       + fy * ((1 - fx) * grid[j + 1, i] + fx * grid[j + 1, i + 1]))
+        return out[0], out[1]
+
+    def jacobian(self, x: float, y: float) -> np.ndarray:
+        """(2, 2) derivative of the mapped position."""
+        h = 4.0
+        xs, ys = self.at(np.array([x - h, x + h, x, x]), np.array([y, y, y - h, y + h]))
+        return np.array([[xs[1] - xs[0], xs[3] - xs[2]], [ys[1] - ys[0], ys[3] - ys[2]]]) / (2 * h)
+
+
+def _resampled(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, grid: GridMap, row0: int,
+               rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows row0 .. row0 + rows of the grid mapped from; surface brightness is kept, then multiplied by the area ratio."""
+    out = np.empty((rows, grid.shape[1]), np.float32)
+    out_variance, out_mask = np.empty_like(out), np.empty(out.shape, np.int32)
+    resample(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32),
+             np.ascontiguousarray(mask, np.int32), grid.x, grid.y, _STEP, row0, interpolate.table(interpolate.HALF),
+             out, out_variance, out_mask, planes.NO_DATA)
+    area = abs(float(np.linalg.det(grid.jacobian((grid.shape[1] - 1) / 2, row0 + (rows - 1) / 2))))
+    if abs(area - 1.0) > 1e-9:
+        out *= np.float32(area)
+        out_variance *= np.float32(area**2)
+    return out, out_variance, out_mask
+
+
+def rotated(stamp: np.ndarray, jacobian: np.ndarray, side: int) -> np.ndarray:
+    """(side, side) PSF seen on another grid: offset q there is jacobian q here; unit sum."""
+    k = np.arange(side) - side // 2
+    qx, qy = np.meshgrid(k, k)
+    middle = stamp.shape[0] // 2
+    x = jacobian[0, 0] * qx + jacobian[0, 1] * qy + middle
+    y = jacobian[1, 0] * qx + jacobian[1, 1] * qy + middle
+    if np.allclose(jacobian, np.eye(2), atol=1e-7) and side == stamp.shape[0]:
+        return stamp / stamp.sum()
+    out = np.maximum(interpolate.sampled(stamp, x, y), 0.0)
+    return np.asarray(out / out.sum())
+
+
+def warped_acf(acf: np.ndarray, grid: GridMap, samples: int = 6) -> tuple[np.ndarray, float]:
+    """(2k+1, 2k+1) autocorrelation of noise after the warp, and its variance over that of white noise warped.
+
+    Exact covariances of the interpolation weights at samples^2 places, for noise whose autocorrelation was `acf`.
+    """
+    k = _MAX_LAG
+    lags = np.arange(-k, k + 1)
+    lx, ly = (g.ravel() for g in np.meshgrid(lags, lags))
+    places = _places(grid.shape, samples, margin=k)
+    total, white = np.zeros(len(lx)), 0.0
+    reach = acf.shape[0] // 2
+    for px, py in places:
+        x, y = grid.at(px + lx, py + ly)
+        x0, y0 = grid.at(np.array([px]), np.array([py]))
+        line_x, line_y = _overlaps(x0, x, reach), _overlaps(y0, y, reach)     # (lags, 2 reach + 1)
+        total += np.einsum("ly,yx,lx->l", line_y, acf, line_x)
+        own_x, own_y = _overlaps(x0, x0, 0), _overlaps(y0, y0, 0)
+        white += float(own_x[0, 0] * own_y[0, 0])
+    out = total.reshape(2 * k + 1, 2 * k + 1)
+    out = (out + out[::-1, ::-1]) / 2
+    return out / out[k, k], float(out[k, k] / white)
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
+    """(n, 2 reach + 1): sums over i of w_a(i) w_b(i + m) for m = -reach .. reach, along one axis."""
+    half = interpolate.HALF
+    low_a, low_b = np.floor(a + 1e-9), np.floor(b + 1e-9)
+    wa, wb = interpolate.weights(a - low_a), interpolate.weights(b - low_b)
+    shift = np.rint(low_b - low_a).astype(int)      # first tap of b counted from first tap of a
+    pad = 2 * half + reach + 2
+    long = np.zeros((len(b), 2 * half + 2 * pad))
+    taps = np.arange(2 * half)
+    column = np.clip(taps[None, :] + shift[:, None] + pad, 0, long.shape[1] - 1)
+    far = np.abs(shift) > 2 * half + reach
+    np.put_along_axis(long, column, np.where(far[:, None], 0.0, wb), axis=1)
+    return np.stack([(long[:, pad + m:pad + m + 2 * half] * wa).sum(axis=1) for m in range(-reach, reach + 1)], axis=1)
+
+
+def _places(shape: tuple[int, int], n: int, margin: int = 0) -> list[tuple[float, float]]:
+    """n^2 places over an image; not on one phase of the pixel grid."""
+    xs = np.unique(np.rint(np.linspace(margin, max(shape[1] - 1 - margin, margin), n)))
+    ys = np.unique(np.rint(np.linspace(margin, max(shape[0] - 1 - margin, margin), n)))
+    return [(float(x), float(y)) for y in ys for x in xs]
+
+
+# --- coadd -----------------------------------------------------------------------------------------------------------
+
+def coadd(inputs: Sequence[Calibrated], wcs: Wcs, shape: tuple[int, int], config: TemplateConfig) -> Template:
+    """The weighted mean of visits on one grid, without what only one of them shows.
+
+    Weights are one per visit, the inverse of its blank-sky variance: weights that follow the pixels' own noise would
+    make the PSF depend on flux. `inputs` is read strip by strip, so it may load from disk.
+
+    Raises
+    ------
+    NoWorkFound
+        No input, or none overlaps the grid.
+    """
+    if len(inputs) == 0:
+        raise NoWorkFound("template: no input visit")
+    bands = {c.visit.band for c in inputs}
+    if len(bands) > 1:
+        raise ValueError(f"a template has one band, got {', '.join(sorted(bands))}")
+    maps = [GridMap.between(wcs, shape, c.wcs) for c in inputs]
+    overlapping = [n for n, (c, m) in enumerate(zip(inputs, maps, strict=True)) if _overlaps_grid(m, c.shape)]
+    if not overlapping:
+        raise NoWorkFound(f"template: none of {len(inputs)} input visits overlaps the grid about "
+                          f"RA {wcs.crval[0]:.4f}, Dec {wcs.crval[1]:.4f}")
+    kept = [inputs[n] for n in overlapping]
+    grids = [maps[n] for n in overlapping]
+    weights = np.array([1.0 / _blank_variance(c) for c in kept])
+    noise = [warped_acf(c.noise_acf, m) for c, m in zip(kept, grids, strict=True)]
+    tolerance = _seeing_differences(kept)
+    image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    mask, count = np.zeros(shape, np.int32), np.zeros(shape, np.int16)
+    margin = 8
+    for first in range(0, shape[0], config.strip_rows):
+        low, high = max(first - margin, 0), min(first + config.strip_rows + margin, shape[0])
+        strip = _strip(kept, grids, weights, np.array([n[1] for n in noise]), tolerance, low, high, config)
+        inner = slice(first - low, min(first + config.strip_rows, shape[0]) - low)
+        rows = slice(first, min(first + config.strip_rows, shape[0]))
+        image[rows], variance[rows], mask[rows], count[rows] = (plane[inner] for plane in strip)
+    mask |= _high_variance(variance, mask, config)
+    variance = _filled(variance, mask)
+    acf = np.tensordot(weights / weights.sum(), np.stack([n[0] for n in noise]), axes=1)
+    return Template(kept[0].visit.band, image, variance, mask, _coadd_psf(kept, grids, weights, shape), wcs, count,
+                    _trimmed(acf), tuple(c.visit.visit for c in kept))
+
+
+def _overlaps_grid(grid: GridMap, shape: tuple[int, int]) -> bool:
+    inside = (grid.x > -_STEP) & (grid.x < shape[1] - 1 + _STEP) & (grid.y > -_STEP) & (grid.y < shape[0] - 1 + _STEP)
+    return bool(inside.any())
+
+
+def _blank_variance(calibrated: Calibrated) -> float:
+    usable = calibrated.mask[::7, ::7] & _REFUSED == 0
+    values = calibrated.variance[::7, ::7][usable]
+    if len(values) == 0:
+        return np.inf
+    return float(np.median(values))
+
+
+def _seeing_differences(inputs: Sequence[Calibrated]) -> np.ndarray:
+    """(n,) by how much the smoothed peak of a star in each visit may differ from the median visit's, relative."""
+    peaks = np.array([float(ndimage.gaussian_filter(c.psf.central, 1.5).max()) for c in inputs])
+    return np.asarray(1.5 * np.abs(peaks / np.median(peaks) - 1.0) + 0.05)
+
+
+def _strip(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.ndarray, excess: np.ndarray,
+           tolerance: np.ndarray, low: int, high: int, config: TemplateConfig) -> tuple[np.ndarray, ...]:
+    """Image, variance, mask and number of inputs of rows low .. high."""
+    stack = [_resampled(c.image, c.variance, c.mask, m, low, high - low) for c, m in zip(inputs, grids, strict=True)]
+    images = np.stack([s[0] for s in stack])
+    variances = np.stack([s[1] for s in stack]) * excess[:, None, None].astype(np.float32)
+    masks = np.stack([s[2] for s in stack])
+    good = (masks & _REFUSED) == 0
+    if config.reject_artifacts and len(inputs) > 1:
+        good &= ~_artifacts(images, variances, good, tolerance, config)
+    weight = weights[:, None, None].astype(np.float32) * good
+    total = weight.sum(axis=0)
+    saturated = (masks & planes.SAT) > 0
+    share = (weights[:, None, None] * saturated).sum(axis=0) / np.maximum(
+        (weights[:, None, None] * ((masks & planes.NO_DATA) == 0)).sum(axis=0), 1e-30)
+    fallback = (total == 0) & saturated.any(axis=0)     # cores saturated everywhere keep a value
+    weight = np.where(fallback, weights[:, None, None].astype(np.float32) * saturated, weight)
+    total = weight.sum(axis=0)
+    safe = np.where(total > 0, total, 1.0)
+    image = (weight * images).sum(axis=0) / safe
+    variance = (weight**2 * variances).sum(axis=0) / safe**2
+    count = good.sum(axis=0).astype(np.int16)
+    mask = np.where(total > 0, 0, planes.NO_DATA) | np.where(share >= _SATURATED_SHARE, planes.SAT, 0)
+    kept_bits = planes.SUSPECT | planes.INTRP
+    bits = np.bitwise_or.reduce(np.where(good, masks & kept_bits, 0), axis=0)
+    return image.astype(np.float32), variance.astype(np.float32), (mask | bits).astype(np.int32), count
+
+
+def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tolerance: np.ndarray,
+               config: TemplateConfig) -> np.ndarray:
+    """Pixels that differ from the other visits by more than noise and seeing explain.
+
+    Compared twice: as they are (cosmic rays) and smoothed to about a PSF (satellites), against the median of the
+    visits. The allowance grows with the brightness nearby, by as much as the visits' PSFs differ.
+    """
+    values = np.where(good, images, np.nan)
+    if good.sum(axis=0).min() > 0:
+        middle = np.median(images, axis=0) if good.all() else np.nanmedian(values, axis=0)
+    else:
+        any_good = good.any(axis=0)
+        middle = np.zeros(images.shape[1:], np.float32)
+        middle[any_good] = np.nanmedian(values[:, any_good], axis=0)
+    few = good.sum(axis=0) == 2
+    if few.any():       # of two the lower one: artifacts add light
+        middle = np.where(few, np.nanmin(np.where(good, images, np.inf), axis=0), middle)
+    bright = ndimage.maximum_filter(np.maximum(middle, 0), 5)
+    steep = bright - ndimage.minimum_filter(middle, 5)
+    smooth_middle = ndimage.gaussian_filter(middle, 1.5, truncate=3.0)
+    smooth_bright = ndimage.maximum_filter(np.maximum(smooth_middle, 0), 7)
+    found = np.zeros(images.shape, bool)
+    for n in range(len(images)):
+        difference = np.where(good[n], images[n] - middle, 0)
+        sigma = np.sqrt(variances[n])
+        sharp = difference > config.artifact_sigma * sigma + (0.3 + tolerance[n]) * steep
+        sharp |= -difference > config.artifact_sigma * sigma + (0.3 + tolerance[n]) * steep
+        smooth = ndimage.gaussian_filter(difference, 1.5, truncate=3.0)
+        noise = sigma * float(np.sqrt(1 / (4 * np.pi * 1.5**2)))
+        broad = np.abs(smooth) > config.artifact_sigma * 1.2 * noise + tolerance[n] * smooth_bright
+        core = sharp | broad
+        if core.any():
+            near = ndimage.binary_dilation(core, iterations=2)
+            found[n] = core | (near & (difference > 1.5 * sigma + (0.3 + tolerance[n]) * steep)) \
+                | ndimage.binary_dilation(broad | sharp, iterations=1)
+    return found & good
+
+
+def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfig) -> np.ndarray:
+    """HIGH_VARIANCE where the variance averaged in bins exceeds a number of medians of the bins."""
+    side = config.variance_bin_px
+    usable = (mask & planes.NO_DATA) == 0
+    rows, columns = np.arange(variance.shape[0]) // side, np.arange(variance.shape[1]) // side
+    cell = rows[:, None] * (columns[-1] + 1) + columns
+    counts = np.bincount(cell[usable], minlength=cell.max() + 1)
+    if not counts.any():
+        return np.zeros_like(mask)
+    means = np.bincount(cell[usable], variance[usable].astype(float), cell.max() + 1) / np.maximum(counts, 1)
+    high = (means > config.high_variance * np.median(means[counts > 0])) & (counts >= 0.1 * side**2)
+    return np.where(high[cell] & usable, planes.HIGH_VARIANCE, 0).astype(np.int32)
+
+
+def _filled(variance: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Variance with the median where there are no data: finite and positive, so that it can be convolved and divided by."""
+    missing = (mask & planes.NO_DATA) > 0
+    if not missing.any() or missing.all():
+        return variance
+    return np.where(missing, np.median(variance[~missing]), variance)
+
+
+def _coadd_psf(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.ndarray,
+               shape: tuple[int, int]) -> Psf:
+    """The weighted mean of the inputs' PSFs, each seen on the template's grid, as polynomials of position."""
+    side = max(c.psf.width for c in inputs)
+    constant = all(c.psf.order == 0 for c in inputs)
+    places = _places(shape, 5)
+    stamps, xs, ys, total = [], [], [], []
+    for x, y in places:
+        stamp, weight = np.zeros((side, side)), 0.0
+        for c, grid, w in zip(inputs, grids, weights, strict=True):
+            gx, gy = grid.at(np.array([x]), np.array([y]))
+            if -0.5 < gx[0] < c.shape[1] - 0.5 and -0.5 < gy[0] < c.shape[0] - 0.5:
+                stamp += w * rotated(c.psf.at(float(gx[0]), float(gy[0])), grid.jacobian(x, y), side)
+                weight += w
+        if weight > 0:
+            stamps.append(stamp / weight)
+            xs.append(x)
+            ys.append(y)
+            total.append(weight)
+    if not stamps:      # the inputs meet the grid between the places
+        nearest = rotated(inputs[0].psf.central, grids[0].jacobian(*places[len(places) // 2]), side)
+        return Psf.constant(nearest, shape)
+    varies = not constant or np.ptp(total) > 1e-6 * max(total)
+    order = 0 if not varies or len(stamps) < 6 else 1 if len(stamps) < 15 else 2
+    return _fitted(np.stack(stamps), np.array(xs), np.array(ys), shape, order)
+
+
+def _fitted(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> Psf:
+    if order == 0:
+        return Psf.constant(stamps.mean(axis=0), shape)
+    return Psf(polynomial(stamps, x, y, shape, order), order, shape)
+
+
+def _trimmed(acf: np.ndarray) -> np.ndarray:
+    """(1, 1) where noise is white."""
+    k = acf.shape[0] // 2
+    off = acf.copy()
+    off[k, k] = 0.0
+    return np.ones((1, 1)) if np.abs(off).max(initial=0.0) < 1e-3 else acf
+
+
+# --- warp ------------------------------------------------------------------------------------------------------------
+
+def warp(template: Template, wcs: Wcs, shape: tuple[int, int], config: TemplateConfig) -> Template:
+    """The template on another grid: image, variance, mask, PSF, inputs and noise correlation.
+
+    Raises
+    ------
+    NoWorkFound
+        No pixel of the grid has data.
+    """
+    grid = GridMap.between(wcs, shape, template.wcs)
+    if not _overlaps_grid(grid, template.shape):
+        raise NoWorkFound(f"template: no overlap with the exposure about RA {wcs.crval[0]:.4f}, "
+                          f"Dec {wcs.crval[1]:.4f}")
+    image, variance, mask = _resampled(template.image, template.variance, template.mask, grid, 0, shape[0])
+    if ((mask & planes.NO_DATA) > 0).all():
+        raise NoWorkFound(f"template: none of {image.size} pixels of the exposure has template data")
+    acf, excess = warped_acf(template.noise_acf, grid)
+    variance = _filled(variance * np.float32(excess), mask)
+    places = _places(shape, 5)
+    xs, ys = np.array([p[0] for p in places]), np.array([p[1] for p in places])
+    gx, gy = grid.at(xs, ys)
+    stamps = np.stack([rotated(template.psf.at(float(a), float(b)), grid.jacobian(x, y), template.psf.width)
+                       for a, b, x, y in zip(gx, gy, xs, ys, strict=True)])
+    psf = _fitted(stamps, xs, ys, shape, template.psf.order)
+    return Template(template.band, image, variance, mask, psf, wcs, _nearest(template.n_inputs, grid, mask),
+                    _trimmed(acf), template.inputs)
+
+
+def _nearest(counts: np.ndarray, grid: GridMap, mask: np.ndarray) -> np.ndarray:
+    """Numbers of inputs at the nearest pixels; 0 without data."""
+    out = np.zeros(mask.shape, np.int16)
+    x = np.arange(mask.shape[1], dtype=float)
+    for first in range(0, mask.shape[0], 256):
+        rows = np.arange(first, min(first + 256, mask.shape[0]), dtype=float)
+        gx, gy = grid.at(*np.meshgrid(x, rows))
+        i = np.clip(np.rint(gx), 0, counts.shape[1] - 1).astype(int)
+        j = np.clip(np.rint(gy), 0, counts.shape[0] - 1).astype(int)
+        out[first:first + len(rows)] = counts[j, i]
+    out[(mask & planes.NO_DATA) > 0] = 0
+    return out
