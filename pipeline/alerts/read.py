@@ -33,7 +33,7 @@ def read_packet(packet: bytes) -> dict[str, Any]:
     except PacketError:
         raise
     except Exception as error:
-        raise PacketError(buffer.tell(), f"{type(error).__name__}: {error}" if str(error) else "it ends here") from error
+        raise PacketError(buffer.tell(), f"{type(error).__name__} {error}".strip()) from error
     if buffer.tell() != len(packet):
         raise PacketError(buffer.tell(), f"{len(packet) - buffer.tell()} bytes are left over")
     if not isinstance(found, dict):

@@ -1,0 +1,47 @@
+"""A sink that writes each batch as one Avro file: visit_detector_firstid.avro, written aside and renamed.
+
+The name comes from the first packet's diaSourceId, so a batch sent twice leaves one file.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.alerts.read import source_id, to_container
+from pipeline.errors import RetriableError
+from schemas import ids
+
+
+class FileSink:
+    """Writes into a folder, which it makes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        if not packets:
+            return 0
+        path = self.folder / _name(source_id(packets[0]))
+        content = to_container(packets)
+        aside = path.with_suffix(".partial")
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise RetriableError(f"alerts not written to {path}: {error}") from error
+        return len(packets)
+
+    def close(self) -> None:
+        pass
+
+
+def _name(first: int) -> str:
+    parts = ids.unpack(np.array([first]))
+    return f"{parts.visit[0]}_{parts.detector[0]:03d}_{first}.avro"
