@@ -30,7 +30,7 @@ NAMES: Final = (
     "science_snr", "template_snr", "template_contrast", "centroid_offset", "centroid_error", "trail_length",
     "trail_gain", "area", "own_sign", "sharpness", "psf_correlation", "residual_core", "residual_ring",
     "opposite_pixels", "opposite_peak", "template_peak", "template_ring", "science_peak", "variance_ratio",
-    "template_variance_ratio", "missing") + FLAGS
+    "template_variance_ratio", "missing", *FLAGS)
 
 
 def score(sources: np.ndarray, science: Cutouts, template: Cutouts, difference: Cutouts,
