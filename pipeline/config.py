@@ -11,12 +11,12 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of every section."""
 
 
-class RetryConfig(Section):
+class RetryConfig(Section, frozen=True):
     limit: int = 2          # tries after the first; Butler connections have 2 (prompt_processing)
     delay_s: float = 30.0   # pause before each (prompt_processing: 30 s)
 
 
-class CalibrateConfig(Section):
+class CalibrateConfig(Section, frozen=True):
     enabled_astrometry: bool = True    # False: the pointing WCS is taken as it is (a control: astrometry gets worse)
     enabled_photometry: bool = True
     mesh_px: int = 128                 # side of a cell of the sky's mesh (LSST subtractBackground binSize 128)
@@ -26,7 +26,7 @@ class CalibrateConfig(Section):
     edge_px: int = 1                   # border that is not trusted; more is lost to detection
 
 
-class TemplateConfig(Section):
+class TemplateConfig(Section, frozen=True):
     quantile: float = 0.33             # [AP] QuickTemplate: the best-seeing third of the visits,
     min_visits: int = 6                # [AP] and at least 6
     incremental: bool = False          # the incremental mode ("Prompt"):
@@ -40,7 +40,7 @@ class TemplateConfig(Section):
     strip_rows: int = 256              # rows of the template made at once: bounds memory
 
 
-class DifferenceConfig(Section):
+class DifferenceConfig(Section, frozen=True):
     """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, convolve
     "template" and systematics False; the rest is the same.
     """
@@ -71,7 +71,7 @@ class DifferenceConfig(Section):
     max_ratio_std: float = 0.4         # [AP] badSubtractionVariationThreshold
 
 
-class DetectConfig(Section):
+class DetectConfig(Section, frozen=True):
     threshold: float = 5.0             # [AP] thresholdValue 5.0 pixel_stdev, both polarities
     low_threshold: float = 3.0         # ours: a footprint follows its source down to here (a faint trail is one source)
     valley: float = 3.5                # ours: two maxima are two sources if the lower stands so many sigmas ...
@@ -82,12 +82,12 @@ class DetectConfig(Section):
     background_bin: int = 40           # [AP] final background bins [pixel]; ours averages 3x3 of them
 
 
-class MeasureConfig(Section):
+class MeasureConfig(Section, frozen=True):
     fit_trails: bool = True
     fit_dipoles: bool = True
 
 
-class FilterConfig(Section):
+class FilterConfig(Section, frozen=True):
     satellites: bool = True            # ask the satellite allow-list; False publishes without asking
     satellite_retry: RetryConfig = RetryConfig(limit=1, delay_s=1.0)   # sattle is asked once more, then no alerts
     glints: bool = True
@@ -107,11 +107,11 @@ class FilterConfig(Section):
     new_object_min_reliability: float = 0.1     # [AP]
 
 
-class ReliabilityConfig(Section):
+class ReliabilityConfig(Section, frozen=True):
     model: str = ""                    # path of an ONNX model; empty is the one shipped
 
 
-class AssociateConfig(Section):
+class AssociateConfig(Section, frozen=True):
     order: str = "objects"             # objects (paper) | solar_system (deployed since 2026-01)
     matcher: str = "greedy"            # greedy (paper) | likelihood (deployed since 2026-06)
     reload: bool = True                # re-read DIAObjects just before association (deployed)
@@ -124,23 +124,29 @@ class AssociateConfig(Section):
     max_new_objects: int = 1000        # [AP] maxNewDiaObjects
 
 
-class ForcedConfig(Section):
+class ObjectsConfig(Section, frozen=True):
+    position: str = "weighted"         # by inverse variance (paper, DPDD) | mean: of the sources (deployed)
+    sigma_floor_arcsec: float = 0.02   # weighted: no position counts as better; the astrometric calibration's error
+    sigma_missing_arcsec: float = 0.2
+
+
+class ForcedConfig(Section, frozen=True):
     enabled: bool = True
     min_sources: int = 2               # [AP] historyThreshold, of all and of good sources
     min_reliability: float = 0.5       # [AP] _selectGoodDiaObjects: what makes a source good
     max_trail_arcsec: float = 1.4      # [AP]
 
 
-class AlertConfig(Section):
+class AlertConfig(Section, frozen=True):
     produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
 
 
-class PreloadConfig(Section):
+class PreloadConfig(Section, frozen=True):
     margin_arcsec: float = 20.0        # [AP] angleMargin of loadDiaCatalogs
 
 
-class PipelineConfig(Section):
+class PipelineConfig(Section, frozen=True):
     retry: RetryConfig = RetryConfig()
     preload: PreloadConfig = PreloadConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
@@ -151,5 +157,6 @@ class PipelineConfig(Section):
     filter: FilterConfig = FilterConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
     associate: AssociateConfig = AssociateConfig()
+    objects: ObjectsConfig = ObjectsConfig()
     forced: ForcedConfig = ForcedConfig()
     alert: AlertConfig = AlertConfig()

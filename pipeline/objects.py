@@ -9,20 +9,17 @@ loaded: its stored statistics stand in for them, as one summed-up datum.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
+from pipeline.config import ObjectsConfig
 from pipeline.sphere import positions, unit_vectors
 from schemas import table
 from schemas.exposure import BANDS
 
-SIGMA_FLOOR_DEG: Final = 0.01 / 3600    # no single position counts as better: the astrometric calibration's error
-SIGMA_MISSING_DEG: Final = 0.2 / 3600
 
-
-def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale: np.ndarray,
-           now_mjd_tai: float) -> np.ndarray:
+def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale: np.ndarray, now_mjd_tai: float,
+           config: ObjectsConfig) -> np.ndarray:
     """New versions of the objects of `sources`, one each.
 
     Parameters
@@ -51,7 +48,7 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     loaded = np.bincount(slot, minlength=len(sources))
     objects["nDiaSources"] = np.maximum(loaded, np.where(known, previous["nDiaSources"], 0) + 1)
     _times(objects, previous, rows, slot)
-    _position(objects, previous, rows, slot, stale)
+    _position(objects, previous, rows, slot, stale, config)
     _fluxes(objects, previous, rows, slot, stale)
     return objects
 
@@ -74,17 +71,21 @@ def _times(objects: np.ndarray, previous: np.ndarray, rows: np.ndarray, slot: np
     objects["lastDiaSourceMjdTai"] = np.fmax(last, previous["lastDiaSourceMjdTai"])
 
 
-def _position(objects: np.ndarray, previous: np.ndarray, rows: np.ndarray, slot: np.ndarray,
-              stale: np.ndarray) -> None:
+def _position(objects: np.ndarray, previous: np.ndarray, rows: np.ndarray, slot: np.ndarray, stale: np.ndarray,
+              config: ObjectsConfig) -> None:
     """Mean unit vectors and their errors, with the stored position of stale objects as one more datum."""
+    if config.position not in ("weighted", "mean"):
+        raise ValueError(f"objects.position must be weighted or mean, got {config.position!r}")
     n, kept = len(objects), np.flatnonzero(stale)
     columns = {name: np.concatenate([rows[name], previous[name][kept]]).astype(float)
                for name in ("ra", "dec", "raErr", "decErr", "ra_dec_Cov")}
     slot = np.concatenate([slot, kept])
     missing = ~(np.isfinite(columns["raErr"]) & np.isfinite(columns["decErr"]))
-    sigma = [np.maximum(np.where(missing, SIGMA_MISSING_DEG, columns[name]), SIGMA_FLOOR_DEG)
-             for name in ("raErr", "decErr")]
+    sigma = [np.maximum(np.where(missing, config.sigma_missing_arcsec / 3600, columns[name]),
+                        config.sigma_floor_arcsec / 3600) for name in ("raErr", "decErr")]
     weight = 1.0 / (sigma[0] ** 2 + sigma[1] ** 2)
+    if config.position == "mean":
+        weight = np.concatenate([np.ones(len(rows)), np.maximum(previous["nDiaSources"][kept], 1)]).astype(float)
     vectors = unit_vectors(columns["ra"], columns["dec"]) * weight[:, None]
     total = np.bincount(slot, weight, n)
     mean = np.stack([np.bincount(slot, vectors[:, axis], n) for axis in range(3)], axis=1)

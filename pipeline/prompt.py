@@ -227,7 +227,7 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
     objects = (yield from _reload(measured.box, known, ports, config)) if config.associate.reload else known.objects
     associated = associate(sources, objects, known.ephemerides, visit.mjd_tai, config.associate, config.filter)
     yield Step("associate", len(sources))
-    versions = _versions(associated, objects, known, ports.clock())
+    versions = _versions(associated, objects, known, ports.clock(), config)
     yield Step("statistics", len(versions))
     forced = _forced(measured, associated, versions, objects, known, ports.clock(), config)
     yield Step("forced", len(forced))
@@ -272,7 +272,8 @@ def _reload(box: Box, known: Known, ports: Ports, config: PipelineConfig) -> Ste
         return known.objects
 
 
-def _versions(associated: Associated, objects: np.ndarray, known: Known, now_mjd_tai: float) -> np.ndarray:
+def _versions(associated: Associated, objects: np.ndarray, known: Known, now_mjd_tai: float,
+              config: PipelineConfig) -> np.ndarray:
     """New versions of the objects of this visit's sources."""
     owned = np.flatnonzero(associated.sources["diaObjectId"] != 0)
     row = associated.object_row[owned]
@@ -283,7 +284,8 @@ def _versions(associated: Associated, objects: np.ndarray, known: Known, now_mjd
         blank["diaObjectId"][-1] = 0
         previous = table.take(blank, row)
     stale = stale_rows(previous, known.objects)
-    return update(table.take(associated.sources, owned), previous, known.history.sources, stale, now_mjd_tai)
+    return update(table.take(associated.sources, owned), previous, known.history.sources, stale, now_mjd_tai,
+                  config.objects)
 
 
 def _forced(measured: Measured, associated: Associated, versions: np.ndarray, objects: np.ndarray, known: Known,

@@ -147,6 +147,5 @@ def mpc_orbits(ephemerides: np.ndarray) -> np.ndarray:
     rows["q"] = ephemerides["a"] * (1.0 - ephemerides["e"])
     motion = np.degrees(GAUSS_K) / np.abs(ephemerides["a"]) ** 1.5      # [deg/d]
     rows["mean_motion"], rows["period"] = motion, np.where(ephemerides["e"] < 1.0, 360.0 / motion, np.nan)
-    anomaly = (ephemerides["mean_anomaly"] + 180.0) % 360.0 - 180.0
-    rows["peri_time"] = rows["epoch_mjd"] - anomaly / motion
+    rows["peri_time"] = rows["epoch_mjd"] + (-ephemerides["mean_anomaly"] % 360.0) / motion   # the next passage
     return rows

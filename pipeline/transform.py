@@ -56,7 +56,7 @@ def _place(rows: np.ndarray, sources: np.ndarray, wcs: Wcs) -> None:
     rows["trailRa"], rows["trailDec"] = wcs.sky(sources["trailX"], sources["trailY"])
     rows["trailRaErr"], rows["trailDecErr"], _ = propagate(jacobian, sources["trailXErr"], sources["trailYErr"], 0.0)
     bearing, stretch, turn = direction(jacobian, sources["trailAngle"])
-    rows["trailAngle"] = bearing % 180.0                      # a trail has no head
+    rows["trailAngle"] = 90.0 - (90.0 - bearing) % 180.0       # a trail has no head: in (-90, 90], as real ones
     rows["trailAngleErr"] = sources["trailAngleErr"] * turn
     rows["trailLength"] = sources["trailLength"] * stretch * 3600.0
     rows["trailLengthErr"] = sources["trailLengthErr"] * stretch * 3600.0
