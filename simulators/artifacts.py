@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.ndimage import label, find_objects
+from scipy.ndimage import find_objects, label
 
 from schemas import mask as planes
 from schemas.exposure import Visit
@@ -39,7 +39,7 @@ class Track:
 
 def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
            psf: TruePsf, zeropoint: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(electrons, mask, TRUTH_PIXELS) of an exposure whose expected electrons are given; `zeropoint` is of 1 electron."""
+    """(electrons, mask, TRUTH_PIXELS) of an exposure of given expected electrons; `zeropoint` is of 1 electron."""
     c = config.camera
     scene, rows = _with_streaks(expected, config, visit, seed, wcs, zeropoint)
     scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
@@ -107,7 +107,8 @@ def _with_streaks(expected: np.ndarray, config: SimulationConfig, visit: Visit, 
     return out, rows
 
 
-def _clip(x0: float, y0: float, x1: float, y1: float, shape: tuple[int, ...]) -> tuple[float, float, float, float] | None:
+def _clip(x0: float, y0: float, x1: float, y1: float,
+          shape: tuple[int, ...]) -> tuple[float, float, float, float] | None:
     """The part of a line on the image, None when it misses (Liang and Barsky)."""
     start, end = 0.0, 1.0
     for p, q in ((x0 - x1, x0), (x1 - x0, shape[1] - 1 - x0), (y0 - y1, y0), (y1 - y0, shape[0] - 1 - y0)):

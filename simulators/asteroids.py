@@ -27,7 +27,8 @@ V_MINUS: Final = np.array([-1.9, -0.4, 0.2, 0.4, 0.4, 0.35])   # V - ugrizy of a
 ASTEROID: Final = np.dtype([
     ("id", "i8"), ("ssObjectId", "i8"), ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"),
     ("mean_anomaly", "f8"), ("epoch", "f8"), ("h", "f8"), ("near_earth", "?"), ("known", "?"),
-    ("predicted_anomaly", "f8")])   # [au], [radian], [MJD TAI]; what the catalogue believes the mean anomaly to be
+    ("predicted_anomaly", "f8"),    # what the catalogue believes the mean anomaly to be
+    ("claimed_error", "f8")])       # [au], [radian], [MJD TAI], [arcsec]
 
 
 def eccentric_anomaly(mean_anomaly: np.ndarray, e: np.ndarray) -> np.ndarray:
@@ -61,23 +62,27 @@ def positions(rows: np.ndarray, mjd: np.ndarray, *, predicted: bool = False) -> 
     return np.asarray(along[:, None] * p + across[:, None] * q)
 
 
-def observer(mjd_tai: float) -> np.ndarray:
-    """(3,) heliocentric position of the site [au], ICRF (precession of the site's 0.00004 au neglected)."""
-    earth = erfa.epv00(2400000.5, mjd_tai + 32.184 / 86400)[0]["p"]
+def observer(mjd_tai: np.ndarray | float) -> np.ndarray:
+    """(..., 3) heliocentric positions of the site [au], ICRF (precession of the site's 0.00004 au neglected)."""
+    earth = erfa.epv00(2400000.5, np.asarray(mjd_tai, float) + 32.184 / 86400)[0]["p"]
     angle, lat = np.radians(sidereal_deg(mjd_tai)), np.radians(SITE[1])
     radius = (EARTH_KM * (1.0 - np.sin(lat) ** 2 / 298.257) + SITE_HEIGHT_KM) / AU_KM
-    site = radius * np.array([np.cos(lat) * np.cos(angle), np.cos(lat) * np.sin(angle), np.sin(lat)])
+    site = radius * np.stack([np.cos(lat) * np.cos(angle), np.cos(lat) * np.sin(angle),
+                              np.broadcast_to(np.sin(lat), angle.shape)], -1)
     return np.asarray(earth + site)
 
 
-def topocentric(rows: np.ndarray, mjd_tai: float, *, predicted: bool = False) -> np.ndarray:
-    """(n, 3) vectors from the site to where the asteroids were when the light left them [au], ICRF."""
+def topocentric(rows: np.ndarray, mjd_tai: np.ndarray | float, *, predicted: bool = False) -> np.ndarray:
+    """(n, 3) vectors from the site to where the asteroids were when the light left them [au], ICRF.
+
+    `mjd_tai` is one time, or one per row.
+    """
     here = observer(mjd_tai)
-    vector = positions(rows, np.full(len(rows), mjd_tai), predicted=predicted) - here
+    vector = positions(rows, np.broadcast_to(mjd_tai, len(rows)), predicted=predicted) - here
     for _ in range(2):
         delay = np.linalg.norm(vector, axis=1) / LIGHT_AU_PER_DAY
         vector = positions(rows, mjd_tai - delay, predicted=predicted) - here
-    return vector
+    return np.asarray(vector)
 
 
 def sky(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,10 +97,8 @@ def directions(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], -1)
 
 
-def v_magnitudes(rows: np.ndarray, mjd_tai: float) -> np.ndarray:
+def v_magnitudes(rows: np.ndarray, mjd_tai: np.ndarray | float) -> np.ndarray:
     """Apparent V of the H, G system with G = 0.15 (Bowell et al. 1989)."""
-    if not len(rows):
-        return np.zeros(0)
     vector = topocentric(rows, mjd_tai)
     delta, sun = np.linalg.norm(vector, axis=1), vector + observer(mjd_tai)
     r = np.linalg.norm(sun, axis=1)
@@ -134,7 +137,8 @@ def elements(position: np.ndarray, velocity: np.ndarray, epoch: np.ndarray) -> n
     out["node"] = np.arctan2(h[:, 0], -h[:, 1]) % (2 * np.pi)
     node = np.stack([np.cos(out["node"]), np.sin(out["node"]), np.zeros(len(r))], -1)
     normal = h / np.linalg.norm(h, axis=1)[:, None]
-    out["argperi"] = np.arctan2(np.sum(np.cross(node, e_vec) * normal, axis=1), np.sum(node * e_vec, axis=1)) % (2 * np.pi)
+    out["argperi"] = np.arctan2(np.sum(np.cross(node, e_vec) * normal, axis=1),
+                                np.sum(node * e_vec, axis=1)) % (2 * np.pi)
     anomaly = np.arctan2(np.sum(r_vec * v_vec, axis=1) / np.sqrt(GM_SUN * out["a"]), 1.0 - r / out["a"])
     out["mean_anomaly"] = (anomaly - out["e"] * np.sin(anomaly)) % (2 * np.pi)
     out["epoch"] = epoch
@@ -143,7 +147,10 @@ def elements(position: np.ndarray, velocity: np.ndarray, epoch: np.ndarray) -> n
 
 def _velocity(rng: np.random.Generator, position: np.ndarray, a: np.ndarray, e: np.ndarray,
               inclination: np.ndarray) -> np.ndarray:
-    """Velocities (n, 3) [au/day] of orbits of given (a, e, i) through positions; i is raised to the latitude if need be."""
+    """Velocities (n, 3) [au/day] of orbits of given (a, e, i) through positions.
+
+    An inclination below a position's latitude is raised to it.
+    """
     ecliptic = position @ _TO_EQUATOR
     r = np.linalg.norm(ecliptic, axis=1)
     out = ecliptic / r[:, None]
@@ -162,7 +169,7 @@ def _velocity(rng: np.random.Generator, position: np.ndarray, a: np.ndarray, e: 
 
 def belt(rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray, mjd: np.ndarray) -> np.ndarray:
     """Main-belt orbits (a, e, i distributed as the belt's) that stand at given positions at given times."""
-    here = np.array([observer(float(t)) for t in mjd]).reshape(-1, 3)
+    here = observer(mjd)
     a, e, r = _heliocentric_distance(rng, len(ra))
     inclination = np.minimum(np.radians(7.5) * np.sqrt(-2.0 * np.log(rng.uniform(1e-9, 1.0, len(ra)))), 0.7)
     line = directions(ra, dec)
@@ -175,8 +182,8 @@ def near_earth(rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray, mjd: n
                rate_deg_d: np.ndarray) -> np.ndarray:
     """Near-Earth orbits at given positions and times whose distance makes them move at given rates."""
     n = len(ra)
-    here = np.array([observer(float(t)) for t in mjd]).reshape(-1, 3)
-    earth_velocity = np.array([(observer(float(t) + 0.5) - observer(float(t) - 0.5)) for t in mjd]).reshape(-1, 3)
+    here = observer(mjd)
+    site_velocity = (observer(mjd + 1e-3) - observer(mjd - 1e-3)) / 2e-3
     line = directions(ra, dec)
     distance = np.full(n, 0.05)
     inclination = np.minimum(np.radians(12.0) * np.sqrt(-2.0 * np.log(rng.uniform(1e-9, 1.0, n))), 1.0)
@@ -189,7 +196,7 @@ def near_earth(rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray, mjd: n
         r = np.linalg.norm(position, axis=1)
         e = np.maximum(0.1 + 0.3 * np.abs(np.sin(17.0 * a)), np.abs(1.0 - r / a) + 0.03)
         velocity = _velocity(np.random.default_rng(sign), position, a, np.minimum(e, 0.9), inclination)
-        relative = velocity - earth_velocity
+        relative = velocity - site_velocity
         across = relative - np.sum(relative * line, axis=1)[:, None] * line
         rate = np.degrees(np.linalg.norm(across, axis=1) / distance)
         distance = np.clip(distance * rate / rate_deg_d, 0.003, 0.6)
@@ -207,11 +214,9 @@ def with_predictions(rows: np.ndarray, config: AsteroidConfig, rng: np.random.Ge
     error = np.where(rng.uniform(size=n) < config.lost, rng.uniform(0.5, 3.0, n), error)
     error *= rng.choice([-1.0, 1.0], n)
     out["predicted_anomaly"] = out["mean_anomaly"] + 1e-6
-    for k in range(n):
-        row = out[k:k + 1]
-        at = float(row["epoch"][0])
-        moved = separation_arcsec(topocentric(row, at), topocentric(row, at, predicted=True))[0]
-        out["predicted_anomaly"][k] = out["mean_anomaly"][k] + 1e-6 * error[k] / max(moved, 1e-9)
+    moved = separation_arcsec(topocentric(out, out["epoch"]), topocentric(out, out["epoch"], predicted=True))
+    out["predicted_anomaly"] = out["mean_anomaly"] + 1e-6 * error / np.maximum(moved, 1e-9)
+    out["claimed_error"] = config.ephemeris_error_arcsec * np.where(np.abs(error) > 0.5, 5.0, 1.0)
     return out
 
 
@@ -233,14 +238,14 @@ def ephemerides(rows: np.ndarray, mjd_tai: float, half_span_d: float) -> np.ndar
     basis = np.linalg.pinv(times[:, None] ** np.arange(EPHEMERIS_ORDER + 1))
     at = [mjd_tai + half_span_d * t for t in times]
     objects = np.stack([topocentric(rows, t, predicted=True) for t in at])          # (9, n, 3)
-    here = np.stack([observer(t) for t in at])
+    here = observer(np.array(at))
     out["ssObjectId"] = rows["ssObjectId"]
     out["designation"] = [f"SIM{number % 1_000_000:06d}".encode() for number in rows["id"]]
     out["epoch_mjd_tai"], out["half_span_d"] = mjd_tai, half_span_d
     out["object_xyz"] = np.einsum("kt,tnc->nck", basis, objects)
     out["observer_xyz"] = np.einsum("kt,tc->ck", basis, here)
     out["vmag"] = v_magnitudes(rows, mjd_tai)
-    out["error_arcsec"] = np.maximum(separation_arcsec(topocentric(rows, mjd_tai), objects[4]), 0.05)
+    out["error_arcsec"] = rows["claimed_error"]
     for name in ("a", "e"):
         out[name] = rows[name]
     for name in ("inc", "node", "argperi"):

@@ -40,8 +40,7 @@ def true_wcs(camera: CameraConfig, visit: Visit, detector: int, seed: int) -> Wc
     plain = Wcs.tangent(visit.ra, visit.dec, (camera.ny, camera.nx), scale_arcsec=camera.scale_arcsec,
                         rotation=visit.rotation)
     strain = np.eye(2) + camera.linear_distortion * stream(seed, "distortion", visit.visit).normal(size=(2, 2))
-    cd = np.array(plain.cd).reshape(2, 2) @ strain
-    return Wcs((plain.crpix[0] - ox, plain.crpix[1] - oy), plain.crval, tuple(cd.ravel().tolist()))
+    return Wcs((plain.crpix[0] - ox, plain.crpix[1] - oy), plain.crval, _product(plain.cd, strain))
 
 
 def pointing_wcs(camera: CameraConfig, true: Wcs, visit: Visit, detector: int, seed: int) -> Wcs:
@@ -53,6 +52,11 @@ def pointing_wcs(camera: CameraConfig, true: Wcs, visit: Visit, detector: int, s
     shift = distance * np.array([np.cos(direction), np.sin(direction)])
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     centre = np.array([(camera.nx - 1) / 2, (camera.ny - 1) / 2])
-    cd = np.array(true.cd).reshape(2, 2) @ rotation
     crpix = centre - rotation.T @ (centre + shift - np.array(true.crpix))
-    return Wcs((float(crpix[0]), float(crpix[1])), true.crval, tuple(cd.ravel().tolist()))
+    return Wcs((float(crpix[0]), float(crpix[1])), true.crval, _product(true.cd, rotation))
+
+
+def _product(cd: tuple[float, float, float, float], matrix: np.ndarray) -> tuple[float, float, float, float]:
+    """A CD matrix after a linear map of the pixels."""
+    a, b, c, d = (np.array(cd).reshape(2, 2) @ matrix).ravel().tolist()
+    return a, b, c, d

@@ -38,10 +38,10 @@ class Conditions:
     extinction: float       # clouds and throughput [mag]
 
 
-def sidereal_deg(mjd_tai: float) -> float:
+def sidereal_deg(mjd_tai: np.ndarray | float) -> np.ndarray:
     """Local mean sidereal time at the site [deg]; UT1 is TAI - 37 s to the second."""
-    d = mjd_tai - 37.0 / 86400 - 51544.5
-    return float((280.46061837 + 360.98564736629 * d + SITE[0]) % 360.0)
+    d = np.asarray(mjd_tai, float) - 37.0 / 86400 - 51544.5
+    return np.asarray((280.46061837 + 360.98564736629 * d + SITE[0]) % 360.0)
 
 
 def airmass(ra: float, dec: float, mjd_tai: float) -> float:
@@ -59,11 +59,11 @@ def transit(ra: float, night_mjd: int) -> float:
     return float(midnight + hours / 360.98564736629)
 
 
-def noise_of_time(mjd: float, memory_d: float, rng: np.random.Generator, modes: int = 96) -> float:
+def noise_of_time(days: float, memory_d: float, rng: np.random.Generator, modes: int = 96) -> float:
     """A unit Gaussian process of time with covariance exp(-|dt| / memory): random Fourier features of its spectrum."""
     omega = rng.standard_cauchy(modes) / memory_d
     phase = rng.uniform(0, 2 * np.pi, modes)
-    return float(np.sqrt(2.0 / modes) * np.sum(np.cos(omega * (mjd - np.floor(mjd)) + phase)))
+    return float(np.sqrt(2.0 / modes) * np.sum(np.cos(omega * days + phase)))
 
 
 def fwhm500(config: ConditionsConfig, mjd_tai: float, seed: int) -> float:

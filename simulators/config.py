@@ -19,7 +19,7 @@ class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A section of a scenario."""
 
 
-class FieldConfig(Strict):
+class FieldConfig(Strict, frozen=True):
     """Where the telescope points: near the ecliptic, at opposition in the default night, at |b| = 48 deg."""
 
     ra: Annotated[float, Meta(ge=0, lt=360)] = 330.0      # [deg]
@@ -27,7 +27,7 @@ class FieldConfig(Strict):
     target_name: str = "simulated field"
 
 
-class CameraConfig(Strict):
+class CameraConfig(Strict, frozen=True):
     """One or more detectors on a square grid about the boresight."""
 
     ny: Annotated[int, Meta(ge=64, le=4100)] = 1000       # [pixel]; ITL science detectors are 4072 x 4000 (obs_lsst)
@@ -46,7 +46,7 @@ class CameraConfig(Strict):
     psf_ellipticity: NotNegative = 0.03                   # mean and variation across a detector: assumed
 
 
-class CadenceConfig(Strict):
+class CadenceConfig(Strict, frozen=True):
     """A night of pairs: each block visits the field `pairs` times in one band and again `pair_gap_min` later."""
 
     night_mjd: Annotated[int, Meta(ge=58000, le=80000)] = 61639   # MJD of the local midnight's UTC day: 2027-08-22
@@ -69,7 +69,7 @@ class CadenceConfig(Strict):
     history_span_d: Positive = 60.0
 
 
-class ConditionsConfig(Strict):
+class ConditionsConfig(Strict, frozen=True):
     """Seeing, sky and transparency."""
 
     fwhm500_median: Positive = 0.655                      # [arcsec] v2.0 baseline
@@ -84,11 +84,11 @@ class ConditionsConfig(Strict):
     zeropoint_scatter: NotNegative = 0.02                 # [mag] rms of the throughput: assumed
 
 
-class StarConfig(Strict):
+class StarConfig(Strict, frozen=True):
     """Stars: N(<r) = density 10^(slope (r - 25))."""
 
     density: NotNegative = 6.0                            # per arcmin^2 to r = 25 at |b| about 30 deg
-    slope: Positive = 0.18                                # d log10 N / dm: assumed, between Gaia's and star-count models
+    slope: Positive = 0.18                                # d log10 N / dm: assumed
     bright: float = 13.0                                  # [mag]
     faint: float = 25.5
     moved_per_visit_field: NotNegative = 3.0              # per 1000 x 1000 px: stars that moved since the template
@@ -96,7 +96,7 @@ class StarConfig(Strict):
     moved_mag: tuple[float, float] = (18.0, 22.0)
 
 
-class GalaxyConfig(Strict):
+class GalaxyConfig(Strict, frozen=True):
     """Galaxies: N(<r) = density 10^(slope (r - 25)), Sersic n = 1 and 4."""
 
     density: NotNegative = 35.0                           # per arcmin^2 to r = 25
@@ -107,7 +107,7 @@ class GalaxyConfig(Strict):
     ellipticity_rms: NotNegative = 0.25                   # per component
 
 
-class TransientConfig(Strict):
+class TransientConfig(Strict, frozen=True):
     """Point sources that appeared or went since the template; oversampled."""
 
     per_field: NotNegative = 25.0                         # per 1000 x 1000 px
@@ -118,7 +118,7 @@ class TransientConfig(Strict):
     fading: Fraction = 0.25                               # in the template, gone in the night: negative differences
 
 
-class VariableConfig(Strict):
+class VariableConfig(Strict, frozen=True):
     """Variable stars and active galaxies; oversampled."""
 
     stars_per_field: NotNegative = 8.0                    # per 1000 x 1000 px
@@ -130,7 +130,7 @@ class VariableConfig(Strict):
     agn_sf_infinity: NotNegative = 0.25                   # [mag]
 
 
-class AsteroidConfig(Strict):
+class AsteroidConfig(Strict, frozen=True):
     """Asteroids that cross the field in the night; oversampled."""
 
     belt_per_field: NotNegative = 12.0                    # per 1000 x 1000 px at any time
@@ -144,7 +144,7 @@ class AsteroidConfig(Strict):
     lost: Fraction = 0.03                                 # of the known: error 0.5-3": assumed
 
 
-class ArtifactConfig(Strict):
+class ArtifactConfig(Strict, frozen=True):
     """What is not sky."""
 
     cosmic_rays: NotNegative = 0.2                        # per s and CCD of 4072 x 4000 (imSim, LSSTCam darks)
@@ -159,7 +159,7 @@ class ArtifactConfig(Strict):
     bleeding: bool = True
 
 
-class SkyConfig(Strict):
+class SkyConfig(Strict, frozen=True):
     """Everything on the sky."""
 
     stars: StarConfig = StarConfig()
@@ -169,7 +169,7 @@ class SkyConfig(Strict):
     asteroids: AsteroidConfig = AsteroidConfig()
 
 
-class SimulationConfig(Strict):
+class SimulationConfig(Strict, frozen=True):
     """From sky to exposures."""
 
     field: FieldConfig = FieldConfig()

@@ -99,7 +99,8 @@ def circumstances(config: SimulationConfig, visit: Visit, detector: int, seed: i
                  m5(visit.band, now, visit.exposure_s, c), _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
 
 
-def _draw_galaxies(sky: Sky, visit: Visit, wcs: Wcs, psf: TruePsf, electrons_per_njy: float, noise: float) -> np.ndarray:
+def _draw_galaxies(sky: Sky, visit: Visit, wcs: Wcs, psf: TruePsf, electrons_per_njy: float,
+                   noise: float) -> np.ndarray:
     """(ny, nx) electrons of galaxies."""
     image = np.zeros((sky.config.camera.ny, sky.config.camera.nx))
     flux = sky.galaxies["flux"][:, band_index(visit.band)] * electrons_per_njy

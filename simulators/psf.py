@@ -54,7 +54,8 @@ class TruePsf:
         terms = np.stack([np.ones_like(u), u, v, u * u - v * v, u * v], -1)
         g1, g2 = terms @ self.g1, terms @ self.g2
         norm = stretch / np.sqrt(1.0 - g1**2 - g2**2)
-        return np.stack([np.stack([1.0 + g1, g2], -1), np.stack([g2, 1.0 - g1], -1)], -2) * norm[..., None, None]
+        plane = np.stack([np.stack([1.0 + g1, g2], -1), np.stack([g2, 1.0 - g1], -1)], -2)
+        return np.asarray(plane * norm[..., None, None])
 
     def real_shape(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n, 4) quadratic form of the profile radius and the flux factor, as `add_points` takes it."""
@@ -78,7 +79,7 @@ class TruePsf:
         """Radius [pixel] beyond which a source of `flux` adds less than `faintest` to a pixel."""
         levels = faintest / np.maximum(np.abs(np.asarray(flux, float)), 1e-30)
         n = np.searchsorted(-self.profile.radial, -levels)
-        return np.clip(n * STEP * 1.1, smallest, RADIUS)
+        return np.asarray(np.clip(n * STEP * 1.1, smallest, RADIUS))
 
     def at(self, x: float, y: float, side: int = 41) -> np.ndarray:
         """(side, side) stamp of unit sum, centred on its middle pixel, of the PSF at a position."""

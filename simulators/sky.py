@@ -7,10 +7,10 @@ import numpy as np
 
 from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Box, Visit, fluxes_njy
 from schemas.measures import EPHEMERIS, REFERENCE, empty
+from simulators import artifacts, camera
 from simulators import asteroids as solar
-from simulators import camera
 from simulators.cadence import visits
-from simulators.conditions import BANDS as BAND_ORDER
+from simulators.conditions import FIDUCIAL_FWHM_EFF
 from simulators.config import SimulationConfig
 from simulators.galaxies import GALAXY, galaxies
 from simulators.stars import STAR, band_index, mean_number, stars
@@ -106,7 +106,8 @@ class Sky:
         # at any time `per_field` are inside; over the night more cross: 0.2 deg/d crosses 3.3' in 6.7 h
         side = 2 * self.radius_deg
         n_belt = int(rng.poisson(c.belt_per_field * self.fields * (1.0 + 0.2 * hours / 24 / side)))
-        rates = np.exp(rng.uniform(*np.log(c.near_earth_rate_deg_d), 4096))
+        slowest, fastest = c.near_earth_rate_deg_d
+        rates = np.exp(rng.uniform(np.log(slowest), np.log(fastest), 4096))
         mean_crossings = 1.0 + float(np.mean(rates)) * hours / 24 / side
         n_near = int(rng.poisson(c.near_earth_per_field * self.fields * mean_crossings))
         rows = []
@@ -122,14 +123,21 @@ class Sky:
         return solar.with_predictions(out, c, rng)
 
     def _absolute_magnitudes(self, rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
-        """H that gives each asteroid its target S/N in r when it crosses (trailing losses not counted)."""
+        """H that gives each asteroid its target S/N in r when it crosses, for a filter that knows its trail."""
         c = self.config.sky.asteroids
         flux = night_fluxes(rng, len(rows), c.flux, c.snr, c.mag, self.config.camera, self.config.cadence.exposure_s)
         apparent = AB_ZEROPOINT_NJY - 2.5 * np.log10(flux[:, band_index("r")]) + solar.V_MINUS[band_index("r")]
         zero = rows.copy()
         zero["h"] = 0.0
-        at_zero = np.array([solar.v_magnitudes(zero[k:k + 1], float(zero["epoch"][k]))[0] for k in range(len(rows))])
-        return np.asarray(apparent - at_zero) if len(rows) else np.zeros(0)
+        return np.asarray(apparent - solar.v_magnitudes(zero, zero["epoch"]) - self._trailing(rows))
+
+    def _trailing(self, rows: np.ndarray) -> np.ndarray:
+        """Magnitudes by which a trail's optimum S/N is lower than a point's: its effective area is larger."""
+        half = self.config.cadence.exposure_s / 2 / 86400
+        length = solar.separation_arcsec(solar.topocentric(rows, rows["epoch"] - half),
+                                         solar.topocentric(rows, rows["epoch"] + half))
+        sigma = FIDUCIAL_FWHM_EFF["r"] * np.sqrt(2.266 / (4.0 * np.pi))
+        return np.asarray(1.25 * np.log10(np.hypot(1.0, length / (2.0 * np.sqrt(np.pi) * sigma))))
 
     # --- fluxes at a time ------------------------------------------------------------------------------------------
 
@@ -244,18 +252,26 @@ class Sky:
         out["ra"] = (rows["ra"] + noise[:, 0] * error / 3600 / np.cos(np.radians(rows["dec"]))) % 360.0
         out["dec"] = rows["dec"] + noise[:, 1] * error / 3600
         relative = 0.005 + 0.005 * depth
-        for k, band in enumerate(BAND_ORDER):
+        for k, band in enumerate(BANDS):
             out[f"{band}_flux"] = rows["flux"][:, k] * (1.0 + noise[:, 2 + k] * relative)
             out[f"{band}_fluxErr"] = rows["flux"][:, k] * relative
         return out
 
-    def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, half_span_d: float = 0.25) -> np.ndarray:
-        """EPHEMERIS rows of known asteroids predicted inside a box (all without one) at a time (mid-night without one)."""
+    def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, *,
+                    half_span_d: float = 0.25) -> np.ndarray:
+        """EPHEMERIS rows of known asteroids about a time (without one, mid-night), of those predicted inside a box.
+
+        A static table for a whole night: `ephemerides()`.
+        """
         at = self.night if mjd_tai is None else mjd_tai
         known = self.asteroids[self.asteroids["known"]]
         if box is not None and len(known):
             known = known[box.contains(*solar.sky(solar.topocentric(known, at, predicted=True)))]
         return solar.ephemerides(known, at, half_span_d) if len(known) else empty(EPHEMERIS)
+
+    def satellite_tracks(self, visit: Visit) -> list[artifacts.Track]:
+        """Trails in a visit; the `catalogued` ones are those the allow-list service knows."""
+        return artifacts.satellite_tracks(self.config, visit, self.seed)
 
 
 __all__ = ["AGN", "FIRST_ID", "GALAXY", "MOVED", "POINT", "STAR", "TRANSIENT", "VARIABLE", "Sky"]

@@ -20,7 +20,7 @@ def light_curve(rows: np.ndarray, mjd: float, night: float) -> np.ndarray:
         return np.asarray(-np.expm1(-t / rows["rise"]) * np.exp(-t / rows["fall"]))
     now = shape(mjd) / np.maximum(shape(night), 1e-300)
     before = np.exp(-np.maximum(mjd - (night - 60.0), 0.0) / 5.0)
-    return np.where(rows["fading"], before, now)
+    return np.asarray(np.where(rows["fading"], before, now))
 
 
 def signal_to_noise(rng: np.random.Generator, n: int, law: str, limits: tuple[float, float]) -> np.ndarray:
@@ -35,18 +35,19 @@ def signal_to_noise(rng: np.random.Generator, n: int, law: str, limits: tuple[fl
 
 def night_fluxes(rng: np.random.Generator, n: int, law: str, snr: tuple[float, float], mag: tuple[float, float],
                  camera: CameraConfig, exposure_s: float) -> np.ndarray:
-    """(n, 6) fluxes [nJy]: S/N targets at each band's nominal depth, or magnitudes with a slope of 0.6 and flat colour."""
+    """(n, 6) fluxes [nJy]: S/N targets at each band's nominal depth, or magnitudes of slope 0.6 and no colour."""
     if law == "magnitude":
         low, high = 10 ** (0.6 * mag[0]), 10 ** (0.6 * mag[1])
         m = np.log10(low + (high - low) * rng.uniform(size=n)) / 0.6
         return np.repeat(fluxes_njy(m)[:, None], 6, axis=1)
     target = signal_to_noise(rng, n, law, snr)
     noise = np.array([nominal_sigma_njy(band, exposure_s, camera) for band in BANDS])
-    return target[:, None] * noise * np.exp(0.1 * rng.normal(size=(n, 6)))
+    return np.asarray(target[:, None] * noise * np.exp(0.1 * rng.normal(size=(n, 6))))
 
 
 def transients(config: TransientConfig, rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray,
-               galaxies: np.ndarray, night: float, camera: CameraConfig, exposure_s: float, first_id: int) -> np.ndarray:
+               galaxies: np.ndarray, night: float, camera: CameraConfig, exposure_s: float,
+               first_id: int) -> np.ndarray:
     """TRANSIENT rows; hosted ones move from their given place to one in a galaxy drawn by its light."""
     n = len(ra)
     out = np.zeros(n, TRANSIENT)
