@@ -10,9 +10,10 @@ A filter answers with one reason per source, b"" for those that pass, so that ev
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy.special import bdtrc
+from scipy.special import betainc, betaincinv
 
 from pipeline.config import FilterConfig
 from pipeline.errors import NonRetriableError
@@ -26,6 +27,7 @@ from schemas.wcs import Wcs
 REASON = "S40"
 QUALITY_FLAGS = ("sky_source", "centroid_flag", "pixelFlags_crCenter", "high_varianceCenterAll", "trail_off_image")
 # FilterDiaSourceCatalogTask of the LSST Science Pipelines, 2026
+GLINT_MOST = 50   # sources beyond a line's first two that are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +162,29 @@ def glints(sources: np.ndarray, config: FilterConfig) -> np.ndarray:
     return flagged
 
 
+@lru_cache(maxsize=1024)
+def _widths(m: int, n_candidates: int, config: FilterConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers k of sources beyond a line's first two, and the half-width [pixel] within which k are no chance."""
+    k = np.arange(config.glint_points - 2, min(m - 1, GLINT_MOST) + 1)
+    tries = 0.5 * n_candidates * m * (m - 1)
+    strip = betaincinv(k, m - k, min(config.glint_chance / tries, 1.0))    # P(binomial(m - 1, strip) >= k) = its share
+    return k, np.minimum(strip * np.pi * config.glint_radius_px / 4.0, config.glint_residual_px)
+
+
 def _best_line(offset: np.ndarray, n_candidates: int, config: FilterConfig) -> np.ndarray:
     """Rows of `offset`, (m, 2) [pixel] from a hub, on the least likely line through the hub; empty without a line."""
-    m, more = len(offset), config.glint_points - 2    # beyond the hub and the neighbour that set the line
+    m = len(offset)
+    k, widest = _widths(m, n_candidates, config)
     direction = offset / np.hypot(*offset.T)[:, None]
     distance = np.abs(direction[:, :1] * offset[:, 1] - direction[:, 1:] * offset[:, 0])     # (line, point)
     np.fill_diagonal(distance, 0.0)
-    hopeful = np.flatnonzero((distance <= config.glint_residual_px).sum(axis=1) >= config.glint_points - 1)
-    if not len(hopeful):
+    lines = np.flatnonzero((distance <= widest[-1]).sum(axis=1) >= config.glint_points - 1)
+    nearest = np.sort(distance[lines], axis=1)[:, 1:k[-1] + 1]             # without the one that sets the line
+    squares = np.cumsum(nearest**2, axis=1)[:, k - 1]
+    good = (nearest[:, k - 1] <= widest) & (squares <= config.glint_residual_px**2)
+    line, count = np.nonzero(good)
+    if not len(line):
         return np.empty(0, int)
-    order = np.argsort(distance[hopeful], axis=1, kind="stable")
-    sorted_distance = np.take_along_axis(distance[hopeful], order, axis=1)[:, 1:]            # without the neighbour
-    squares = np.cumsum(sorted_distance**2, axis=1)
-    k = np.arange(1, m)
-    strip = np.minimum(4.0 * sorted_distance / (np.pi * config.glint_radius_px), 1.0)
-    chance = 0.5 * n_candidates * m * (m - 1) * bdtrc(k - 1, m - 1, strip)
-    good = ((k >= more) & (sorted_distance <= config.glint_residual_px)
-            & (squares <= config.glint_residual_px**2) & (chance <= config.glint_chance))
-    if not good.any():
-        return np.empty(0, int)
-    chance = np.where(good, chance, np.inf)
-    line, count = np.unravel_index(np.argmin(chance, axis=None), chance.shape)
-    return order[line, :count + 2]
+    share = np.minimum(4.0 * nearest[line, k[count] - 1] / (np.pi * config.glint_radius_px), 1.0)
+    best = int(np.argmin(betainc(k[count], m - k[count], share)))
+    return np.argsort(distance[lines[line[best]]], kind="stable")[:k[count[best]] + 1]
