@@ -3,8 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_variable] = "1"   # before NumPy is imported: results must not depend on the number of cores
@@ -51,6 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path)
     report.set_defaults(call=_report)
 
+    process = commands.add_parser("process", help="run FITS files through the pipeline: production mode")
+    process.add_argument("science", type=Path, nargs="+", help="exposures, or folders of them")
+    process.add_argument("--out", type=Path, required=True, help="the run folder; it must not exist or be empty")
+    process.add_argument("--config", type=Path, help="site config: headers, references, pipeline settings (TOML)")
+    process.add_argument("--template", type=Path, help="one template for all, made by us or an image")
+    process.add_argument("--template-from", type=Path, nargs="+", default=[], help="exposures to coadd to a template")
+    process.add_argument("--inject", type=int, default=0, metavar="N", help="sources to inject into each exposure")
+    process.add_argument("--seed", type=int, help="of the injections")
+    process.set_defaults(call=_process)
+
     costs = commands.add_parser("costs", help="measure what Steps cost on this machine and write the table")
     costs.add_argument("--scenario", type=Path, help="instead of the shipped costs.toml")
     costs.add_argument("--out", type=Path, required=True, help="the table to write")
@@ -65,16 +80,46 @@ def _run(options: argparse.Namespace) -> int:
     from twin.scenario import read_scenario
 
     scenario = read_scenario(options.scenario, options.overrides, options.seed)
-    outcome = run_night(scenario, options.out, beside=options.scenario.parent, processes=options.processes,
-                        keep_images=options.keep == "images", quiet=options.quiet)
+    with _progress(options.quiet) as progress:
+        outcome = run_night(scenario, options.out, beside=options.scenario.parent, processes=options.processes,
+                            keep_images=options.keep == "images", progress=progress)
     print(outcome)
     return 0
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per kind of work on the terminal; nothing when asked to be quiet."""
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars: dict[str, TaskID] = {}
+    with Progress(TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                  console=Console(stderr=True)) as progress:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            progress.update(bars[what], completed=done)
+
+        yield show
 
 
 def _report(options: argparse.Namespace) -> int:
     from reports.render import render
 
     print(render(options.run))
+    return 0
+
+
+def _process(options: argparse.Namespace) -> int:
+    from twin.process import process_files
+
+    print(process_files(options.science, options.out, config=options.config, template=options.template,
+                        template_from=options.template_from, inject=options.inject, seed=options.seed))
     return 0
 
 

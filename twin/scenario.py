@@ -43,10 +43,9 @@ class PlatformConfig(Section):
 
 
 class HistoryConfig(Section):
-    """Which of the field's earlier visits make the templates; their number is the cadence's `history_per_band`."""
+    """The night's templates: coadds of the cadence's earlier visits that `pipeline.template` selects."""
 
-    fwhm_quantile: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.33   # the best third in seeing (QuickTemplate)
-    margin_px: Annotated[int, msgspec.Meta(ge=0)] = 24                 # template beyond the detectors' outline
+    margin_px: Annotated[int, msgspec.Meta(ge=0)] = 24     # template beyond the detectors' outlines
 
 
 class RecorderConfig(Section):

@@ -1,0 +1,290 @@
+"""A night from a scenario to a run folder.
+
+    cadence -> nextVisit -> queue -> worker: preload, image, pixel half, catalogue half -> outbox -> broker
+
+Time is simulated: Steps take what the cost table says. The pixel halves are computed by a pool of processes at any real
+time, ahead of the simulated clock and bounded; the catalogue half has the effects and runs in simulated order.
+"""
+
+import os
+import platform as machine
+import shutil
+import sys
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import simpy
+
+from pipeline.ephemerides import TableEphemerides
+from pipeline.errors import InputError, NoWorkFound, PipelineError, VisitTimeout
+from pipeline.open import open_sink, open_store
+from pipeline.ports import Ports
+from pipeline.prompt import Summary, deliver, footprint_box, preload, report_sources
+from pipeline.satellites import TrackSatellites
+from schemas.exposure import Visit
+from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
+from schemas.wcs import Wcs
+from simulators.camera import offset_px
+from twin.costs import CostTable
+from twin.halves import Half, Job, Worked, observatory, pixel_half, scratch, template_job
+from twin.observatory import Observatory
+from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
+from twin.pool import LookAhead, open_pool
+from twin.recorder import ParquetRecorder
+from twin.scenario import Scenario, find_file, to_toml
+
+PRELOAD_MARGIN_ARCSEC = 50.1      # padding of the predicted footprint in production
+PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
+MEASURED = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, MEASUREMENT[n]) for n in MEASUREMENT.names or ())])
+
+Progress = Callable[[str, int, int], None]      # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A night in numbers."""
+
+    folder: Path
+    visits: int
+    done: int
+    alerts: int
+    wall_s: float
+
+    def __str__(self) -> str:
+        return (f"{self.done} of {self.visits} detector-visits, {self.alerts} alerts in {self.wall_s:.0f} s: "
+                f"{self.folder}")
+
+
+def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
+              progress: Progress = lambda what, done, total: None) -> Outcome:
+    """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
+
+    InputError where the folder is occupied or cannot be written, before anything is computed.
+    """
+    begun = perf_counter()
+    costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+    claim(folder)
+    (folder / "scenario.toml").write_text(to_toml(scenario))
+    with ParquetRecorder(folder / "measures") as recorder:
+        with open_pool(processes) as pool, _scratch(folder), _ports(folder, recorder) as ports:
+            night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
+            night.run()
+            for name in PROMPT_TABLES:
+                recorder.append(name, ports.store.table(name))
+        wall = perf_counter() - begun
+        recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
+    return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
+                   sum(max(int(row["n_alerts"][0]), 0) for row in night.log), wall)
+
+
+def claim(folder: Path) -> None:
+    """Make a run folder; InputError where it is occupied or cannot be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: the run folder is occupied; name another or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: the run folder cannot be written ({error.strerror})") from None
+
+
+class Night:
+    """The simulated processes of one night, and the records they leave."""
+
+    def __init__(self, here: Observatory, folder: Path, costs: CostTable, ports: Ports, recorder: ParquetRecorder,
+                 pool: Executor, processes: int, keep_images: bool, progress: Progress) -> None:
+        self.here, self.folder, self.recorder, self.progress = here, folder, recorder, progress
+        self.scenario, self.config = here.scenario, here.scenario.pipeline
+        self.jobs = [Job(folder, visit, detector, keep_images) for visit in here.visits
+                     for detector in here.config.camera.detectors]
+        first = here.visits[0]
+        origin = first.mjd_tai - (first.exposure_s / 2 + self.scenario.platform.lead_s + 60.0) / SECONDS_PER_DAY
+        self.platform = Platform(self.scenario.platform, costs, origin)
+        self.ports = replace(ports, clock=self.platform.clock,
+                             ephemerides=TableEphemerides(here.sky.ephemerides()),
+                             satellites=TrackSatellites(here.tracks()))
+        self.templates = {band: pool.submit(template_job, folder, band) for band in here.earlier}
+        self.ahead = LookAhead(pool, pixel_half, self.jobs, 2 * processes, self._template_of)
+        self.log: list[np.ndarray] = []
+
+    @property
+    def template_notes(self) -> dict[str, str]:
+        """What the templates were made of, by band."""
+        return {band: future.result() for band, future in self.templates.items()}
+
+    def run(self) -> None:
+        """The whole night."""
+        for done, future in enumerate(self.templates.values(), 1):
+            self.progress("templates", done - 1, len(self.templates))
+            future.result() if done == 1 else None      # the rest are waited for by the first visit that needs them
+        visits = [self.platform.env.process(self._detector_visit(job)) for job in self.jobs]
+        self.platform.env.run(simpy.AllOf(self.platform.env, visits))
+        self.platform.env.run()
+
+    def _template_of(self, job: Job) -> Future[str]:
+        return self.templates[job.visit.band]
+
+    def _detector_visit(self, job: Job) -> Generator[simpy.Event, Any, None]:
+        """One detector of one visit: from nextVisit to its packets with the broker."""
+        p, visit, settings = self.platform, job.visit, self.scenario.platform
+        opens = visit.mjd_tai - visit.exposure_s / 2 / SECONDS_PER_DAY
+        yield p.until(opens - settings.lead_s / SECONDS_PER_DAY)
+        arrives = visit.shutter_close_mjd_tai + (settings.readout_s + settings.transfer_s) / SECONDS_PER_DAY
+        half: Half | None = None
+        summary: Summary | None = None
+        status, reason = "done", ""
+        with p.workers.request() as worker:
+            yield worker
+            alarm = p.env.process(self._alarm(p.env.active_process))
+            try:
+                box = footprint_box(self._predicted(visit, job.detector), self._shape, PRELOAD_MARGIN_ARCSEC)
+                known = yield from drive(preload(visit, job.detector, box, self.ports, self.config), p,
+                                         partial(self._note, job))
+                yield p.until(arrives)
+                half = self.ahead.result(job)
+                yield from replay([(w.step, w.cpu_s) for w in half.steps], p, partial(self._note_half, job, half.steps))
+                status, reason = half.status, half.reason
+                if half.measured is not None:
+                    summary = yield from drive(report_sources(half.measured, known, self.ports, self.config), p,
+                                               partial(self._note, job))
+            except (VisitTimeout, simpy.Interrupt):
+                status, reason = "timeout", f"not done after {settings.timeout_s:g} s"
+            except PipelineError as error:
+                status, reason = "no_work" if isinstance(error, NoWorkFound) else "failed", str(error)
+            finally:
+                if half is None:
+                    self.ahead.forget(job)
+                elif half.measured is not None:
+                    half.measured.pixels.close()
+            if alarm.is_alive:
+                alarm.interrupt()
+        self._record(job, half, summary, status, reason)
+        if summary is not None:
+            yield from drive(deliver(self.ports, self.config, only=(visit.visit, job.detector)), p,
+                             partial(self._note, job))
+
+    def _alarm(self, visit: simpy.Process | None) -> Generator[simpy.Event, Any, None]:
+        """Interrupts a detector-visit whose time is over."""
+        try:
+            yield self.platform.env.timeout(self.scenario.platform.timeout_s)
+        except simpy.Interrupt:
+            return
+        if visit is not None and visit.is_alive:
+            visit.interrupt(VisitTimeout(f"{self.scenario.platform.timeout_s:g} s"))
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.here.config.camera.ny, self.here.config.camera.nx
+
+    def _predicted(self, visit: Visit, detector: int) -> Wcs:
+        """Where nextVisit says that a detector will look."""
+        ox, oy = offset_px(self.here.config.camera, detector)
+        return Wcs.tangent(visit.ra, visit.dec, self._shape, scale_arcsec=self.here.config.camera.scale_arcsec,
+                           rotation=visit.rotation).shifted(ox, oy)
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def _note(self, job: Job, timed: Timed, peak_mb: float = float("nan")) -> None:
+        row = empty(STEP, 1)
+        step = timed.step
+        row["visit"], row["detector"], row["name"], row["size"] = job.visit.visit, job.detector, step.name, step.size
+        row["start_mjd_tai"] = self.platform.origin_mjd_tai + timed.start_s / SECONDS_PER_DAY
+        row["duration_s"], row["cpu_s"], row["peak_mb"] = timed.duration_s, timed.cpu_s, peak_mb
+        row["measured"] = not step.delay_s
+        self.recorder.append("step", row)
+
+    def _note_half(self, job: Job, worked: tuple[Worked, ...], timed: Timed) -> None:
+        peak = next(w.peak_mb for w in worked if w.step is timed.step)
+        self._note(job, timed, peak)
+
+    def _record(self, job: Job, half: Half | None, summary: Summary | None, status: str, reason: str) -> None:
+        visit, settings = job.visit, self.scenario.platform
+        log = half.log.copy() if half is not None else empty(EXPOSURE_LOG, 1)
+        if half is None:
+            log["visit"], log["detector"], log["band"] = visit.visit, job.detector, visit.band
+            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
+        log["status"], log["reason"] = status, " ".join(reason.split()).encode()[:64]
+        log["readout_end_mjd_tai"] = visit.shutter_close_mjd_tai + settings.readout_s / SECONDS_PER_DAY
+        log["done_mjd_tai"] = self.platform.clock()
+        log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
+        if summary is not None:
+            log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
+            log["n_alerts"] = summary.n_alerts
+        self.log.append(log)
+        self.recorder.append("exposure_log", log)
+        if half is not None:
+            self.recorder.append("truth", half.truth)
+            self.recorder.append("truth_pixels", half.truth_pixels)
+            self.recorder.append("stamp", half.stamps)
+            if half.measured is not None:
+                self.recorder.append("measurement", _with_visit(half.measured.sources, job))
+        self.progress("detector-visits", len(self.log), len(self.jobs))
+
+
+def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
+    rows = np.zeros(len(sources), MEASURED)
+    rows["visit"], rows["detector"] = job.visit.visit, job.detector
+    for name in MEASUREMENT.names or ():
+        rows[name] = sources[name]
+    return rows
+
+
+@contextmanager
+def _ports(folder: Path, recorder: ParquetRecorder) -> Iterator[Ports]:
+    """The outside of a simulated night: a store and a folder of alerts of its own."""
+    store = open_store(f"duckdb:{folder / 'prompt.duckdb'}")
+    sink = open_sink(f"file:{folder / 'alerts'}")
+    try:
+        yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
+                    ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
+    finally:
+        sink.close()
+        store.close()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Whatever a visit left of its pixels goes when the night ends, however it ends."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / "scratch", ignore_errors=True)
+
+
+def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, templates: dict[str, str]) -> np.ndarray:
+    """FACT rows: the run's circumstances."""
+    values = {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
+              "fidelity": "pixels", "kind": "simulated", "processes": processes, "wall_s": f"{wall_s:.1f}",
+              "machine": _machine(), "python": sys.version.split()[0], "twin": version("rubin-alert-twin"),
+              "cost_table": costs.source, "cost_machine": costs.file.machine, "cost_date": costs.file.date,
+              "cost_scale": costs.scale,
+              **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
+              **{f"template_{band}": note for band, note in templates.items()}}
+    rows = np.zeros(len(values), FACT)
+    for row, (key, value) in zip(rows, values.items(), strict=True):
+        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
+    return rows
+
+
+def _machine() -> str:
+    """The processor's name and its number of cores."""
+    name = machine.processor() or machine.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+__all__ = ["Night", "Outcome", "claim", "run_night", "scratch"]
