@@ -39,7 +39,8 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     bad = unusable & ((mask & planes.EDGE) == 0)
     sky = estimate(image, bad, config.mesh_px)
     image = image - sky.level
-    sky_variance, total_sky = _sky_variance(exposure, sky, image)
+    flat = noise.flattened(image, sky.blank)
+    sky_variance, total_sky = _sky_variance(exposure, sky, flat)
     found = find(image, np.sqrt(sky_variance), bad, config.star_threshold)
     if len(found) == 0:
         raise AlgorithmError(f"PSF: no source above {config.star_threshold} sigma")
@@ -50,8 +51,8 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     stars = _stars(found[bright], points, np.isin(bright, model.used), model, mask)
     stars, wcs, matched = _astrometry(stars, exposure, references, config)
     zeropoint = _photometry(stars, matched, references, exposure, config, given_zeropoint)
-    variance, factor = _variance(exposure, image, sky, sky_variance)
-    acf = noise.autocorrelation(image, sky.blank)
+    variance, factor = _variance(exposure, image, flat, sky, sky_variance)
+    acf = noise.autocorrelation(flat, sky.blank)
     njy = 10.0 ** (0.4 * (AB_ZEROPOINT_NJY - zeropoint.value))
     for name in ("flux", "fluxErr"):
         stars[name] *= njy
@@ -93,21 +94,21 @@ def _prepared(exposure: Exposure, config: CalibrateConfig) -> tuple[np.ndarray, 
     return mask.astype(np.int32), image
 
 
-def _sky_variance(exposure: Exposure, sky: Background, image: np.ndarray) -> tuple[float, float]:
+def _sky_variance(exposure: Exposure, sky: Background, flat: np.ndarray) -> tuple[float, float]:
     """Variance of blank sky [ADU^2], from the sky's level where that is known, and the level with its pedestal [ADU]."""
     level = float(np.median(sky.level))
     if np.isnan(exposure.pedestal):
-        return _measured_noise(image, sky) ** 2, level
+        return _measured_noise(flat, sky) ** 2, level
     total = level + exposure.pedestal
     return max(total, 0.0) / exposure.gain + (exposure.read_noise / exposure.gain) ** 2, total
 
 
-def _measured_noise(image: np.ndarray, sky: Background) -> float:
-    values = image[sky.blank]
+def _measured_noise(flat: np.ndarray, sky: Background) -> float:
+    values = flat[sky.blank & (flat != 0)]
     return noise.spread(values) if len(values) > 500 else sky.noise
 
 
-def _variance(exposure: Exposure, image: np.ndarray, sky: Background,
+def _variance(exposure: Exposure, image: np.ndarray, flat: np.ndarray, sky: Background,
               sky_variance: float) -> tuple[np.ndarray, float]:
     """(ny, nx) variance [ADU^2] scaled to the noise measured on blank sky, and the factor."""
     counts = noise.source_counts(image, float(np.sqrt(sky_variance)))
@@ -116,7 +117,7 @@ def _variance(exposure: Exposure, image: np.ndarray, sky: Background,
     floor = (exposure.read_noise / exposure.gain) ** 2
     level = np.maximum(sky.level + exposure.pedestal, 0.0)
     blank = (level / exposure.gain + floor).astype(np.float32)
-    factor = noise.variance_factor(image, blank, sky.blank)
+    factor = noise.variance_factor(flat, blank, sky.blank)
     return (factor * (blank + counts / exposure.gain)).astype(np.float32), factor
 
 

@@ -21,6 +21,7 @@ from pipeline.psf import Psf
 MIN_STARS = 4
 _MAX_STARS = 400
 _ROUNDS = 3
+_RING_PX = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,22 +247,31 @@ def _regress(residual: np.ndarray, weight: np.ndarray, terms: np.ndarray) -> tup
 
 
 def _shrunk(change: np.ndarray, error: np.ndarray, half: int, mean: bool, psf: Psf) -> np.ndarray:
-    """A residual image as far as it exceeds its noise; its mean over rings beyond two FWHM."""
+    """A residual image as far as it exceeds its noise; beyond two FWHM mostly its mean over rings."""
     k = np.arange(-half, half + 1)
     radius = np.hypot(k[None, :], k[:, None])
+    wing = np.clip(radius / (2.355 * psf.sigma) - 1.5, 0.0, 1.0)
+    taper = np.clip((0.9 * half - radius) / (0.3 * half), 0.0, 1.0)     # beyond, the Moffat's wings are the better guess
     far = np.zeros_like(change)
     if mean:
-        ring = np.rint(radius / 1.5).astype(int).ravel()
-        weight = 1 / error.ravel() ** 2
-        outer = radius.ravel() > 0.75 * half
-        change = change - np.average(change.ravel()[outer], weights=weight[outer])   # neighbours too faint to be found
-        profile = np.bincount(ring, weight * change.ravel()) / np.maximum(np.bincount(ring, weight), 1e-30)
-        smooth = np.interp(radius / 1.5, np.arange(len(profile)), profile)
-        blend = np.clip(radius / (2.355 * psf.sigma) - 1.5, 0.0, 1.0)
-        far = smooth * blend
-    rest = change - far
-    signal = np.maximum(ndimage.uniform_filter(rest**2 - error**2, 3, mode="nearest"), 0.0)
+        weight = 1 / error**2
+        outer = radius > 0.6 * half
+        change = change - np.average(change[outer], weights=weight[outer])      # neighbours too faint to be found
+        now = _rings(psf.basis[0], np.ones_like(radius), radius)
+        after = _rings(psf.basis[0] + taper * change, weight, radius)
+        start = int(np.ceil(4.0 * psf.sigma / _RING_PX))        # PSFs fall outwards: bumps are neighbours
+        after[start:] = np.minimum.accumulate(np.maximum(after[start:], 0.0))
+        far = np.interp(radius / _RING_PX, np.arange(len(now)), after - now) * wing
+    rest = taper * change - far
+    least = 1.2 + 2.8 * wing
+    signal = np.maximum(ndimage.uniform_filter(rest**2 - least * error**2, 5, mode="nearest"), 0.0)
     return np.asarray(far + rest * signal / (signal + error**2))
+
+
+def _rings(image: np.ndarray, weight: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Weighted means over rings _RING_PX wide."""
+    ring = np.rint(radius / _RING_PX).astype(int).ravel()
+    return np.asarray(np.bincount(ring, (weight * image).ravel()) / np.maximum(np.bincount(ring, weight.ravel()), 1e-30))
 
 
 def _positive(psf: Psf) -> Psf:
