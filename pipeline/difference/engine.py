@@ -13,16 +13,18 @@ from scipy.ndimage import binary_dilation, maximum_filter
 
 from pipeline.config import DifferenceConfig
 from pipeline.difference import kernel as matching
+from pipeline.difference.repair import repaired
 from pipeline.difference.spatial import SpatialKernel, convolve, identity, polynomial, terms
 from pipeline.difference.stars import KernelStars, cut, select
 from pipeline.difference.whiten import Nodes, Noise, blend, interpolate, whitening
+from pipeline.difference.wings import wings
 from pipeline.errors import AlgorithmError, NoWorkFound
 from pipeline.images import Calibrated, Difference, Template
 from pipeline.psf import Psf
 from schemas import mask as planes
 
 UNFIT = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE | planes.SAT_TEMPLATE
-KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE     # of a template's planes, under their own names
+KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE # of a template's planes, under their own names
 SHARPER = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 
 
@@ -78,7 +80,11 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig) 
     noise = _filled(science.variance, science_bad), _filled(template.variance, template_bad)
     sky = _blank(ours, theirs, noise[0], science_bad | template_bad)
     background = _background(ours - theirs, sky, config.background_order)
-    return Pair(ours - background, noise[0], theirs, noise[1], science_bad, template_bad, background)
+    ours = ours - background
+    full = science.mask & planes.SAT != 0, template.mask & (planes.SAT | planes.SAT_TEMPLATE) != 0
+    return Pair(repaired(ours, noise[0], science_bad, full[0], theirs, template_bad, science.psf), noise[0],
+                repaired(theirs, noise[1], template_bad, full[1], ours, science_bad, template.psf), noise[1],
+                science_bad, template_bad, background)
 
 
 def _invalid(image: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -133,11 +139,14 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     blank = _blank(pair.science, matched, pair.science_variance, pair.bad | (mask & UNFIT != 0))
     background = _background(raw, blank, config.background_order)
     raw -= background
-    nodes = Nodes.over(shape, config.whiten_pitch)
     science_spread = _spread_variance(pair.science_variance, left)
     matched_variance = _spread_variance(pair.template_variance, right)
+    halo, halo_error = wings(raw, science_spread + matched_variance, pair.template, pair.bad, fit.kernel.half)
+    raw -= halo
+    nodes = Nodes.over(shape, config.whiten_pitch)
     kernels, gain_left, gain_right = _whitening(science, template, pair, blank, left, right, nodes, config)
-    raw[pair.science_bad] = 0.0
+    if left.half == 0:
+        raw[pair.science_bad] = 0.0
     image = blend(raw, kernels, nodes) if config.decorrelate else raw
     variance = (science_spread * interpolate(gain_left, nodes, shape)
                 + matched_variance * interpolate(gain_right, nodes, shape))
@@ -150,12 +159,13 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
                              f"{config.max_ratio_std} is expected")
     if config.systematics:
         variance += _systematics(matched, fit, science.psf)
+        variance += np.float32(science.psf.effective_area * halo_error**2) * halo**2
     psf = _difference_psf(science.psf, left, kernels, nodes, shape)
     noise_scale, lag1 = _measured_noise(image, variance, blank, psf)
     empty = mask & planes.NO_DATA != 0
     image[empty] = 0.0
     matched_psf = _matched_psf(template.psf, right, shape)
-    matched += pair.background + background
+    matched += pair.background + background + halo
     return Difference(image, variance, mask, psf, matched, matched_variance, matched_psf, noise_scale, lag1,
                       int(fit.used.sum()), kernel_sum, side, config.decorrelate)
 
