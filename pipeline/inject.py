@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 from scipy import fft
 
+from pipeline.errors import InputError
 from pipeline.images import Calibrated, Template
 from pipeline.psf import Psf
 from schemas import mask as planes
@@ -25,13 +26,13 @@ def plan(calibrated: Calibrated, n: int, rng: np.random.Generator, *, spacing_px
     The grid's step is at least `spacing_px`; each source is moved from its node by up to a tenth of the step, so that
     neighbours stay apart. `flux_err` [nJy] turns S/N into flux; without it the science image's own PSF flux error.
 
-    Raises ValueError where the image cannot hold `n` sources at this spacing.
+    Raises InputError where the image cannot hold `n` sources at this spacing.
     """
     ny, nx = calibrated.shape
     columns = max(int((nx - 2 * border_px) // spacing_px), 0)
     rows = max(int((ny - 2 * border_px) // spacing_px), 0)
     if columns * rows < n:
-        raise ValueError(f"{n} injections {spacing_px:g} px apart do not fit {nx} x {ny} px "
+        raise InputError(f"{n} injections {spacing_px:g} px apart do not fit {nx} x {ny} px "
                          f"(room for {columns * rows})")
     step_x, step_y = (nx - 2 * border_px) / columns, (ny - 2 * border_px) / rows
     nodes = rng.permutation(columns * rows)[:n]

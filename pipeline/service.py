@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import ingest, inject
 from pipeline.calibrate import calibrate
-from pipeline.config import CalibrateConfig, PipelineConfig, Section
+from pipeline.config import PipelineConfig, Section
 from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError, NoWorkFound, PipelineError
 from pipeline.images import Calibrated, Template
@@ -33,7 +33,7 @@ from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step, run
 from pipeline.template import coadd, warp
 from schemas.exposure import Exposure
-from schemas.measures import EPHEMERIS, REFERENCE, TRACK, empty
+from schemas.measures import EPHEMERIS, REFERENCE, TRACK, TRUTH, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY
 
 PRELOAD_MARGIN_ARCSEC = 50.1   # padding of the predicted footprint in production (phalanx, prompt-keda-lsstcam)
@@ -44,7 +44,7 @@ class InjectConfig(Section, frozen=True):
 
     count: int = 0
     spacing_px: float = 60.0
-    border_px: float = 20.0
+    border_px: float = 8.0
     snr_min: float = 5.0
     snr_max: float = 30.0
     seed: int = 0
@@ -131,6 +131,27 @@ def read_world(site: SiteConfig, folder: Path, template: Path | None = None,
                  TrackSatellites(_table(site.satellites, folder, TRACK)), templates)
 
 
+def check_overlap(exposures: Sequence[Exposure], world: World, site: SiteConfig) -> None:
+    """Every exposure must meet the template of its band somewhere: InputError names the first that does not."""
+    for exposure in exposures:
+        visit = exposure.visit
+        template = world.templates.get(visit.band, world.templates.get(""))
+        if template is None:
+            raise InputError(f"visit {visit.visit}: no template in band {visit.band}; "
+                             f"there are templates in {', '.join(sorted(world.templates))}")
+        if template.band and template.band != visit.band:
+            raise InputError(f"visit {visit.visit}: band {visit.band}, but the template's is {template.band}")
+        ny, nx = exposure.shape
+        x, y = np.meshgrid(np.linspace(0, nx - 1, 33), np.linspace(0, ny - 1, 33))
+        tx, ty = template.wcs.pixels(*exposure.wcs.sky(x, y))
+        margin = exposure.wcs_error_arcsec / template.wcs.scale_arcsec
+        meets = (tx > -margin) & (tx < template.shape[1] + margin) & (ty > -margin) & (ty < template.shape[0] + margin)
+        if not meets.any():
+            raise InputError(f"visit {visit.visit}: no overlap with the template (exposure about RA {visit.ra:.4f}, "
+                             f"Dec {visit.dec:.4f}; template about RA {template.wcs.crval[0]:.4f}, "
+                             f"Dec {template.wcs.crval[1]:.4f})")
+
+
 def coadd_files(paths: Sequence[Path], site: SiteConfig, references: np.ndarray) -> Template:
     """A template from exposures: each calibrated, coadded on the grid of the first."""
     calibrated: list[Calibrated] = []
@@ -180,7 +201,7 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
     log = log_row(exposure)
     measured: Measured | None = None
     summary: Summary | None = None
-    truth = empty(inject.TRUTH, 0)
+    truth = empty(TRUTH, 0)
     try:
         static, truth, rng = _static(exposure, world, site)
         box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
@@ -206,7 +227,7 @@ def _static(exposure: Exposure, world: World, site: SiteConfig
     template = world.templates.get(exposure.visit.band, world.templates.get(""))
     static = Static(template, world.references, given_zeropoint=site.given_zeropoint)
     if not site.inject.count or template is None:
-        return static, empty(inject.TRUTH, 0), None
+        return static, empty(TRUTH, 0), None
     rng = np.random.default_rng([site.inject.seed, exposure.visit.visit, exposure.detector])
     calibrated = calibrate(exposure, world.references, site.pipeline.calibrate, given_zeropoint=site.given_zeropoint)
     on_grid = warp(template, calibrated.wcs, calibrated.shape, site.pipeline.template)
@@ -233,7 +254,3 @@ def open_ports(site: SiteConfig, folder: Path, out: Path, world: World, recorder
 
 def _table(name: str, folder: Path, dtype: np.dtype) -> np.ndarray:
     return ingest.read_table(folder / name, dtype) if name else empty(dtype, 0)
-
-
-__all__ = ["CalibrateConfig", "InjectConfig", "Outcome", "SiteConfig", "World", "open_ports", "process",
-           "read_exposures", "read_site", "read_world"]
