@@ -69,7 +69,7 @@ class Observatory:
 
     def facts(self, visit: Visit, detector: int) -> Facts:
         """The true circumstances of an exposure."""
-        return circumstances(self.config, visit, detector, self.seed)
+        return circumstances(self.sky, visit, detector, self.seed)
 
     def inputs(self, band: str) -> list[Input]:
         """The inputs of a band's template."""
