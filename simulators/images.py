@@ -50,9 +50,9 @@ def _sides(galaxies: np.ndarray, flux: np.ndarray, scale_px: float, psf: TruePsf
     radius_px = galaxies["radius"] * scale_px * stretch
     # surface brightness of n = 1 falls as exp(-1.68 r / r_e); n = 4 as exp(-7.67 (r / r_e)^1/4)
     ratio = np.log(np.maximum(flux / (2 * np.pi * radius_px**2) / faintest, 1.0))
-    own = np.where(galaxies["sersic"] == 4, np.minimum((np.maximum(ratio + 4.0, 0) / 7.67) ** 4, 8.0), ratio / 1.68)
+    own = np.where(galaxies["sersic"] == 4, np.minimum((np.maximum(ratio + 4.0, 0) / 7.67) ** 4, 12.0), ratio / 1.68)
     need = 2.0 * np.maximum(wings, own * radius_px + 8.0)
-    return np.asarray(SIDES)[np.minimum(np.searchsorted(SIDES, need), len(SIDES) - 1)]
+    return np.asarray(np.take(SIDES, np.minimum(np.searchsorted(SIDES, need), len(SIDES) - 1)))
 
 
 def add_galaxies(image: np.ndarray, galaxies: np.ndarray, flux: np.ndarray, wcs: Wcs, psf: TruePsf,

@@ -14,7 +14,6 @@ from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.wcs import Wcs
 from simulators import artifacts, camera
 from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
-from simulators.config import SimulationConfig
 from simulators.images import add_galaxies, add_trails
 from simulators.psf import TruePsf, true_psf
 from simulators.sky import Sky
@@ -31,6 +30,7 @@ class Facts:
 
     conditions: Conditions
     wcs: Wcs                    # true
+    pointing: Wcs               # the one the exposure carries
     psf: TruePsf
     zeropoint: float            # AB magnitude of 1 ADU
     sky_adu: float              # sky and dark per pixel [ADU]
@@ -42,6 +42,16 @@ class Facts:
         """(41, 41) PSF of unit sum at a position."""
         return self.psf.at(x, y)
 
+    @property
+    def noise_njy(self) -> float:
+        """Rms of a blank pixel [nJy]."""
+        return float(self.noise_adu * 10 ** (0.4 * (AB_ZEROPOINT_NJY - self.zeropoint)))
+
+    @property
+    def psf_sigma_px(self) -> float:
+        """Sigma of the Gaussian with the PSF's effective area at the centre."""
+        return float(np.sqrt(self.psf.effective_area / (4.0 * np.pi)))
+
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
@@ -51,7 +61,7 @@ class Exposed:
     truth: np.ndarray           # TRUTH: flux = science - template where the template's visits were given
     truth_pixels: np.ndarray    # TRUTH_PIXELS
     facts: Facts
-    noiseless: np.ndarray | None = None     # (ny, nx) float32 [ADU], expected counts, when asked for
+    noiseless: np.ndarray | None = None     # (ny, nx) float32 [ADU], expected counts without artifacts, when asked for
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
@@ -61,57 +71,65 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
     `now` replaces the conditions that the visit's time gives. `template_visits` (those of the visit's band are used)
     give TRUTH its template fluxes; without them they are 0.
     """
-    config = sky.config
-    c = config.camera
-    facts = circumstances(config, visit, detector, seed, now=now)
-    wcs, psf, now = facts.wcs, facts.psf, facts.conditions
-    zeropoint = facts.zeropoint + 2.5 * np.log10(c.gain)
-    electrons_per_njy = 10 ** (0.4 * (zeropoint - AB_ZEROPOINT_NJY))
-    background, noise = facts.sky_adu * c.gain, facts.noise_adu * c.gain
+    config, c = sky.config, sky.config.camera
+    facts = circumstances(sky, visit, detector, seed, now=now)
+    electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
     points = sky.points(visit)
-    hosts = _draw_galaxies(sky, visit, wcs, psf, electrons_per_njy, noise)
-    scene = hosts + background
-    _draw_points(scene, sky, visit, points, wcs, psf, electrons_per_njy, noise)
-    image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, wcs, psf, zeropoint)
-    template = sky.template_flux(points["id"], [v for v in template_visits if v.band == visit.band])
-    truth = truth_rows(sky, visit, detector, points, template, wcs, now.fwhm_eff / c.scale_arcsec, mask,
-                       hosts / electrons_per_njy / c.scale_arcsec**2)
+    hosts = _draw_galaxies(sky, visit, facts, electrons_per_njy)
+    scene = hosts + facts.sky_adu * c.gain
+    _draw_points(scene, sky, visit, points, facts, electrons_per_njy)
+    image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, facts.wcs, facts.psf,
+                                                 facts.zeropoint + 2.5 * np.log10(c.gain))
     exposure = Exposure(visit=visit, detector=detector, image=(image / c.gain).astype(np.float32), mask=mask,
-                        wcs=camera.pointing_wcs(c, wcs, visit, detector, seed), gain=c.gain, read_noise=c.read_noise,
-                        saturation=c.full_well / c.gain)
-    return Exposed(exposure, truth, truth_pixels, facts,
-                   (scene / c.gain).astype(np.float32) if keep_noiseless else None)
+                        wcs=facts.pointing, gain=c.gain, read_noise=c.read_noise, saturation=c.full_well / c.gain)
+    truth = truth_rows(sky, visit, detector, points, _template_flux(sky, visit, points, template_visits), facts.wcs,
+                       facts.conditions.fwhm_eff / c.scale_arcsec, mask=mask,
+                       surface_njy=hosts / electrons_per_njy / c.scale_arcsec**2)
+    noiseless = (scene / c.gain).astype(np.float32) if keep_noiseless else None
+    return Exposed(exposure, truth, truth_pixels, facts, noiseless)
 
 
-def circumstances(config: SimulationConfig, visit: Visit, detector: int, seed: int, *,
-                  now: Conditions | None = None) -> Facts:
-    """The true circumstances of an exposure, without rendering it."""
-    c = config.camera
+def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None) -> Facts:
+    """Everything true of an exposure but its pixels."""
+    config, c = sky.config, sky.config.camera
     now = conditions(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
+    pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
     psf = true_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), stream(seed, "psf", visit.visit, detector),
                    size_variation=c.psf_size_variation, ellipticity=c.psf_ellipticity)
-    zeropoint = zeropoint_e(visit.band, now.airmass, visit.exposure_s, now.extinction)
     background = sky_electrons(visit.band, now.sky_mag, visit.exposure_s, c.scale_arcsec) + c.dark * visit.exposure_s
-    noise = float(np.sqrt(background + c.read_noise**2))
-    pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
-    return Facts(now, wcs, psf, zeropoint - 2.5 * np.log10(c.gain), background / c.gain, noise / c.gain,
-                 m5(visit.band, now, visit.exposure_s, c), _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
+    zeropoint = zeropoint_e(visit.band, now.airmass, visit.exposure_s, now.extinction) - 2.5 * np.log10(c.gain)
+    return Facts(now, wcs, pointing, psf, float(zeropoint), background / c.gain,
+                 float(np.sqrt(background + c.read_noise**2)) / c.gain, m5(visit.band, now, visit.exposure_s, c),
+                 _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
 
 
-def _draw_galaxies(sky: Sky, visit: Visit, wcs: Wcs, psf: TruePsf, electrons_per_njy: float,
-                   noise: float) -> np.ndarray:
+def sources(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
+            template_visits: Sequence[Visit] = ()) -> np.ndarray:
+    """The TRUTH that `expose` would give, without making pixels: no input mask, no surface brightness of hosts."""
+    facts = circumstances(sky, visit, detector, seed, now=now)
+    points = sky.points(visit)
+    return truth_rows(sky, visit, detector, points, _template_flux(sky, visit, points, template_visits), facts.wcs,
+                      facts.conditions.fwhm_eff / sky.config.camera.scale_arcsec)
+
+
+def _template_flux(sky: Sky, visit: Visit, points: np.ndarray, template_visits: Sequence[Visit]) -> np.ndarray:
+    return sky.template_flux(points["id"], [v for v in template_visits if v.band == visit.band])
+
+
+def _draw_galaxies(sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> np.ndarray:
     """(ny, nx) electrons of galaxies."""
-    image = np.zeros((sky.config.camera.ny, sky.config.camera.nx))
+    c = sky.config.camera
+    image = np.zeros((c.ny, c.nx))
     flux = sky.galaxies["flux"][:, band_index(visit.band)] * electrons_per_njy
-    add_galaxies(image, sky.galaxies, flux, wcs, psf, FAINTEST_SIGMA * noise)
+    add_galaxies(image, sky.galaxies, flux, facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * c.gain)
     return image
 
 
-def _draw_points(image: np.ndarray, sky: Sky, visit: Visit, points: np.ndarray, wcs: Wcs, psf: TruePsf,
-                 electrons_per_njy: float, noise: float) -> None:
+def _draw_points(image: np.ndarray, sky: Sky, visit: Visit, points: np.ndarray, facts: Facts,
+                 electrons_per_njy: float) -> None:
     """Add stars and changing sources, in place."""
-    faintest = FAINTEST_SIGMA * noise
+    wcs, psf, faintest = facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * sky.config.camera.gain
     fixed = points["kind"] != b"asteroid"
     ra = np.concatenate([sky.stars["ra"], points["ra"][fixed]])
     dec = np.concatenate([sky.stars["dec"], points["dec"][fixed]])

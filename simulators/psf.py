@@ -30,6 +30,8 @@ class Profile:
 
     radial: np.ndarray          # (n,) at multiples of STEP [pixel]
     transform: np.ndarray       # (K_NODES,) at multiples of K_MAX / (K_NODES - 1)
+    atmosphere_fwhm: float      # of the Kolmogorov part [pixel]
+    optics_fwhm: float          # of the Gaussian part [pixel]
 
     @property
     def k_step(self) -> float:
@@ -94,6 +96,12 @@ class TruePsf:
         """The stamp at the detector's centre."""
         return self.at((self.shape[1] - 1) / 2, (self.shape[0] - 1) / 2)
 
+    def draw_one(self, shape: tuple[int, int], x: float, y: float, flux: float = 1.0) -> np.ndarray:
+        """An image of one point source, out to the table's end."""
+        image = np.zeros(shape)
+        self.draw(image, np.array([x]), np.array([y]), np.array([flux]), np.array([RADIUS]))
+        return image
+
     @property
     def effective_area(self) -> float:
         """1 / sum(P^2) at the centre [pixel^2]."""
@@ -151,8 +159,9 @@ def _profile(fwhm_eff_px: float, optics_ratio: float) -> Profile:
             low = middle
         else:
             high = middle
-    transform = _transform(0.5 * (low + high), optics_ratio)
-    return Profile(_radial(transform), transform)
+    atmosphere = 0.5 * (low + high)
+    transform = _transform(atmosphere, optics_ratio)
+    return Profile(_radial(transform), transform, atmosphere, atmosphere * optics_ratio)
 
 
 def _radial(transform: np.ndarray) -> np.ndarray:

@@ -15,14 +15,15 @@ ISOLATION_FWHM: Final = 4.0
 
 
 def truth_rows(sky: Sky, visit: Visit, detector: int, points: np.ndarray, template_flux: np.ndarray, wcs: Wcs,
-               fwhm_px: float, mask: np.ndarray, surface_njy: np.ndarray) -> np.ndarray:
+               fwhm_px: float, *, mask: np.ndarray | None = None, surface_njy: np.ndarray | None = None) -> np.ndarray:
     """TRUTH of the POINT rows whose position lies on the detector.
 
-    `surface_njy` is the galaxies' surface brightness [nJy/arcsec^2] after seeing. A moved star stands at the middle
+    `mask` is the exposure's; `surface_njy` the galaxies' surface brightness [nJy/arcsec^2] after seeing; without
+    them, where no pixels are made, `input_mask` is 0 and `host_sb` NaN. A moved star stands at the middle
     of its two lobes, with `flux` and `science_flux` of the new one and `template_flux` of the old; `trail_angle` is
     then the direction from the old lobe to the new.
     """
-    ny, nx = mask.shape
+    ny, nx = sky.config.camera.ny, sky.config.camera.nx
     x, y = wcs.pixels(points["ra"], points["dec"])
     before_x, before_y = wcs.pixels(points["ra_before"], points["dec_before"])
     star = points["kind"] == b"moved_star"
@@ -46,7 +47,7 @@ def truth_rows(sky: Sky, visit: Visit, detector: int, points: np.ndarray, templa
     out["separation_px"] = separation[inside]
     out["ssObjectId"], out["eph_err_arcsec"] = np.maximum(rows["ssObjectId"], 0), rows["eph_err_arcsec"]
     _hosts(out, sky, rows, visit, surface_njy)
-    out["input_mask"] = _mask_under(mask, out["x"], out["y"])
+    out["input_mask"] = 0 if mask is None else _mask_under(mask, out["x"], out["y"])
     out["isolated"] = _isolated(out["x"], out["y"], ISOLATION_FWHM * fwhm_px)
     return out
 
@@ -57,12 +58,14 @@ def _line_angle(dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
     return np.asarray(90.0 - (90.0 - angle) % 180.0)
 
 
-def _hosts(out: np.ndarray, sky: Sky, rows: np.ndarray, visit: Visit, surface_njy: np.ndarray) -> None:
+def _hosts(out: np.ndarray, sky: Sky, rows: np.ndarray, visit: Visit, surface_njy: np.ndarray | None) -> None:
     """Fill the host columns, in place; the surface brightness is that of all galaxies at the position."""
     hosted = rows["host"] >= 0
     out["host_sep_arcsec"] = np.where(hosted, rows["host_sep"], np.nan)
     host = sky.galaxies["flux"][np.maximum(rows["host"], 0), band_index(visit.band)] if len(sky.galaxies) else 1.0
     out["host_mag"] = np.where(hosted, magnitudes(host), np.nan)
+    if surface_njy is None:
+        return
     at = surface_njy[np.round(out["y"]).astype(int), np.round(out["x"]).astype(int)]
     out["host_sb"] = np.where(hosted, AB_ZEROPOINT_NJY - 2.5 * np.log10(np.maximum(at, 1e-3)), np.nan)
 
