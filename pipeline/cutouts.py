@@ -13,7 +13,7 @@ MAX_SIDE: Final = 102    # 62.5 px, 10 deg/day in 30 s, and 40 px of PSF
 
 def sides(sources: np.ndarray) -> np.ndarray:
     """(n,) side of each source's stamp: its bboxSize, clamped."""
-    return np.clip(sources["bboxSize"], MIN_SIDE, MAX_SIDE)
+    return np.asarray(np.clip(sources["bboxSize"], MIN_SIDE, MAX_SIDE))
 
 
 def cut(image: np.ndarray, variance: np.ndarray, psf: Psf, sources: np.ndarray) -> Cutouts:

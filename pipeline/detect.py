@@ -67,7 +67,8 @@ def _weights(variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
     """Inverse variances, smoothed over 5x5 usable pixels; 0 on unusable ones."""
     share = ndimage.uniform_filter(usable.astype(np.float32), 5, mode="constant")
     total = ndimage.uniform_filter(np.where(usable, variance, np.float32(0)), 5, mode="constant")
-    return np.where(usable & (total > 0), share / np.maximum(total, np.finfo(np.float32).tiny), np.float32(0))
+    floor = np.finfo(np.float32).tiny
+    return np.asarray(np.where(usable & (total > 0), share / np.maximum(total, floor), np.float32(0)))
 
 
 def significance(image: np.ndarray, variance: np.ndarray, weight: np.ndarray, psf: Psf, *, scale: float = 1.0,

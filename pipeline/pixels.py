@@ -60,7 +60,7 @@ class PixelsOnDisk:
 
     def force(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """FORCED rows: PSF fluxes at sky positions [deg]; NaN off the image."""
-        mapped = tuple(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _PLANES)
+        mapped = tuple(np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in _PLANES)
         return _force(mapped, self.difference_psf, self.science_psf, self.noise_scale, self.wcs, ra, dec)
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ def _force(planes: tuple[np.ndarray, ...], difference_psf: Psf, science_psf: Psf
     at = x[inside], y[inside]
     for images, psf, column, scale in ((planes[:3], difference_psf, "psfFlux", noise_scale),
                                        (planes[3:], science_psf, "scienceFlux", 1.0)):
-        found = force(*images, PsfModel.of(psf), *at, noise_scale=scale)
+        found = force(images[0], images[1], images[2], PsfModel.of(psf), *at, noise_scale=scale)
         rows[column][inside], rows[f"{column}Err"][inside] = found.flux, found.error
         rows["flag_edge"][inside] |= found.edge
         rows["flag_noGoodPixels"][inside] |= found.empty

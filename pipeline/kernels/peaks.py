@@ -12,7 +12,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]  # compiled
     return i
 
 
-@numba.njit("i4[:](f4[:], i8[:], i4[:,:], f8, f8, f8, f8)", cache=True)
+@numba.njit("i4[::1](f4[::1], i8[::1], i4[:,::1], f8, f8, f8, f8)", cache=True)
 def separate(values, flat, labels, threshold, drop, fraction, contrast):  # type: ignore[no-untyped-def]
     """Label pixels by the maximum they belong to, flooding from the highest down (topological persistence).
 
@@ -76,7 +76,7 @@ def separate(values, flat, labels, threshold, drop, fraction, contrast):  # type
     return tops[:kept].copy()
 
 
-@numba.njit("void(i4[:,:], i8[:], i4[:], i8, i4[:,:], i2[:,:])", cache=True)
+@numba.njit("void(i4[:,::1], i8[::1], i4[::1], i8, i4[:,::1], i2[:,::1])", cache=True)
 def grow(seeds, flat, number, radius, labels, distance):  # type: ignore[no-untyped-def]
     """Paint discs of `radius` pixels around labelled pixels; where discs overlap the nearer pixel's label wins.
 

@@ -5,8 +5,11 @@ import numpy as np
 from pipeline.config import MeasureConfig
 from pipeline.images import Calibrated, Detections, Template
 from pipeline.measure.centroid import centre
+from pipeline.measure.dipole import fit_dipoles
 from pipeline.measure.flags import bbox_size, quality_cut, set_flags
 from pipeline.measure.flux import PsfModel, force
+from pipeline.measure.shapes import aperture, shape
+from pipeline.measure.trail import fit_trails
 from schemas.measures import MEASUREMENT, empty
 
 __all__ = ["measure", "quality_cut"]
@@ -24,12 +27,26 @@ def measure(detections: Detections, science: Calibrated, template: Template, con
     rows["footprint_area"], rows["sky_source"] = peaks["area"], peaks["sky_source"]
     model = PsfModel.of(difference.psf)
     centre(rows, detections, model)
+    set_flags(rows, detections)
+    shape(rows, detections)
+    if config.fit_dipoles:
+        fit_dipoles(rows, detections, science, model)
+    if config.fit_trails:
+        fit_trails(rows, detections, model)
+    else:
+        rows["trail_flag"] = True
+    _images(rows, science, template)
+    aperture(rows, detections)
+    rows["bboxSize"] = bbox_size(rows)
+    set_flags(rows, detections)
+    return rows
+
+
+def _images(rows: np.ndarray, science: Calibrated, template: Template) -> None:
+    """Fill PSF fluxes of the science image and of the template at the centroids, in place."""
     for prefix, image, psf in (("science", science, science.psf), ("template", template, template.psf)):
         found = force(image.image, image.variance, image.mask, PsfModel.of(psf), rows["x"], rows["y"])
         rows[f"{prefix}Flux"], rows[f"{prefix}FluxErr"] = found.flux, found.error
         if prefix == "science":
             rows["forced_PsfFlux_flag_edge"], rows["forced_PsfFlux_flag_noGoodPixels"] = found.edge, found.empty
             rows["forced_PsfFlux_flag"] = found.empty | ~np.isfinite(found.flux)
-    rows["bboxSize"] = bbox_size(rows)
-    set_flags(rows, detections)
-    return rows

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.images import Detections
-from pipeline.kernels import points
+from pipeline.kernels import fits
 from pipeline.measure.flux import BAD_PIXELS, PsfModel
 
 MAX_DISTANCE: Final = 5.0     # [pixel] a centroid farther from its peak has failed (SdssCentroid maxDistToPeak)
@@ -28,25 +28,40 @@ def centre(rows: np.ndarray, detections: Detections, model: PsfModel) -> None:
     found = np.empty((len(rows), 13))
     for chosen, iterations in ((~sky, ITERATIONS), (sky, 0)):
         at = x[chosen], y[chosen]
-        found[chosen] = points.fit(*planes, labels[chosen], model.basis, model.terms(*at), *at, model.half, iterations,
-                                   MAX_DISTANCE)
+        found[chosen] = fits.points(*planes, labels[chosen], model.basis, model.terms(*at), *at, model.half, iterations,
+                                    MAX_DISTANCE)
     fill(rows, found, difference.noise_scale)
 
 
 def fill(rows: np.ndarray, found: np.ndarray, noise_scale: float) -> None:
     """Put the kernel's numbers into MEASUREMENT columns, in place."""
-    rows["x"], rows["y"] = found[:, points.X], found[:, points.Y]
-    rows["xErr"] = np.sqrt(found[:, points.XX]) * noise_scale
-    rows["yErr"] = np.sqrt(found[:, points.YY]) * noise_scale
-    rows["x_y_Cov"] = found[:, points.XY] * noise_scale**2
-    rows["centroid_flag"] = found[:, points.FAILED] > 0
-    rows["psfFlux"] = found[:, points.FLUX]
-    rows["psfFluxErr"] = np.sqrt(found[:, points.FLUX_VARIANCE]) * noise_scale
-    rows["psfChi2"], rows["psfLnL"] = found[:, points.CHI2], found[:, points.LNL]
-    rows["psfNdata"] = found[:, points.NDATA].astype(int)
-    rows["psfFlux_flag_edge"] = found[:, points.CUT] > 0
-    rows["psfFlux_flag_noGoodPixels"] = found[:, points.COVERED] == 0
-    rows["psfFlux_flag"] = ~np.isfinite(found[:, points.FLUX]) | (found[:, points.COVERED] < 0.5)
+    rows["x"], rows["y"] = found[:, fits.X], found[:, fits.Y]
+    rows["xErr"] = np.sqrt(found[:, fits.XX]) * noise_scale
+    rows["yErr"] = np.sqrt(found[:, fits.YY]) * noise_scale
+    rows["x_y_Cov"] = found[:, fits.XY] * noise_scale**2
+    rows["centroid_flag"] = found[:, fits.FAILED] > 0
+    rows["psfFlux"] = found[:, fits.FLUX]
+    rows["psfFluxErr"] = np.sqrt(found[:, fits.FLUX_VARIANCE]) * noise_scale
+    rows["psfChi2"], rows["psfLnL"] = found[:, fits.CHI2], found[:, fits.LNL]
+    rows["psfNdata"] = found[:, fits.NDATA].astype(int)
+    rows["psfFlux_flag_edge"] = found[:, fits.CUT] > 0
+    rows["psfFlux_flag_noGoodPixels"] = found[:, fits.COVERED] == 0
+    rows["psfFlux_flag"] = ~np.isfinite(found[:, fits.FLUX]) | (found[:, fits.COVERED] < 0.5)
+
+
+def move(rows: np.ndarray, at: np.ndarray, detections: Detections, model: PsfModel, covariance: np.ndarray) -> None:
+    """Put the rows `at` on the centres of their trails, of (n, 2, 2) covariance, with the PSF flux there, in place."""
+    difference = detections.difference
+    x, y = np.array(rows["trailX"][at]), np.array(rows["trailY"][at])
+    found = fits.points(
+        np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
+        np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (at + 1).astype(np.int32),
+        model.basis, model.terms(x, y), x, y, model.half, 0, 0.0)
+    found[:, fits.XX], found[:, fits.YY], found[:, fits.XY] = (covariance[:, 0, 0], covariance[:, 1, 1],
+                                                               covariance[:, 0, 1])
+    part = rows[at]
+    fill(part, found, difference.noise_scale)
+    rows[at] = part
 
 
 def refined(significance: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -70,7 +70,8 @@ def bbox_size(rows: np.ndarray) -> np.ndarray:
     x0, y0, x1, y1 = (rows[f"bbox_{c}"].astype(float) for c in ("x0", "y0", "x1", "y1"))
     reach = np.max([np.abs(x0 - rows["x"]), np.abs(x1 + 1 - rows["x"]), np.abs(y0 - rows["y"]),
                     np.abs(y1 + 1 - rows["y"])], axis=0)
-    return np.minimum(np.ceil(2 * reach), 2 * np.maximum(x1 - x0 + 1, y1 - y0 + 1)).astype(np.int32)
+    side = np.minimum(np.ceil(2 * reach), 2 * np.maximum(x1 - x0 + 1, y1 - y0 + 1))
+    return np.asarray(np.where(np.isfinite(side), side, 0), np.int32)
 
 
 def quality_cut(sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Final, Self
 import numpy as np
 from scipy import ndimage
 
-from pipeline.kernels import points
+from pipeline.kernels import fits
 from pipeline.psf import Psf
 from schemas import mask as planes
 
@@ -57,8 +57,8 @@ def force(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, model: PsfM
     `noise_scale` multiplies the errors: the factor by which correlated noise exceeds that of independent pixels.
     """
     x, y = np.ascontiguousarray(x, float), np.ascontiguousarray(y, float)
-    rows = points.fit(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32),
-                      np.ascontiguousarray(mask, np.int32), BAD_PIXELS, NO_LABELS, np.zeros(len(x), np.int32),
-                      model.basis, model.terms(x, y), x, y, model.half, 0, 0.0)
-    return Fluxes(rows[:, points.FLUX], np.sqrt(rows[:, points.FLUX_VARIANCE]) * noise_scale,
-                  rows[:, points.CUT] > 0, rows[:, points.COVERED] < 0.5)
+    rows = fits.points(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32),
+                       np.ascontiguousarray(mask, np.int32), BAD_PIXELS, NO_LABELS, np.zeros(len(x), np.int32),
+                       model.basis, model.terms(x, y), x, y, model.half, 0, 0.0)
+    return Fluxes(rows[:, fits.FLUX], np.sqrt(rows[:, fits.FLUX_VARIANCE]) * noise_scale,
+                  rows[:, fits.CUT] > 0, rows[:, fits.COVERED] < 0.5)
