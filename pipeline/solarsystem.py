@@ -17,10 +17,10 @@ AU_KM: Final = 149597870.7                        # IAU 2012 B2
 TT_MINUS_TAI_D: Final = 32.184 / 86400.0          # [d]
 GAUSS_K: Final = 0.01720209895                    # [au^1.5 / d]; the mean motion of an orbit is k / a^1.5
 OBLIQUITY: Final = 84381.406 / 3600.0             # J2000.0 [deg], IAU 2006
-GALACTIC: Final = np.array([                      # ICRS to Galactic, Hipparcos catalogue (ESA SP-1200), vol. 1, 1.5.11
-    [-0.0548755604, -0.8734370902, -0.4838350155],
-    [+0.4941094279, -0.4448296300, +0.7469822445],
-    [-0.8676661490, -0.1980763734, +0.4559837762]])
+GALACTIC: Final = np.array([                      # ICRS to Galactic (IAU 1958) by way of FK5, as real alerts have it
+    [-0.05487565771259, -0.87343705195562, -0.48383507361672],
+    [+0.49410943719273, -0.44482972122330, +0.74698218398667],
+    [-0.86766613755966, -0.19807633727300, +0.45598381368730]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def ss_sources(sources: np.ndarray, ephemerides: np.ndarray, predicted: Predicte
 
 
 def _observed(rows: np.ndarray, vectors: np.ndarray) -> None:
-    """Ecliptic and Galactic coordinates of the observed positions."""
+    """Coordinates of the observed positions in the mean ecliptic of J2000.0 and in the Galactic system."""
     c, s = np.cos(np.radians(OBLIQUITY)), np.sin(np.radians(OBLIQUITY))
     ecliptic = np.array([[1.0, 0.0, 0.0], [0.0, c, s], [0.0, -s, c]])
     rows["eclLambda"], rows["eclBeta"] = positions(vectors @ ecliptic.T)

@@ -25,7 +25,8 @@ def at(x: float, y: float, n: int = 1, **values: float) -> np.ndarray:
 def bearing(ra: float, dec: float, ra_to: float, dec_to: float) -> float:
     """Spherical trigonometry, from North through East."""
     a, d, e = np.radians(ra_to - ra), np.radians(dec), np.radians(dec_to)
-    return float(np.degrees(np.arctan2(np.sin(a) * np.cos(e), np.cos(d) * np.sin(e) - np.sin(d) * np.cos(e) * np.cos(a))))
+    north = np.cos(d) * np.sin(e) - np.sin(d) * np.cos(e) * np.cos(a)
+    return float(np.degrees(np.arctan2(np.sin(a) * np.cos(e), north)))
 
 
 @pytest.mark.parametrize(("dec", "rotation"), [(-20.0, 35.0), (0.0, 0.0), (89.99, 200.0), (-75.0, -110.0)])
