@@ -116,11 +116,11 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
     prior = _prior(functions, target_psf, reference_psf, shape, config, order, stars.target.shape[1])
     used = good.mean(axis=1) > MIN_GOOD
     model = np.maximum(target, 0.0)
+    error = (config.weight_floor, 0.0, 0.0)
     fit: Fit | None = None
     for _ in range(config.iterations + 1):
         base = ours + smoothing * theirs
-        weight = good / (base + (config.weight_floor * model) ** 2)
-        weight = weight.astype(np.float32)
+        weight = (good / (base + _model_error(model, error, stars.target.shape[1]))).astype(np.float32)
         total = weight.sum(axis=1) + 1.0 / (SKY_ERROR**2 * base.min(axis=1))   # a constant known to SKY_ERROR
         mean = np.einsum("snp,sp->sn", convolved, weight) / total[:, None]
         centred = convolved - mean[:, :, None]
@@ -141,11 +141,20 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
         smoothing = float((kernel.central**2).sum())
         fit = Fit(kernel, float(kernel.central.sum()), used, chi2, offsets, errors)
         keep = _keep(fit, good)
+        flux, *shift = (intrinsic(offsets[keep, k], errors[keep, k]) for k in range(3))
+        error = (max(flux, config.weight_floor), shift[0], shift[1])
         if np.array_equal(keep, used):
             break
         used = keep
     assert fit is not None
     return fit
+
+
+def _model_error(model: np.ndarray, error: tuple[float, float, float], side: int) -> np.ndarray:
+    """(n, p) variance of models with relative errors of flux and errors of place [pixel]."""
+    slope_y, slope_x = np.gradient(model.reshape(-1, side, side), axis=(1, 2))
+    moved = (error[1] * slope_x) ** 2 + (error[2] * slope_y) ** 2
+    return np.asarray((error[0] * model) ** 2 + moved.reshape(model.shape))
 
 
 def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, prior: np.ndarray,
