@@ -60,7 +60,7 @@ class AlertSink(Protocol):
     """Where alerts go."""
 
     def send(self, packets: Sequence[bytes]) -> int:
-        """Send all of them; how many were acknowledged."""
+        """Send all of them; how many of the first were acknowledged, without a gap."""
         ...
 
     def close(self) -> None: ...

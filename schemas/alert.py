@@ -46,5 +46,8 @@ def record() -> dict[str, Any]:
 
 
 def corner(centre: float, side: int) -> int:
-    """First pixel, along one axis, of a cutout of `side` pixels around a centroid, as afw's makeCenteredBox puts it."""
-    return int(centre // 1) - side // 2
+    """First pixel, along one axis, of a cutout of `side` pixels: its pixel side // 2 is the centroid's.
+
+    (afw's makeCenteredBox puts boxes of even side one pixel further where the centroid's fraction is below a half.)
+    """
+    return int((centre + 0.5) // 1) - side // 2

@@ -45,8 +45,8 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
     orbits : MPC_ORBITS
         By designation of `ss_sources`.
     difference, science, template : Cutouts
-        One stamp per source, parallel to `sources`. A stamp of side s begins at pixel floor(x) - s // 2 in x and
-        likewise in y; a stamp without pixels (its centroid off the image) is a null in the packet.
+        One stamp per source, parallel to `sources`. A stamp begins where `schemas.alert.corner` says; a stamp without
+        pixels (its centroid off the image) is a null in the packet.
     wcs : Wcs
         Of the science image.
 
@@ -196,7 +196,7 @@ def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation:
             shape = image.shape[0], image.shape[1]
             if shape not in headers:
                 x_min, y_min = corner(x, shape[1]), corner(y, shape[0])
-                place = Place(x_min, y_min, rotation, (x - x_min, y - y_min), pc[i], (ra, dec))
+                place = Place(x_min, y_min, rotation, (x, y), pc[i], (ra, dec))
                 headers[shape] = primary_header(place, shape)
             content = b"".join((headers[shape], data(image.astype(">f4")), variance_header(shape),
                                 data(cutouts.variance[i].astype(">f4")), psf))

@@ -4,8 +4,9 @@
     UNCERT    float32 variance
     PSFIMAGE  float64 PSF, the average of the whole image
 
-Public alerts hold no mask and no CTYPE: the pipeline passes the mask as `flags`, which astropy does not write, and sets
-no projection. CRPIX counts from 0 there, one less than FITS has it; so it does here.
+Public alerts hold no mask and no CTYPE: the pipeline passes the mask as `flags`, which astropy does not write, and
+sets no projection. CRPIX counts from 1, as FITS does, and CUTMINX is one less than the column of the cutout's first
+pixel, so that x = CUTMINX + CRPIX1.
 """
 
 import io
@@ -23,10 +24,10 @@ CARD: Final = 80
 class Place:
     """Where a cutout lies: the header's variable part."""
 
-    x_min: int                                  # first column of the cutout in the science image
+    x_min: int                                  # first column of the cutout in the science image, counted from 0
     y_min: int
     rotation: float                             # position angle of the focal plane's +Y, East of North [deg]
-    crpix: tuple[float, float]                  # of the source, from the cutout's first pixel
+    position: tuple[float, float]               # of the source in the science image [pixel from 0]
     pc: tuple[float, float, float, float]       # (RA cos Dec, Dec) by (x, y) [deg/pixel]
     crval: tuple[float, float]                  # the source [deg]
 
@@ -44,10 +45,11 @@ class Stamp:
 def primary_header(place: Place, shape: tuple[int, int]) -> bytes:
     """The primary header of the cutouts at one place."""
     cards = [*_opening(-32, shape, "SIMPLE  =                    T / conforms to FITS standard"),
-             _card("EXTEND", "T"), _card("CUTMINX", str(place.x_min)), _card("CUTMINY", str(place.y_min)),
+             _card("EXTEND", "T"), _card("CUTMINX", str(place.x_min - 1)), _card("CUTMINY", str(place.y_min - 1)),
              _card("ROTPA", number(place.rotation), "Pos angle in deg of focal plane +Y wrt North"),
              "BUNIT   = 'nJy     '".ljust(CARD), _card("WCSAXES", "2", "Number of coordinate axes")]
-    for i, value in enumerate(place.crpix, 1):
+    crpix = place.position[0] - (place.x_min - 1), place.position[1] - (place.y_min - 1)
+    for i, value in enumerate(crpix, 1):
         cards.append(_card(f"CRPIX{i}", number(_rounded(value)), "Pixel coordinate of reference point"))
     for i, value in enumerate(place.pc):
         identity = 1.0 if i in (0, 3) else 0.0
@@ -84,12 +86,8 @@ def data(pixels: np.ndarray) -> bytes:
 
 
 def number(value: float) -> str:
-    """A floating-point number as astropy writes it: at most 20 characters, always with a point."""
+    """A floating-point number as astropy writes it: the shortest form that reads back, in at most 20 characters."""
     text = str(float(value)).replace("e", "E")
-    if "." not in text and "E" not in text:
-        return text + ".0"
-    if "E" in text and "." not in text:
-        text = text.replace("E", ".0E")
     if len(text) > 20:
         mantissa, mark, exponent = text.partition("E")
         text = mantissa[:20 - len(mark + exponent)] + mark + exponent

@@ -1,11 +1,12 @@
 """A sink that produces to a Kafka topic, as Rubin's packager is configured (ap_association packageAlerts.py).
 
-Every message has a header `producer_timestamp` (milliseconds) and no key. Delivery is at least once: a batch whose
-acknowledgements did not all arrive is sent again whole.
+Every message has a header `producer_timestamp` (milliseconds) and no key. Delivery is at least once: what follows the
+first missing acknowledgement is sent again.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message, Producer
@@ -32,22 +33,24 @@ class KafkaSink:
                                    **(settings or {}), "bootstrap.servers": servers})
 
     def send(self, packets: Sequence[bytes]) -> int:
-        outcome = _Outcome()
+        outcome = _Outcome(len(packets))
         stamp = [("producer_timestamp", str(int(self._now() * 1000)).encode())]
-        for packet in packets:
-            self._produce(packet, [*stamp, *self._headers], outcome)
+        for number, packet in enumerate(packets):
+            self._produce(packet, [*stamp, *self._headers], partial(outcome.note, number), outcome)
         self._producer.flush(self._delivery_s + 1.0)
-        if packets and not outcome.acknowledged:
+        acknowledged = outcome.first()
+        if packets and not acknowledged:
             raise RetriableError(f"none of {len(packets)} alerts reached topic {self.topic}: {outcome.reason}")
-        return outcome.acknowledged
+        return acknowledged
 
     def close(self) -> None:
         self._producer.flush(self._delivery_s)
 
-    def _produce(self, packet: bytes, headers: list[tuple[str, bytes]], outcome: "_Outcome") -> None:
+    def _produce(self, packet: bytes, headers: list[tuple[str, bytes]], note: Callable[[Any, Message], None],
+                 outcome: "_Outcome") -> None:
         while True:
             try:
-                self._producer.produce(self.topic, packet, headers=headers, on_delivery=outcome.note)
+                self._producer.produce(self.topic, packet, headers=headers, on_delivery=note)
             except BufferError:              # the queue is full: let acknowledgements come in
                 self._producer.poll(0.1)
             except KafkaException as error:
@@ -59,13 +62,18 @@ class KafkaSink:
 
 
 class _Outcome:
-    """Counts the acknowledgements of one batch."""
+    """The acknowledgements of one batch."""
 
-    def __init__(self) -> None:
-        self.acknowledged, self.reason = 0, "no acknowledgement arrived in time"
+    def __init__(self, n: int) -> None:
+        self.acknowledged = [False] * n
+        self.reason = "no acknowledgement arrived in time"
 
-    def note(self, error: Any, message: Message) -> None:
+    def note(self, number: int, error: Any, _: Message) -> None:
         if error is None:
-            self.acknowledged += 1
+            self.acknowledged[number] = True
         else:
             self.reason = str(error)
+
+    def first(self) -> int:
+        """How many of the first were acknowledged."""
+        return next((i for i, arrived in enumerate(self.acknowledged) if not arrived), len(self.acknowledged))
