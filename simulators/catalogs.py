@@ -182,8 +182,9 @@ def _false(shape: tuple[int, int], flux_err: float, model: CatalogModel, rng: np
     n = len(rows)
     rows["x"], rows["y"] = rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n)
     snr = (model.threshold + rng.exponential(2.0, n)) * rng.choice([-1.0, 1.0], n)
-    rows["flux"] = rows["science_flux"] = snr * flux_err
-    rows["flux_err_optimum"], rows["trail_length"], rows["template_flux"] = flux_err, 0.0, 0.0
+    rows["flux"] = snr * flux_err
+    rows["science_flux"], rows["template_flux"] = np.maximum(rows["flux"], 0), np.maximum(-rows["flux"], 0)
+    rows["flux_err_optimum"], rows["trail_length"] = flux_err, 0.0
     return rows
 
 

@@ -77,7 +77,7 @@ class TruePsf:
         add_points(image, x, y, np.ascontiguousarray(flux, float), np.ascontiguousarray(radius, float),
                    np.ascontiguousarray(self.real_shape(x, y)), self.profile.radial, STEP)
 
-    def radius(self, flux: np.ndarray, faintest: float, smallest: float = 12.0) -> np.ndarray:
+    def radius(self, flux: np.ndarray, faintest: float, smallest: float = 15.0) -> np.ndarray:
         """Radius [pixel] beyond which a source of `flux` adds less than `faintest` to a pixel."""
         levels = faintest / np.maximum(np.abs(np.asarray(flux, float)), 1e-30)
         n = np.searchsorted(-self.profile.radial, -levels)
@@ -85,11 +85,20 @@ class TruePsf:
 
     def at(self, x: float, y: float, side: int = 41) -> np.ndarray:
         """(side, side) stamp of unit sum, centred on its middle pixel, of the PSF at a position."""
-        stamp = np.zeros((side, side))
-        middle = np.array([(side - 1) / 2])
-        shape = np.ascontiguousarray(self.real_shape(np.array([x]), np.array([y])))
-        add_points(stamp, middle, middle, np.ones(1), np.array([2.0 * side]), shape, self.profile.radial, STEP)
+        stamp = self._stamp(x, y, 0.0, 0.0, side)
         return np.asarray(stamp / stamp.sum())
+
+    def around(self, x: float, y: float, side: int = 41) -> np.ndarray:
+        """(side, side) pixels about the one nearest to (x, y), of a source of unit flux exactly there."""
+        return self._stamp(x, y, x - round(x), y - round(y), side)
+
+    def _stamp(self, x: float, y: float, dx: float, dy: float, side: int) -> np.ndarray:
+        stamp = np.zeros((side, side))
+        middle = (side - 1) / 2
+        shape = np.ascontiguousarray(self.real_shape(np.array([x]), np.array([y])))
+        add_points(stamp, np.array([middle + dx]), np.array([middle + dy]), np.ones(1), np.array([2.0 * side]), shape,
+                   self.profile.radial, STEP)
+        return stamp
 
     @property
     def central(self) -> np.ndarray:

@@ -258,12 +258,17 @@ class Sky:
         return out
 
     def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, *,
-                    half_span_d: float = 0.25) -> np.ndarray:
-        """EPHEMERIS rows of known asteroids about a time (without one, mid-night), of those predicted inside a box.
+                    half_span_d: float = 0.03) -> np.ndarray:
+        """EPHEMERIS rows of known asteroids about a time, of those predicted inside a box.
 
-        A static table for a whole night: `ephemerides()`.
+        Without a time: the table of the whole night, each asteroid in as many rows as windows of time tile it.
         """
-        at = self.night if mjd_tai is None else mjd_tai
+        if mjd_tai is None:
+            first, last = self.times[0] - 0.01, self.times[-1] + 0.01
+            n = int(np.ceil((last - first) / (2 * half_span_d)))
+            middles = (first + last) / 2 + (np.arange(n) - (n - 1) / 2) * 2 * half_span_d
+            return np.concatenate([self.ephemerides(box, float(at), half_span_d=half_span_d) for at in middles])
+        at = mjd_tai
         known = self.asteroids[self.asteroids["known"]]
         if box is not None and len(known):
             known = known[box.contains(*solar.sky(solar.topocentric(known, at, predicted=True)))]
