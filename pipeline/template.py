@@ -20,6 +20,7 @@ from schemas import mask as planes
 from schemas.wcs import Wcs
 
 _STEP = 16             # px between exact evaluations of a map from grid to grid
+_SMOOTHING_PX = 1.5    # about a PSF: where a satellite's trail stands out
 _MAX_LAG = 5           # px of the noise's autocorrelation
 _REFUSED = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.SPIKE | planes.STREAK
 _SATURATED_SHARE = 1 / 3   # of the inputs' weight from which a pixel of the template counts as saturated
@@ -94,7 +95,7 @@ class GridMap:
 
 def _resampled(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, grid: GridMap, row0: int,
                rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows row0 .. row0 + rows of the grid mapped from; surface brightness is kept, then multiplied by the area ratio."""
+    """Rows row0 .. row0 + rows of the grid mapped from; surface brightness times the ratio of areas."""
     out = np.empty((rows, grid.shape[1]), np.float32)
     out_variance, out_mask = np.empty_like(out), np.empty(out.shape, np.int32)
     resample(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32),
@@ -115,7 +116,7 @@ def rotated(stamp: np.ndarray, jacobian: np.ndarray, side: int) -> np.ndarray:
     x = jacobian[0, 0] * qx + jacobian[0, 1] * qy + middle
     y = jacobian[1, 0] * qx + jacobian[1, 1] * qy + middle
     if np.allclose(jacobian, np.eye(2), atol=1e-7) and side == stamp.shape[0]:
-        return stamp / stamp.sum()
+        return np.asarray(stamp / stamp.sum())
     out = np.maximum(interpolate.sampled(stamp, x, y), 0.0)
     return np.asarray(out / out.sum())
 
@@ -192,7 +193,7 @@ def coadd(inputs: Sequence[Calibrated], wcs: Wcs, shape: tuple[int, int], config
     grids = [maps[n] for n in overlapping]
     weights = np.array([1.0 / _blank_variance(c) for c in kept])
     noise = [warped_acf(c.noise_acf, m) for c, m in zip(kept, grids, strict=True)]
-    tolerance = _seeing_differences(kept)
+    tolerance = _allowance(kept, grids, [n[0] for n in noise], shape)
     image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     mask, count = np.zeros(shape, np.int32), np.zeros(shape, np.int16)
     margin = 8
@@ -222,14 +223,55 @@ def _blank_variance(calibrated: Calibrated) -> float:
     return float(np.median(values))
 
 
-def _seeing_differences(inputs: Sequence[Calibrated]) -> np.ndarray:
-    """(n,) by how much the smoothed peak of a star in each visit may differ from the median visit's, relative."""
-    peaks = np.array([float(ndimage.gaussian_filter(c.psf.central, 1.5).max()) for c in inputs])
-    return np.asarray(1.5 * np.abs(peaks / np.median(peaks) - 1.0) + 0.05)
+@dataclass(frozen=True, slots=True)
+class _Allowance:
+    """By how much a star in each visit may differ from the median of the visits, for nothing but its PSF."""
+
+    sharp: np.ndarray      # (n,) of the local range of brightness
+    broad: np.ndarray      # (n,) of the local maximum, after smoothing
+    noise: np.ndarray      # (n,) noise after smoothing over noise of a pixel
+
+
+def _allowance(inputs: Sequence[Calibrated], grids: Sequence[GridMap], acfs: Sequence[np.ndarray],
+               shape: tuple[int, int]) -> _Allowance:
+    """The largest ratios among the visits' own PSFs, with 0.05 px of astrometric error, and a third more."""
+    side = max(c.psf.width for c in inputs)
+    middle = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    stamps = np.stack([rotated(c.psf.central, g.jacobian(*middle), side) for c, g in zip(inputs, grids, strict=True)])
+    typical = np.median(stamps, axis=0)
+    bright, steep, smooth, smooth_bright = _surroundings(typical)
+    core = bright > 2e-4 * typical.max()
+    moved = interpolate.shifted(stamps, np.full(len(stamps), 0.05), np.full(len(stamps), 0.05))
+    sharp, broad = [], []
+    for stamp in moved:
+        sharp.append(float((np.abs(stamp - typical) / np.maximum(steep, 1e-30))[core].max()))
+        difference = np.abs(_smoothed(stamp) - smooth)
+        broad.append(float((difference / np.maximum(smooth_bright, 1e-30))[core].max()))
+    return _Allowance(1.3 * np.array(sharp) + 0.1, 1.3 * np.array(broad) + 0.02,
+                      np.array([_smoothed_noise(acf) for acf in acfs]))
+
+
+def _smoothed_noise(acf: np.ndarray) -> float:
+    """Noise of a smoothed image over that of its pixels, for noise of this autocorrelation."""
+    k = np.arange(acf.shape[0]) - acf.shape[0] // 2
+    window = np.exp(-(k[:, None] ** 2 + k**2) / (4 * _SMOOTHING_PX**2)) / (4 * np.pi * _SMOOTHING_PX**2)
+    return float(np.sqrt(max(float((acf * window).sum()), 1e-12)))
+
+
+def _smoothed(image: np.ndarray) -> np.ndarray:
+    return np.asarray(ndimage.gaussian_filter(image, _SMOOTHING_PX, truncate=3.0))
+
+
+def _surroundings(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Local maximum and range of brightness, the smoothed image, and its local maximum."""
+    bright = ndimage.maximum_filter(np.maximum(image, 0), 5)
+    steep = bright - ndimage.minimum_filter(image, 5)
+    smooth = _smoothed(image)
+    return bright, steep, smooth, ndimage.maximum_filter(np.maximum(smooth, 0), 9)
 
 
 def _strip(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.ndarray, excess: np.ndarray,
-           tolerance: np.ndarray, low: int, high: int, config: TemplateConfig) -> tuple[np.ndarray, ...]:
+           tolerance: _Allowance, low: int, high: int, config: TemplateConfig) -> tuple[np.ndarray, ...]:
     """Image, variance, mask and number of inputs of rows low .. high."""
     stack = [_resampled(c.image, c.variance, c.mask, m, low, high - low) for c, m in zip(inputs, grids, strict=True)]
     images = np.stack([s[0] for s in stack])
@@ -256,7 +298,7 @@ def _strip(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.n
     return image.astype(np.float32), variance.astype(np.float32), (mask | bits).astype(np.int32), count
 
 
-def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tolerance: np.ndarray,
+def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tolerance: _Allowance,
                config: TemplateConfig) -> np.ndarray:
     """Pixels that differ from the other visits by more than noise and seeing explain.
 
@@ -270,27 +312,22 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
         any_good = good.any(axis=0)
         middle = np.zeros(images.shape[1:], np.float32)
         middle[any_good] = np.nanmedian(values[:, any_good], axis=0)
-    few = good.sum(axis=0) == 2
-    if few.any():       # of two the lower one: artifacts add light
-        middle = np.where(few, np.nanmin(np.where(good, images, np.inf), axis=0), middle)
-    bright = ndimage.maximum_filter(np.maximum(middle, 0), 5)
-    steep = bright - ndimage.minimum_filter(middle, 5)
-    smooth_middle = ndimage.gaussian_filter(middle, 1.5, truncate=3.0)
-    smooth_bright = ndimage.maximum_filter(np.maximum(smooth_middle, 0), 7)
+    pair = good.sum(axis=0) == 2      # of two, neither is the odd one: the brighter is, artifacts add light
+    gain = np.where(pair, np.float32(np.sqrt(2.0)), np.float32(1.0))
+    _, steep, _, smooth_bright = _surroundings(middle)
     found = np.zeros(images.shape, bool)
     for n in range(len(images)):
-        difference = np.where(good[n], images[n] - middle, 0)
+        difference = np.where(good[n], (images[n] - middle) * gain, 0)
+        difference = np.where(pair, np.maximum(difference, 0), difference) if pair.any() else difference
         sigma = np.sqrt(variances[n])
-        sharp = difference > config.artifact_sigma * sigma + (0.3 + tolerance[n]) * steep
-        sharp |= -difference > config.artifact_sigma * sigma + (0.3 + tolerance[n]) * steep
-        smooth = ndimage.gaussian_filter(difference, 1.5, truncate=3.0)
-        noise = sigma * float(np.sqrt(1 / (4 * np.pi * 1.5**2)))
-        broad = np.abs(smooth) > config.artifact_sigma * 1.2 * noise + tolerance[n] * smooth_bright
-        core = sharp | broad
+        allowed = tolerance.sharp[n] * steep
+        smooth = _smoothed(difference)
+        sharp = np.abs(difference) > config.artifact_sigma * sigma + allowed
+        broad = np.abs(smooth) > config.artifact_sigma * tolerance.noise[n] * sigma + tolerance.broad[n] * smooth_bright
+        core = (sharp | broad) & good[n]
         if core.any():
             near = ndimage.binary_dilation(core, iterations=2)
-            found[n] = core | (near & (difference > 1.5 * sigma + (0.3 + tolerance[n]) * steep)) \
-                | ndimage.binary_dilation(broad | sharp, iterations=1)
+            found[n] = ndimage.binary_dilation(core) | (near & (np.abs(difference) > 1.5 * sigma + allowed))
     return found & good
 
 
@@ -309,18 +346,17 @@ def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfi
 
 
 def _filled(variance: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Variance with the median where there are no data: finite and positive, so that it can be convolved and divided by."""
+    """Variance with the median where there are no data: finite and positive for all who convolve it."""
     missing = (mask & planes.NO_DATA) > 0
     if not missing.any() or missing.all():
         return variance
-    return np.where(missing, np.median(variance[~missing]), variance)
+    return np.asarray(np.where(missing, np.median(variance[~missing]), variance), np.float32)
 
 
 def _coadd_psf(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.ndarray,
                shape: tuple[int, int]) -> Psf:
     """The weighted mean of the inputs' PSFs, each seen on the template's grid, as polynomials of position."""
     side = max(c.psf.width for c in inputs)
-    constant = all(c.psf.order == 0 for c in inputs)
     places = _places(shape, 5)
     stamps, xs, ys, total = [], [], [], []
     for x, y in places:
@@ -338,15 +374,19 @@ def _coadd_psf(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: 
     if not stamps:      # the inputs meet the grid between the places
         nearest = rotated(inputs[0].psf.central, grids[0].jacobian(*places[len(places) // 2]), side)
         return Psf.constant(nearest, shape)
-    varies = not constant or np.ptp(total) > 1e-6 * max(total)
-    order = 0 if not varies or len(stamps) < 6 else 1 if len(stamps) < 15 else 2
-    return _fitted(np.stack(stamps), np.array(xs), np.array(ys), shape, order)
+    # borders that fewer visits cover have another PSF; a polynomial cannot follow, so it follows the covered part
+    covered = (np.array(total) / max(total)) ** 6
+    order = max(c.psf.order for c in inputs)
+    while order and np.count_nonzero(covered > 0.5) < (order + 1) * (order + 2):
+        order -= 1
+    return _fitted(np.stack(stamps), np.array(xs), np.array(ys), shape, order, covered)
 
 
-def _fitted(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> Psf:
+def _fitted(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int,
+            weights: np.ndarray | None = None) -> Psf:
     if order == 0:
-        return Psf.constant(stamps.mean(axis=0), shape)
-    return Psf(polynomial(stamps, x, y, shape, order), order, shape)
+        return Psf.constant(np.average(stamps, axis=0, weights=weights), shape)
+    return Psf(polynomial(stamps, x, y, shape, order, weights), order, shape)
 
 
 def _trimmed(acf: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def _vote(src: np.ndarray, brightness: np.ndarray, ref: np.ndarray, flux: np.nda
     ref = ref[np.argsort(flux)[::-1][:int(_VOTERS * 1.5)]]
     n = max(1, int(np.ceil(turn * half / _BIN_PX)))
     bins = int(np.ceil(2 * reach / _BIN_PX))
-    best = (-1.0, 0.0, np.zeros(2))
+    best: tuple[float, float, np.ndarray] = (-1.0, 0.0, np.zeros(2))
     for angle in np.linspace(-turn, turn, 2 * n + 1):
         c, s = np.cos(angle), np.sin(angle)
         moved = ref @ np.array([[c, s], [-s, c]])
@@ -112,7 +112,7 @@ def _affine(ref: np.ndarray, src: np.ndarray, sigma: np.ndarray) -> tuple[np.nda
     for _ in range(8):
         weight = 1 / (sigma**2 + floor**2)
         weight = weight * used
-        matrix, offset = _fit(ref, src, weight, affine=np.count_nonzero(used) >= 8)
+        matrix, offset = _fit(ref, src, weight, affine=int(np.count_nonzero(used)) >= 8)
         residual = src - ref @ matrix.T - offset
         distance = np.hypot(*residual.T) / np.sqrt(2 * (sigma**2 + floor**2))
         scatter = max(float(np.median(distance[used])) / 0.83, 1e-6)

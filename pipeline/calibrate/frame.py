@@ -16,6 +16,7 @@ from pipeline.images import Calibrated, Calibration
 from schemas import mask as planes
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure
 from schemas.measures import STAR
+from schemas.wcs import Wcs
 
 _MIN_STAR_SNR = 10.0       # calibrateImage keeps peaks of 10 sigma
 
@@ -95,7 +96,7 @@ def _prepared(exposure: Exposure, config: CalibrateConfig) -> tuple[np.ndarray, 
 
 
 def _sky_variance(exposure: Exposure, sky: Background, flat: np.ndarray) -> tuple[float, float]:
-    """Variance of blank sky [ADU^2], from the sky's level where that is known, and the level with its pedestal [ADU]."""
+    """Variance of blank sky [ADU^2], from the sky's level where that is known; the level with its pedestal [ADU]."""
     level = float(np.median(sky.level))
     if np.isnan(exposure.pedestal):
         return _measured_noise(flat, sky) ** 2, level
@@ -143,15 +144,15 @@ def _stars(found: np.ndarray, points: PointFits, used: np.ndarray, model: PsfMod
 
 
 def _astrometry(stars: np.ndarray, exposure: Exposure, references: np.ndarray,
-                config: CalibrateConfig) -> tuple[np.ndarray, object, astrometry.Matched | None]:
+                config: CalibrateConfig) -> tuple[np.ndarray, Wcs, astrometry.Matched | None]:
     if len(references) == 0:
         return stars, exposure.wcs, None
     clean = np.flatnonzero((stars["flags"] & planes.INPUT) == 0)
     error = np.hypot(stars["xErr"], stars["yErr"]) / np.sqrt(2)
     flux = np.asarray(references[f"{exposure.visit.band}_flux"], float)
     matched = astrometry.solve(
-        stars["x"][clean], stars["y"][clean], error[clean].astype(float), stars["flux"][clean].astype(float), references,
-        flux, exposure.wcs, exposure.shape, offset_arcsec=exposure.wcs_error_arcsec,
+        stars["x"][clean], stars["y"][clean], error[clean].astype(float), stars["flux"][clean].astype(float),
+        references, flux, exposure.wcs, exposure.shape, offset_arcsec=exposure.wcs_error_arcsec,
         rotation_deg=exposure.wcs_error_deg)
     matched = astrometry.Matched(matched.wcs, clean[matched.sources], matched.references, matched.used,
                                  matched.offset_mean, matched.offset_std)

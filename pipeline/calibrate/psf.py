@@ -97,8 +97,8 @@ def _candidates(found: np.ndarray, ceiling: float, shape: tuple[int, int]) -> tu
     tree = spatial.cKDTree(np.stack([found["x"], found["y"]], axis=1))
     alone = []
     for row in chosen:
-        near = [j for j in tree.query_ball_point([found["x"][row], found["y"][row]], 7.0 * size) if j != row]
-        close = [j for j in near if np.hypot(found["x"][j] - found["x"][row], found["y"][j] - found["y"][row]) < 4 * size]
+        near, close = ([j for j in tree.query_ball_point([found["x"][row], found["y"][row]], reach * size) if j != row]
+                       for reach in (7.0, 4.0))
         faint_near = found["flux"][near].max(initial=0) < 0.5 * found["flux"][row]
         faint_close = found["flux"][close].max(initial=0) < 0.03 * found["flux"][row]
         inside = 6 <= found["x"][row] <= shape[1] - 7 and 6 <= found["y"][row] <= shape[0] - 7
@@ -251,7 +251,7 @@ def _shrunk(change: np.ndarray, error: np.ndarray, half: int, mean: bool, psf: P
     k = np.arange(-half, half + 1)
     radius = np.hypot(k[None, :], k[:, None])
     wing = np.clip(radius / (2.355 * psf.sigma) - 1.5, 0.0, 1.0)
-    taper = np.clip((0.9 * half - radius) / (0.3 * half), 0.0, 1.0)     # beyond, the Moffat's wings are the better guess
+    taper = np.clip((0.9 * half - radius) / (0.3 * half), 0.0, 1.0)     # beyond, the Moffat is the better guess
     far = np.zeros_like(change)
     if mean:
         weight = 1 / error**2
@@ -271,7 +271,8 @@ def _shrunk(change: np.ndarray, error: np.ndarray, half: int, mean: bool, psf: P
 def _rings(image: np.ndarray, weight: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Weighted means over rings _RING_PX wide."""
     ring = np.rint(radius / _RING_PX).astype(int).ravel()
-    return np.asarray(np.bincount(ring, (weight * image).ravel()) / np.maximum(np.bincount(ring, weight.ravel()), 1e-30))
+    total = np.bincount(ring, weight.ravel())
+    return np.asarray(np.bincount(ring, (weight * image).ravel()) / np.maximum(total, 1e-30))
 
 
 def _positive(psf: Psf) -> Psf:

@@ -31,7 +31,7 @@ def find(image: np.ndarray, noise: float, bad: np.ndarray, threshold: float) -> 
         found[name] = objects[name]
     found["blended"] = (objects["flag"] & 1) > 0
     _weighted(found, image, noise, bad)
-    return found[np.isfinite(found["size"])]
+    return np.asarray(found[np.isfinite(found["size"])])
 
 
 def _weighted(found: np.ndarray, image: np.ndarray, noise: float, bad: np.ndarray, half: int = 7) -> None:
@@ -64,7 +64,8 @@ def cut(image: np.ndarray, x: np.ndarray, y: np.ndarray, half: int, fill: float 
     """(n, s, s) stamps about whole pixels, s = 2 half + 1; `fill` beyond the image."""
     k = np.arange(-half, half + 1)
     rows, columns = np.asarray(y)[:, None] + k, np.asarray(x)[:, None] + k
-    inside = ((rows >= 0) & (rows < image.shape[0]))[:, :, None] & ((columns >= 0) & (columns < image.shape[1]))[:, None]
+    inside = (rows >= 0)[:, :, None] & (rows < image.shape[0])[:, :, None] \
+        & (columns >= 0)[:, None, :] & (columns < image.shape[1])[:, None, :]
     out = image[np.clip(rows, 0, image.shape[0] - 1)[:, :, None], np.clip(columns, 0, image.shape[1] - 1)[:, None, :]]
     return np.where(inside, out, np.float32(fill))
 

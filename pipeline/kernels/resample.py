@@ -51,42 +51,37 @@ def resample(image, variance, mask, map_x, map_y, step, row0, table, out, out_va
             ky = min(int(py), steps - 1)
             px -= kx
             py -= ky
-            norm_x = 0.0
-            norm_y = 0.0
             square_x = 0.0
             square_y = 0.0
             for k in range(taps):
-                column = left + 1 - half + k
                 w = (1 - px) * table[kx, k] + px * table[kx + 1, k]
-                if column < 0 or column >= nx:
-                    w = 0.0
                 wx[k] = w
-                norm_x += w
                 square_x += w * w
-                row = low + 1 - half + k
                 w = (1 - py) * table[ky, k] + py * table[ky + 1, k]
-                if row < 0 or row >= ny:
-                    w = 0.0
                 wy[k] = w
-                norm_y += w
                 square_y += w * w
             total = 0.0
             for m in range(taps):
                 if wy[m] != 0.0:
-                    row = low + 1 - half + m
+                    row = min(max(low + 1 - half + m, 0), ny - 1)
                     line = 0.0
-                    for k in range(taps):
-                        if wx[k] != 0.0:
+                    if left + 1 - half >= 0 and left + half < nx:
+                        for k in range(taps):
                             line += wx[k] * image[row, left + 1 - half + k]
+                    else:      # the border repeats outwards
+                        for k in range(taps):
+                            line += wx[k] * image[row, min(max(left + 1 - half + k, 0), nx - 1)]
                     total += wy[m] * line
-            out[j, i] = total / (norm_x * norm_y)
+            out[j, i] = total
             near_x = min(max(int(np.floor(x + 0.5)), 0), nx - 1)
             near_y = min(max(int(np.floor(y + 0.5)), 0), ny - 1)
-            out_variance[j, i] = variance[near_y, near_x] * square_x * square_y / (norm_x * norm_y) ** 2
+            out_variance[j, i] = variance[near_y, near_x] * square_x * square_y
             bits = mask[near_y, near_x]
             for m in range(half - 1, half + 1):
-                if abs(wy[m]) > 0.1:
+                row = low + 1 - half + m
+                if abs(wy[m]) > 0.1 and row >= 0 and row < ny:
                     for k in range(half - 1, half + 1):
-                        if abs(wx[k]) > 0.1:
-                            bits |= mask[low + 1 - half + m, left + 1 - half + k]
+                        column = left + 1 - half + k
+                        if abs(wx[k]) > 0.1 and column >= 0 and column < nx:
+                            bits |= mask[row, column]
             out_mask[j, i] = bits

@@ -3,6 +3,8 @@
     field = make(seed=1, shape=(512, 512), fwhm=4.0)
     calibrated = calibrate(field.exposure, field.references, CalibrateConfig(), given_zeropoint=31.4)
 
+    exact = known(field)       # the same, calibrated with the truth
+
 Nothing here comes from the simulators: these are analytic profiles on a grid, with Gaussian noise of Poisson variance.
 """
 
@@ -10,9 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.images import Calibrated, Calibration
+from pipeline.psf import Psf
 from schemas.exposure import Exposure, Visit, fluxes_njy
 from schemas.mask import SAT
-from schemas.measures import REFERENCE, empty
+from schemas.measures import REFERENCE, STAR, empty
 from schemas.wcs import ARCSEC, Wcs
 
 GAIN, READ_NOISE, SATURATION = 1.6, 6.0, 60000.0
@@ -33,12 +37,13 @@ class Field:
     fwhm: float                # [pixel]
     beta: float                # Moffat; inf is a Gaussian
     ellipticity: float
+    angle: float               # of the major axis, from +x towards +y [deg]
     noiseless: np.ndarray      # (ny, nx) [ADU], sky included
 
 
 def profile(dx: np.ndarray, dy: np.ndarray, fwhm: float, beta: float = 3.0, ellipticity: float = 0.0,
             angle: float = 0.0) -> np.ndarray:
-    """An elliptical Moffat (Gaussian for beta = inf) of unit flux per pixel area; the axes' ratio is 1 - ellipticity."""
+    """An elliptical Moffat (Gaussian for beta = inf) of unit flux; the axes' ratio is 1 - ellipticity."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     q = 1.0 - ellipticity
     r2 = (dx * c + dy * s) ** 2 * q + (dy * c - dx * s) ** 2 / q
@@ -123,4 +128,23 @@ def make(*, seed: int = 1, shape: tuple[int, int] = (512, 512), density: float =
                         np.where(saturated, SAT, 0).astype(np.int32), wrong(truth, pointing_arcsec, pointing_deg), GAIN,
                         READ_NOISE, SATURATION, pedestal=pedestal)
     return Field(exposure, reference, truth, x[inside], y[inside], flux[inside], zeropoint, sky, fwhm, beta,
-                 ellipticity, noiseless)
+                 ellipticity, angle, noiseless)
+
+
+def known(field: Field, *, acf: np.ndarray | None = None) -> Calibrated:
+    """The field calibrated with the truth: no estimate of any kind in it (for `fwhm_slope` 0)."""
+    e = field.exposure
+    njy = 10 ** (0.4 * (31.4 - field.zeropoint))
+    variance = field.noiseless / GAIN + (READ_NOISE / GAIN) ** 2
+    side = int(np.clip(2 * round(5 * field.fwhm) + 1, 31, 51))
+    psf = Psf.constant(psf_stamp(side, field.fwhm, field.beta, field.ellipticity, field.angle), e.shape)
+    calibration = Calibration(field.zeropoint, field.sky, float(np.sqrt(np.median(variance))), len(field.x), 0,
+                              len(field.x), 0.0, 0.0, 0.0, 1.0, 0.0)
+    stars = np.zeros(len(field.x), STAR)
+    stars["x"], stars["y"], stars["flux"] = field.x, field.y, field.flux
+    stars["fluxErr"] = np.sqrt(psf.effective_area * field.sky / GAIN) * njy
+    stars["snr"], stars["refId"] = stars["flux"] / stars["fluxErr"], -1
+    level = field.sky - (0.0 if np.isnan(e.pedestal) else e.pedestal)
+    return Calibrated(e.visit, e.detector, ((e.image - level) * njy).astype(np.float32),
+                      (variance * njy**2).astype(np.float32), e.mask, psf, field.wcs, stars, calibration,
+                      GAIN / njy, (SATURATION - field.sky) * njy, np.ones((1, 1)) if acf is None else acf)
