@@ -1,0 +1,295 @@
+import io
+from dataclasses import replace
+
+import fastavro
+import lsst.alert.packet
+import numpy as np
+import pytest
+
+from pipeline.alerts import package, read_cutout, read_packet
+from pipeline.alerts.check import psf_flux
+from pipeline.config import AlertConfig
+from pipeline.images import Cutouts
+from pipeline.ports import History
+from schemas import alert, ids
+from schemas.exposure import Visit
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, MPC_ORBITS, SS_SOURCE, join, take
+from schemas.wcs import Wcs
+from tests.strategies import random_rows
+
+VISIT = Visit(2026030500055, "i", 62.5, -47.8, 41.6, 61105.09, 30.0, observation_reason="simulated survey",
+              target_name="first light")
+WCS = Wcs.tangent(62.5, -47.8, (1000, 1000), rotation=41.6)
+SIGMA = 2.0
+
+
+def triggers(n, rng, flux=5000.0):
+    rows = random_rows(DIA_SOURCE, n, rng)
+    rows["diaSourceId"] = ids.source_ids(VISIT.visit, 95, np.arange(n))
+    rows["visit"], rows["detector"], rows["midpointMjdTai"] = VISIT.visit, 95, VISIT.mjd_tai
+    rows["diaObjectId"], rows["ssObjectId"], rows["parentDiaSourceId"] = 1000 + np.arange(n), 0, 0
+    rows["x"], rows["y"] = rng.uniform(60, 940, n), rng.uniform(60, 940, n)
+    rows["ra"], rows["dec"] = WCS.sky(rows["x"].astype(float), rows["y"].astype(float))
+    rows["psfFlux"] = flux
+    return rows
+
+
+def objects_for(sources, n_sources):
+    rows = random_rows(DIA_OBJECT, len(sources), np.random.default_rng(2))
+    rows["diaObjectId"], rows["nDiaSources"] = sources["diaObjectId"][::-1], n_sources
+    return rows
+
+
+def past(table, owners, times, rng):
+    rows = random_rows(table, len(owners), rng)
+    rows["diaObjectId"], rows["midpointMjdTai"] = owners, times
+    if table is DIA_SOURCE:
+        rows["diaSourceId"] = np.arange(len(owners)) + 5
+    return rows
+
+
+def gaussian_cutouts(sources, rng, side=30, noise=20.0):
+    """Stamps as `cut` makes them, with a source at its place."""
+    images, k = [], np.arange(41) - 20
+    psf = np.exp(-(k[:, None]**2 + k**2) / (2 * SIGMA**2))
+    for row in sources:
+        x, y = (float(row[c]) - alert.corner(float(row[c]), side) for c in ("x", "y"))
+        yy, xx = np.mgrid[:side, :side]
+        profile = np.exp(-((xx - x)**2 + (yy - y)**2) / (2 * SIGMA**2)) / (2 * np.pi * SIGMA**2)
+        images.append((row["psfFlux"] * profile + rng.normal(0, noise, (side, side))).astype(np.float32))
+    variance = tuple(np.full((side, side), noise**2, np.float32) for _ in images)
+    return Cutouts(tuple(images), variance, psf / psf.sum())
+
+
+def make(sources, objects=None, history=None, forced=None, ss=None, orbits=None, stamps=None, visit=VISIT, config=None):
+    stamps = gaussian_cutouts(sources, np.random.default_rng(4)) if stamps is None else stamps
+    history = History(DIA_SOURCE.empty(), DIA_FORCED_SOURCE.empty()) if history is None else history
+    return package(visit, 95, sources, objects_for(sources, 1) if objects is None else objects, history,
+                   DIA_FORCED_SOURCE.empty() if forced is None else forced, SS_SOURCE.empty() if ss is None else ss,
+                   MPC_ORBITS.empty() if orbits is None else orbits, difference=stamps, science=stamps,
+                   template=stamps, wcs=WCS, config=config or AlertConfig())
+
+
+def full(n=12, per_object=7):
+    """Everything a packet can hold: histories, forced photometry, Solar System objects among the triggers."""
+    rng = np.random.default_rng(3)
+    sources = triggers(n, rng)
+    sources["ssObjectId"][-2:], sources["diaObjectId"][-2:] = [77, 78], 0
+    ss = random_rows(SS_SOURCE, 2, rng)
+    ss["diaSourceId"], ss["ssObjectId"] = sources["diaSourceId"][[-1, -2]], [78, 77]
+    ss["designation"] = [b"2026 AB", b"2026 CD"]
+    orbits = random_rows(MPC_ORBITS, 3, rng)
+    orbits["designation"] = [b"2026 CD", b"2026 XX", b"2026 AB"]
+    owners = np.repeat(sources["diaObjectId"][:-2], per_object)
+    history = History(past(DIA_SOURCE, owners, VISIT.mjd_tai - rng.uniform(0.001, 359, len(owners)), rng),
+                      past(DIA_FORCED_SOURCE, owners, VISIT.mjd_tai - rng.uniform(0.001, 359, len(owners)), rng))
+    forced = past(DIA_FORCED_SOURCE, sources["diaObjectId"][:-2], VISIT.mjd_tai, rng)
+    return sources, make(sources, objects_for(sources[:-2], per_object + 1), history, forced, ss, orbits)
+
+
+def test_packets_are_fastavros_bytes_and_validate():
+    sources, segment = full()
+    assert segment.ids.tolist() == sources["diaSourceId"].tolist()
+    assert segment.size == sum(map(len, segment.packets))
+    shipped = lsst.alert.packet.Schema.from_file()
+    for packet in segment.packets:
+        assert packet[:5] == b"\x00\x00\x00\x04\x4d"
+        found = shipped.deserialize(packet[5:])
+        assert shipped.validate(found)
+        buffer = io.BytesIO()
+        fastavro.schemaless_writer(buffer, shipped.definition, found)
+        assert buffer.getvalue() == packet[5:]
+
+
+def test_every_value_of_a_row_arrives():
+    sources, segment = full()
+    for row, packet in zip(sources, segment.packets, strict=True):
+        found = read_packet(packet)
+        assert found["diaSourceId"] == row["diaSourceId"]
+        for column in DIA_SOURCE.columns:
+            value, expected = found["diaSource"].get(column.name), row[column.name]
+            if not column.in_alerts:
+                assert column.name not in found["diaSource"]
+            elif value is None:
+                assert np.isnan(expected) if column.datatype in ("float", "double") else expected == column.null
+            else:
+                assert value == (expected.decode() if column.is_text else expected.item())
+
+
+def test_the_visit_says_why_and_where():
+    source = triggers(1, np.random.default_rng(0))
+    found = read_packet(make(source).packets[0])
+    assert (found["observation_reason"], found["target_name"]) == ("simulated survey", "first light")
+    nameless = read_packet(make(source, visit=replace(VISIT, observation_reason="", target_name="")).packets[0])
+    assert (nameless["observation_reason"], nameless["target_name"]) == (None, None)
+
+
+def test_history_is_the_objects_own_in_time_order_without_the_trigger():
+    sources, segment = full()
+    for row, packet in zip(sources[:-2], segment.packets, strict=False):
+        found = read_packet(packet)
+        times = [earlier["midpointMjdTai"] for earlier in found["prvDiaSources"]]
+        assert times == sorted(times)
+        assert len(times) == 7
+        assert {earlier["diaObjectId"] for earlier in found["prvDiaSources"]} == {row["diaObjectId"]}
+        assert row["diaSourceId"] not in {earlier["diaSourceId"] for earlier in found["prvDiaSources"]}
+        assert found["diaObject"]["diaObjectId"] == row["diaObjectId"]
+        forced = [point["midpointMjdTai"] for point in found["prvDiaForcedSources"]]
+        assert forced == sorted(forced)
+        assert len(forced) == 8
+        assert forced[-1] == VISIT.mjd_tai          # this visit's own point closes it
+
+
+def test_history_leaves_out_the_trigger_the_future_and_what_is_too_old():
+    sources = triggers(1, np.random.default_rng(0))
+    owner = sources["diaObjectId"][0]
+    now = VISIT.mjd_tai
+    rows = past(DIA_SOURCE, [owner] * 5, [now - 361, now - 359, now + 1, now - 30, now], np.random.default_rng(1))
+    rows = join([rows, sources])
+    def history_in(config):
+        segment = make(sources, objects_for(sources, 5), History(rows, DIA_FORCED_SOURCE.empty()), config=config)
+        return [row["midpointMjdTai"] - now for row in read_packet(segment.packets[0])["prvDiaSources"]]
+    assert history_in(AlertConfig()) == pytest.approx([-359, -30, 0])
+    assert history_in(AlertConfig(history_days=365.25)) == pytest.approx([-361, -359, -30, 0])
+
+
+def test_a_first_detection_has_no_previous_sources_and_no_forced_points():
+    """As in public alerts: null and an empty list."""
+    found = read_packet(make(triggers(1, np.random.default_rng(0))).packets[0])
+    assert found["prvDiaSources"] is None
+    assert found["prvDiaForcedSources"] == []
+    assert found["diaObject"]["nDiaSources"] == 1
+    assert found["ssSource"] is None
+
+
+def test_a_solar_system_alert_has_its_orbit_and_no_history():
+    sources, segment = full()
+    for row, packet, name in zip(sources[-2:], segment.packets[-2:], ("2026 CD", "2026 AB"), strict=True):
+        found = read_packet(packet)
+        assert found["ssSource"]["diaSourceId"] == row["diaSourceId"]
+        assert found["ssSource"]["designation"] == found["mpc_orbits"]["designation"] == name
+        assert [found[key] for key in ("diaObject", "prvDiaSources", "prvDiaForcedSources")] == [None] * 3
+        assert found["diaSource"]["diaObjectId"] == 0
+        assert found["diaSource"]["ssObjectId"] == row["ssObjectId"]
+
+
+def test_a_solar_system_object_without_an_orbit_has_a_null_there():
+    sources = triggers(1, np.random.default_rng(0))
+    sources["ssObjectId"], sources["diaObjectId"] = 7, 0
+    ss = random_rows(SS_SOURCE, 1, np.random.default_rng(0))
+    ss["diaSourceId"] = sources["diaSourceId"]
+    found = read_packet(make(sources, objects=DIA_OBJECT.empty(), ss=ss).packets[0])
+    assert found["ssSource"]["diaSourceId"] == sources["diaSourceId"][0]
+    assert found["mpc_orbits"] is None
+
+
+def rows_of(table, records):
+    columns = {name: [record.get(name) for record in records] for name in table.dtype.names}
+    for column in table.columns:
+        if not column.nullable or column.datatype == "boolean":
+            columns[column.name] = [0 if value is None else value for value in columns[column.name]]
+    return table.from_columns(columns)
+
+
+def test_nulls_of_public_alerts_are_written_again_as_they_were(shared_data):
+    """Rows of v10 alerts, taken into tables and packaged as v11.1, keep every value and every null."""
+    checked = 0
+    for path in sorted((shared_data / "rubin_alerts").glob("1*.bin")):
+        real = read_packet(path.read_bytes())
+        if real["diaObject"] is None:
+            continue
+        source, owner = rows_of(DIA_SOURCE, [real["diaSource"]]), rows_of(DIA_OBJECT, [real["diaObject"]])
+        history = History(rows_of(DIA_SOURCE, real["prvDiaSources"]),
+                          rows_of(DIA_FORCED_SOURCE, real["prvDiaForcedSources"]))
+        visit = replace(VISIT, visit=int(source["visit"][0]), mjd_tai=float(source["midpointMjdTai"][0]))
+        again = read_packet(make(source, owner, history, visit=visit).packets[0])
+        for key in ("diaSource", "diaObject"):
+            assert {name: again[key][name] for name in real[key]} == real[key]
+        assert again["prvDiaForcedSources"] == real["prvDiaForcedSources"]
+        for ours, theirs in zip(again["prvDiaSources"], real["prvDiaSources"], strict=True):
+            assert {name: ours[name] for name in theirs} == theirs
+        checked += 1
+    assert checked == 5
+
+
+def test_flux_measured_on_our_own_cutouts_is_psfflux():
+    rng = np.random.default_rng(11)
+    sources = triggers(40, rng, flux=3000.0)
+    stamps = gaussian_cutouts(sources, rng)
+    pulls = []
+    for packet, row in zip(make(sources, stamps=stamps).packets, sources, strict=True):
+        stamp = read_cutout(read_packet(packet)["cutoutDifference"])
+        found = psf_flux(stamp)
+        pulls.append((found.flux - 3000.0) / found.error)
+        assert abs(found.flux / 3000.0 - 1) < 0.5
+        assert stamp.header["CUTMINX"] + stamp.header["CRPIX1"] == pytest.approx(row["x"])
+    assert abs(np.mean(pulls)) < 4 / np.sqrt(40)
+    assert abs(np.std(pulls) - 1) < 4 / np.sqrt(80)
+
+
+def test_a_cutouts_linear_wcs_agrees_with_the_images():
+    sources = triggers(5, np.random.default_rng(0))
+    for packet, row in zip(make(sources).packets, sources, strict=True):
+        h = read_cutout(read_packet(packet)["cutoutScience"]).header
+        assert "CTYPE1" not in h
+        assert (h["BUNIT"], h["ROTPA"]) == ("nJy", 41.6)
+        dx, dy = 9.0, -7.0
+        east = h["PC1_1"] * dx + h["PC1_2"] * dy
+        north = h["PC2_1"] * dx + h["PC2_2"] * dy
+        ra, dec = WCS.sky(row["x"] + dx, row["y"] + dy)
+        assert (ra - h["CRVAL1"]) * np.cos(np.radians(row["dec"])) == pytest.approx(east, abs=0.002 / 3600)
+        assert dec - h["CRVAL2"] == pytest.approx(north, abs=0.002 / 3600)
+
+
+def test_a_stamp_without_pixels_is_null():
+    sources = triggers(2, np.random.default_rng(0))
+    stamps = gaussian_cutouts(sources, np.random.default_rng(1))
+    gone = np.zeros((0, 0), np.float32)
+    stamps = Cutouts((gone, stamps.image[1]), (gone, stamps.variance[1]), stamps.psf)
+    first, second = (read_packet(packet) for packet in make(sources, stamps=stamps).packets)
+    assert [first[f"cutout{kind}"] for kind in ("Difference", "Science", "Template")] == [None] * 3
+    assert all(second[f"cutout{kind}"] for kind in ("Difference", "Science", "Template"))
+
+
+def test_sizes_are_those_of_public_alerts():
+    """34,560 bytes for a 30 px cutout with a 41 px PSF; with no history about 105 kB in all."""
+    packet = make(triggers(1, np.random.default_rng(0))).packets[0]
+    assert len(read_packet(packet)["cutoutDifference"]) == 34_560
+    assert 103_700 < len(packet) < 106_000
+
+
+def test_no_sources_make_no_packets():
+    segment = make(DIA_SOURCE.empty(), objects=DIA_OBJECT.empty(), stamps=Cutouts((), (), np.ones((41, 41))))
+    assert len(segment) == 0
+    assert segment.ids.dtype == np.int64
+
+
+def test_what_is_missing_is_named():
+    sources = triggers(2, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="no DiaObject for 1000"):
+        make(sources, objects=take(objects_for(sources, 1), np.array([0])))
+    with pytest.raises(ValueError, match="2 sources, 1 cutouts"):
+        make(sources, stamps=gaussian_cutouts(sources[:1], np.random.default_rng(1)))
+    lost = sources.copy()
+    lost["ssObjectId"] = 5
+    with pytest.raises(ValueError, match=f"no SSSource for {lost['diaSourceId'][0]}"):
+        make(lost, objects=DIA_OBJECT.empty())
+
+
+def test_packaging_changes_nothing_it_was_given():
+    sources = triggers(3, np.random.default_rng(0))
+    before = sources.tobytes()
+    assert make(sources).packets == make(sources).packets
+    assert sources.tobytes() == before
+
+
+@pytest.mark.bench
+def test_packaging_with_forty_earlier_sources(benchmark):
+    rng = np.random.default_rng(0)
+    sources = triggers(200, rng)
+    owners = np.repeat(sources["diaObjectId"], 40)
+    history = History(past(DIA_SOURCE, owners, VISIT.mjd_tai - rng.uniform(1, 300, len(owners)), rng),
+                      past(DIA_FORCED_SOURCE, owners, VISIT.mjd_tai - rng.uniform(1, 300, len(owners)), rng))
+    stamps = gaussian_cutouts(sources, rng)
+    segment = benchmark(lambda: make(sources, objects_for(sources, 41), history, stamps=stamps))
+    assert len(read_packet(segment.packets[7])["prvDiaSources"]) == 40
