@@ -193,7 +193,8 @@ def _rows(x: np.ndarray, y: np.ndarray, positive: np.ndarray, group: np.ndarray,
     for name in ("positive_x", "positive_y", "negative_x", "negative_y"):
         rows[name] = np.nan
     value = snr[y, x]
-    order = np.argsort(np.abs(value), kind="stable")       # the most significant is written last, and stays
+    # the most significant is written last, and stays; a positive lobe comes before a negative one up to twice as high
+    order = np.argsort(np.abs(value) * np.where(positive, 2.0, 1.0), kind="stable")
     g = group[order]
     for name, plane in (("x", x), ("y", y), ("snr", value)):
         rows[name][g] = plane[order]

@@ -320,7 +320,7 @@ def points(image, variance, mask, bad, labels, label, basis, terms, x, y, half, 
 
 # Columns of what `lobes` returns; fluxes are of their own sign.
 PLUS, MINUS, PLUS_X, PLUS_Y, MINUS_X, MINUS_Y, PLUS_VARIANCE, MINUS_VARIANCE, COVARIANCE, PAIR_CHI2, PAIR_NDATA, \
-    PAIR_FAILED = range(12)
+    PAIR_FAILED, PLUS_XX, PLUS_YY, PLUS_XY = range(15)
 
 
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], "
@@ -337,12 +337,12 @@ def lobes(image, variance, mask, bad, labels, label, basis, terms, start, prior,
 
     Returns
     -------
-    (n, 12) : columns as named above.
+    (n, 15) : columns as named above.
     """
     n = start.shape[0]
     side = 2 * half + 1
     m = basis.shape[1]
-    out = np.full((n, 12), np.nan)
+    out = np.full((n, 15), np.nan)
     data, noise, weight = np.empty((side, side)), np.empty((side, side)), np.empty((side, side))
     model, model_x, model_y = np.empty((2, side, side)), np.empty((2, side, side)), np.empty((2, side, side))
     rows, rows_x, coefficients = np.empty((m, side)), np.empty((m, side)), np.empty((m, m))
@@ -418,6 +418,7 @@ def lobes(image, variance, mask, bad, labels, label, basis, terms, start, prior,
         if sandwich(matrix, middle, damped, inverse, step, 6):
             out[s, PLUS_VARIANCE], out[s, MINUS_VARIANCE] = inverse[0, 0], inverse[1, 1]
             out[s, COVARIANCE] = inverse[0, 1]
+            out[s, PLUS_XX], out[s, PLUS_YY], out[s, PLUS_XY] = inverse[2, 2], inverse[3, 3], inverse[2, 3]
     return out
 
 
@@ -434,7 +435,7 @@ def line(u, v, length, amplitudes, sigmas, value):  # type: ignore[no-untyped-de
     value[0] = value[1] = value[2] = value[3] = 0.0
     for k in range(sigmas.shape[0]):
         s = sigmas[k]
-        if abs(v) > 5.0 * s or abs(u) - 0.5 * length > 5.0 * s:
+        if abs(v) > 4.5 * s or abs(u) - 0.5 * length > 4.5 * s:
             continue
         across = amplitudes[k] * math.exp(-0.5 * (v / s) ** 2) / (math.sqrt(2.0 * math.pi) * s)
         if length < 0.1 * s:        # series about a point
@@ -458,8 +459,8 @@ def line(u, v, length, amplitudes, sigmas, value):  # type: ignore[no-untyped-de
 
 
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], "
-            "i8[:,::1], f8[:,::1], f8[::1], f8[:,::1], f8[:,::1], i8)", cache=True, error_model="numpy")
-def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, frame, start, iterations):  # type: ignore[no-untyped-def]
+            "i8[:,::1], f8[:,::1], f8[::1], f8[:,::1], f8[:,::1], f8, i8)", cache=True, error_model="numpy")
+def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, frame, start, plain, iterations):  # type: ignore[no-untyped-def]
     """Point sources drawn along a line, and as points for comparison (Levenberg-Marquardt).
 
     Parameters
@@ -472,6 +473,8 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
         From pixels to a frame where the PSF is round; of determinant 1.
     start : (n, 5)
         Flux, centre (x, y), length and angle [rad], the last four in the frame.
+    plain : float
+        A longer trail is not compared with a point, whose chi2 then is infinite.
 
     Returns
     -------
@@ -488,10 +491,13 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
         cut = load(image, variance, mask, bad, labels, label[s], left, low, data, noise, weight)
         out[s, TRAIL_FAILED], out[s, TRAIL_CUT] = 1.0, 1.0 if cut else 0.0
         for kind in range(2):
-            free = 3 if kind == 0 else 5
+            free = 5 if kind == 0 else 3
+            if kind == 1 and now[3] > plain:
+                out[s, POINT_CHI2] = np.inf
+                break
             for a in range(5):
                 trial[a] = start[s, a]
-            if kind == 0:
+            if kind == 1:
                 trial[3] = 0.0
             best, damping, converged = np.inf, 1e-3, False
             ndata, chi2 = 0, 0.0
@@ -514,6 +520,8 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                             cost += w * residual**2
                             true_cost += residual**2 / noise[r, i]
                             count += 1
+                            if value[0] == 0.0:
+                                continue
                             jacobian[0] = value[0]
                             jacobian[1] = -trial[0] * (c * value[1] - d * value[2])
                             jacobian[2] = -trial[0] * (d * value[1] + c * value[2])
@@ -556,7 +564,7 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                 trial[3] = abs(trial[3])
             if ndata == 0:
                 break
-            if kind == 0:
+            if kind == 1:
                 out[s, POINT_CHI2] = chi2
                 continue
             for a in range(5):

@@ -10,6 +10,7 @@ from pipeline.measure.flux import BAD_PIXELS, PsfModel
 
 MAX_DISTANCE: Final = 5.0     # [pixel] a centroid farther from its peak has failed (SdssCentroid maxDistToPeak)
 ITERATIONS: Final = 30
+_ALL: Final = slice(None)
 
 
 def centre(rows: np.ndarray, detections: Detections, model: PsfModel) -> None:
@@ -33,35 +34,33 @@ def centre(rows: np.ndarray, detections: Detections, model: PsfModel) -> None:
     fill(rows, found, difference.noise_scale)
 
 
-def fill(rows: np.ndarray, found: np.ndarray, noise_scale: float) -> None:
-    """Put the kernel's numbers into MEASUREMENT columns, in place."""
-    rows["x"], rows["y"] = found[:, fits.X], found[:, fits.Y]
-    rows["xErr"] = np.sqrt(found[:, fits.XX]) * noise_scale
-    rows["yErr"] = np.sqrt(found[:, fits.YY]) * noise_scale
-    rows["x_y_Cov"] = found[:, fits.XY] * noise_scale**2
-    rows["centroid_flag"] = found[:, fits.FAILED] > 0
-    rows["psfFlux"] = found[:, fits.FLUX]
-    rows["psfFluxErr"] = np.sqrt(found[:, fits.FLUX_VARIANCE]) * noise_scale
-    rows["psfChi2"], rows["psfLnL"] = found[:, fits.CHI2], found[:, fits.LNL]
-    rows["psfNdata"] = found[:, fits.NDATA].astype(int)
-    rows["psfFlux_flag_edge"] = found[:, fits.CUT] > 0
-    rows["psfFlux_flag_noGoodPixels"] = found[:, fits.COVERED] == 0
-    rows["psfFlux_flag"] = ~np.isfinite(found[:, fits.FLUX]) | (found[:, fits.COVERED] < 0.5)
+def fill(rows: np.ndarray, found: np.ndarray, noise_scale: float, at: np.ndarray | slice = _ALL) -> None:
+    """Put the kernel's numbers into MEASUREMENT columns of the rows `at`, in place."""
+    rows["x"][at], rows["y"][at] = found[:, fits.X], found[:, fits.Y]
+    rows["xErr"][at] = np.sqrt(found[:, fits.XX]) * noise_scale
+    rows["yErr"][at] = np.sqrt(found[:, fits.YY]) * noise_scale
+    rows["x_y_Cov"][at] = found[:, fits.XY] * noise_scale**2
+    rows["centroid_flag"][at] = found[:, fits.FAILED] > 0
+    rows["psfFlux"][at] = found[:, fits.FLUX]
+    rows["psfFluxErr"][at] = np.sqrt(found[:, fits.FLUX_VARIANCE]) * noise_scale
+    rows["psfChi2"][at], rows["psfLnL"][at] = found[:, fits.CHI2], found[:, fits.LNL]
+    rows["psfNdata"][at] = found[:, fits.NDATA].astype(int)
+    rows["psfFlux_flag_edge"][at] = found[:, fits.CUT] > 0
+    rows["psfFlux_flag_noGoodPixels"][at] = found[:, fits.COVERED] == 0
+    rows["psfFlux_flag"][at] = ~np.isfinite(found[:, fits.FLUX]) | (found[:, fits.COVERED] < 0.5)
 
 
-def move(rows: np.ndarray, at: np.ndarray, detections: Detections, model: PsfModel, covariance: np.ndarray) -> None:
-    """Put the rows `at` on the centres of their trails, of (n, 2, 2) covariance, with the PSF flux there, in place."""
+def move(rows: np.ndarray, at: np.ndarray, detections: Detections, model: PsfModel, x: np.ndarray, y: np.ndarray,
+         covariance: np.ndarray) -> None:
+    """Put the rows `at` on (x, y) with (n, 3) variances of x, y and covariance, and the PSF flux there, in place."""
     difference = detections.difference
-    x, y = np.array(rows["trailX"][at]), np.array(rows["trailY"][at])
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
     found = fits.points(
         np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
         np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (at + 1).astype(np.int32),
         model.basis, model.terms(x, y), x, y, model.half, 0, 0.0)
-    found[:, fits.XX], found[:, fits.YY], found[:, fits.XY] = (covariance[:, 0, 0], covariance[:, 1, 1],
-                                                               covariance[:, 0, 1])
-    part = rows[at]
-    fill(part, found, difference.noise_scale)
-    rows[at] = part
+    found[:, fits.XX:fits.XY + 1] = covariance
+    fill(rows, found, difference.noise_scale, at)
 
 
 def refined(significance: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

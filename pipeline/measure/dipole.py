@@ -6,12 +6,13 @@ import numpy as np
 
 from pipeline.images import Calibrated, Detections
 from pipeline.kernels import fits
+from pipeline.measure import centroid
 from pipeline.measure.flux import BAD_PIXELS, PsfModel, force
 
 MIN_SNR: Final = 5.0 * np.sqrt(2.0)     # of both lobes in quadrature (ip_diffim dipoleFitTask minSn)
 MAX_RATIO: Final = 0.65                 # of one lobe's flux to both (maxFluxRatio)
 MIN_FLUX: Final = 1.0                   # [nJy]
-MAX_AREA: Final = 1200                  # [pixel] larger footprints are not tried
+MAX_AREA: Final = 415.0          # [PSF sigma^2] larger footprints are not tried: 1200 px at FWHM 0.8"
 LOOSE: Final = 0.5                      # relative error given to lobe fluxes seen before subtraction
 _ITERATIONS: Final = 60
 _MARGIN: Final = 5                      # [pixel] added to the half window of a point source
@@ -22,10 +23,11 @@ def fit_dipoles(rows: np.ndarray, detections: Detections, science: Calibrated, m
 
     Close lobes alone fix only flux times distance: the fluxes of the science image and of the matched template at
     the lobes, where they are significant, enter as Gaussian priors of 50 %. Angles are degrees from +x towards +y,
-    of the positive lobe seen from the negative one, in (-180, 180].
+    of the positive lobe seen from the negative one, in (-180, 180]. The position of a dipole becomes that of its
+    positive lobe: where a source that moved is now.
     """
     difference, peaks = detections.difference, detections.peaks
-    tried = np.flatnonzero(peaks["positive"] & peaks["negative"] & (peaks["area"] <= MAX_AREA))
+    tried = np.flatnonzero(peaks["positive"] & peaks["negative"] & (peaks["area"] <= MAX_AREA * difference.psf.sigma**2))
     rows["dipoleFitAttempted"][tried] = True
     if not len(tried):
         return
@@ -39,6 +41,10 @@ def fit_dipoles(rows: np.ndarray, detections: Detections, science: Calibrated, m
         model.basis, model.terms(*middle), np.ascontiguousarray(start), np.ascontiguousarray(prior),
         model.half + _MARGIN, _ITERATIONS)
     _fill(rows, tried, found, difference.noise_scale, _snr(detections, model, found))
+    dipole = rows["isDipole"][tried] & np.isfinite(found[:, fits.PLUS_XX])
+    to = found[dipole]
+    centroid.move(rows, tried[dipole], detections, model, to[:, fits.PLUS_X], to[:, fits.PLUS_Y],
+                  to[:, fits.PLUS_XX:fits.PLUS_XY + 1])
 
 
 def _prior(detections: Detections, science: Calibrated, model: PsfModel, start: np.ndarray) -> np.ndarray:

@@ -21,9 +21,11 @@ from schemas import mask as planes
 
 MIN_GAIN: Final = 16.0       # chi2: two parameters more; by chance in 3 of 10,000 point sources
 MIN_ELONGATION: Final = 3.0  # sigmas of excess second moment along a line that make a source worth trying
+MOMENT_ERROR: Final = 1.9    # error of an adaptive moment times S/N, over Ixx + Iyy (measured)
 MAX_SIDE: Final = 200        # [pixel] larger windows are not tried: satellites
 MARGIN: Final = 3.0          # window beyond the footprint [PSF sigma]
 SUSPECT: Final = 3.0         # trail_suspect_long: longer than so many PSF radii (trailedSources)
+PLAIN: Final = 6.0           # trails longer than so many PSF sigmas are not compared with a point
 _SIGMAS: Final = np.array([0.55, 0.9, 1.35, 2.1, 3.6])   # of the mixture, in PSF sigmas
 _ITERATIONS: Final = 40
 
@@ -78,9 +80,10 @@ def fit_trails(rows: np.ndarray, detections: Detections, model: PsfModel) -> Non
     mixture = Mixture.of(detections.difference.psf)
     found = _fit(rows, tried, detections, model, mixture)
     gain = found[:, fits.POINT_CHI2] - found[:, fits.TRAIL_CHI2]
-    failed = (found[:, fits.TRAIL_FAILED] > 0) | ~np.isfinite(gain)
+    better = gain > MIN_GAIN * detections.difference.noise_scale**2     # NaN: no usable pixels
+    failed = np.isnan(gain) | (better & (found[:, fits.TRAIL_FAILED] > 0))
     rows["trail_flag"][tried[failed]] = True
-    believed = ~failed & (gain > MIN_GAIN * detections.difference.noise_scale**2)
+    believed = better & ~failed
     _fill(rows, tried[believed], found[believed], detections, mixture, model)
 
 
@@ -101,8 +104,8 @@ def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
     major = 0.5 * excess + np.hypot(0.5 * (rows["ixx"] - rows["iyy"] - rows["ixxPSF"] + rows["iyyPSF"]),
                                     rows["ixy"] - rows["ixyPSF"])
     size = rows["ixxPSF"] + rows["iyyPSF"]
-    # the error of a moment is about sqrt(2) sigma^2 * sqrt(2) / (S/N)
-    by_moments = major * np.abs(rows["psfFlux"] / rows["psfFluxErr"]) > MIN_ELONGATION * size
+    error = MOMENT_ERROR * size / np.maximum(np.abs(rows["psfFlux"] / rows["psfFluxErr"]), 1.0)
+    by_moments = major > MIN_ELONGATION * error
     sigma = detections.difference.psf.sigma
     long = np.hypot(rows["bbox_x1"] - rows["bbox_x0"], rows["bbox_y1"] - rows["bbox_y0"]) > 16.0 * sigma
     able = ~(rows["sky_source"] | rows["isDipole"] | rows["pixelFlags_streakCenter"] | rows["psfFlux_flag"])
@@ -121,7 +124,7 @@ def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: Psf
         np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
         np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (tried + 1).astype(np.int32),
         np.ascontiguousarray(box, np.int64), np.ascontiguousarray(amplitudes), mixture.sigmas, mixture.frame,
-        _start(rows, tried, detections, mixture), _ITERATIONS))
+        _start(rows, tried, detections, mixture), PLAIN * difference.psf.sigma, _ITERATIONS))
 
 
 def _start(rows: np.ndarray, tried: np.ndarray, detections: Detections, mixture: Mixture) -> np.ndarray:
@@ -177,7 +180,8 @@ def _fill(rows: np.ndarray, at: np.ndarray, found: np.ndarray, detections: Detec
     bits = np.bitwise_or.reduce(difference.mask[on[1], on[0]], axis=0)
     rows["trail_flag_edge"][at] = off | ((bits & (planes.EDGE | planes.NO_DATA)) != 0)
     inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
-    centroid.move(rows, at[inside], detections, model, covariance[inside][:, 1:3, 1:3])
+    spread = np.column_stack([covariance[:, 1, 1], covariance[:, 2, 2], covariance[:, 1, 2]])
+    centroid.move(rows, at[inside], detections, model, x[inside], y[inside], spread[inside])
 
 
 def to_pixels(found: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, ...]:
