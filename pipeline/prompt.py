@@ -13,16 +13,25 @@ import numpy as np
 
 from pipeline.alerts import package
 from pipeline.associate import Associated, associate
+from pipeline.calibrate import calibrate
 from pipeline.config import PipelineConfig
+from pipeline.cutouts import cut
+from pipeline.detect import detect
+from pipeline.difference import subtract
 from pipeline.errors import NoWorkFound, PipelineError, RetriableError
 from pipeline.filter import filter_sources, rejections
 from pipeline.forced import force, on_detector, select
 from pipeline.images import Calibrated, Calibration, Cutouts, Detections, Difference, Template
+from pipeline.inject import inject
+from pipeline.measure import measure, quality_cut
 from pipeline.objects import slots, stale_rows, update
+from pipeline.pixels import PixelsInMemory
 from pipeline.ports import History, Pixels, Ports, SaveRequest, Segment
 from pipeline.psf import Psf
+from pipeline.reliability import VERSION, score
 from pipeline.solarsystem import mpc_orbits
 from pipeline.steps import Step, Steps, read, write
+from pipeline.template import warp
 from pipeline.transform import processing_summary, transform
 from schemas import mask, table
 from schemas.exposure import Box, Exposure, Visit, magnitudes
@@ -101,23 +110,12 @@ def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, 
     `rng` is asked only for the photon noise of injected sources. NoWorkFound without a template that overlaps;
     AlgorithmError where the data defeat a stage.
     """
-    from pipeline.calibrate import calibrate
-    from pipeline.cutouts import cut
-    from pipeline.detect import detect
-    from pipeline.difference import subtract
-    from pipeline.measure import measure
-    from pipeline.pixels import PixelsInMemory
-    from pipeline.reliability import score
-    from pipeline.template import warp
-
     n_pixels = exposure.image.size
     if static.template is None:
         raise NoWorkFound(f"visit {exposure.visit.visit}: no template in band {exposure.visit.band}")
     science = calibrate(exposure, static.references, config.calibrate, given_zeropoint=static.given_zeropoint)
     yield Step("calibrate", n_pixels)
     if static.injections is not None and len(static.injections):
-        from pipeline.inject import inject
-
         science = inject(science, static.injections, rng)
         yield Step("inject", len(static.injections))
     template = warp(static.template, science.wcs, science.shape, config.template)
@@ -129,8 +127,11 @@ def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, 
     detections = detect(difference, science, config.detect)
     yield Step("detect", n_pixels)
     difference = detections.difference
-    sources = measure(detections, science, template, config.measure)
-    yield Step("measure", len(sources))
+    measured = measure(detections, science, template, config.measure)
+    kept, reasons = quality_cut(measured)
+    sources = table.take(measured, np.flatnonzero(kept))
+    rejected = rejections(measured, reasons, "measure", exposure.visit.visit, exposure.detector, science.wcs)
+    yield Step("measure", len(measured))
     stamps = (cut(science.image, science.variance, science.psf, sources),
               cut(template.image, template.variance, template.psf, sources),   # warped, not matched, as deployed
               cut(difference.image, difference.variance, difference.psf, sources))
@@ -142,8 +143,8 @@ def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, 
         visit=exposure.visit, detector=exposure.detector, sources=sources, wcs=science.wcs, shape=science.shape,
         box=footprint_box(science.wcs, science.shape), calibration=science.calibration, science=stamps[0],
         template=stamps[1], difference=stamps[2], pixels=PixelsInMemory(difference, science, science.wcs),
-        log=_log(exposure, science, template, detections, len(sources)),
-        images=Images(science, template, difference, detections.significance))
+        log=_log(exposure, science, template, detections, len(sources)), rejected=rejected,
+        images=Images(science, template, difference, detections.significance), reliability_version=VERSION)
 
 
 def footprint_box(wcs: Wcs, shape: tuple[int, int], margin_arcsec: float = 0.0) -> Box:
@@ -237,7 +238,7 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
                           processing_summary(visit, detector, measured.wcs, measured.shape, measured.log))
     yield from write("save", len(request), lambda: ports.store.save(request, segment), config.retry,
                      landed=lambda: ports.store.contains(visit.visit, detector))
-    refused = rejections(filtered.sources, associated.reasons, "associate", visit.visit, detector, measured.wcs)
+    refused = rejections(filtered.sources, associated.reasons, "new_objects", visit.visit, detector, measured.wcs)
     rejected = np.concatenate([measured.rejected, filtered.rejections, refused])
     ports.recorder.append("rejection", rejected)
     return Summary(visit.visit, detector, len(measured.sources), len(associated), associated.n_new, len(segment),
