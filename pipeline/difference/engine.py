@@ -24,7 +24,9 @@ from pipeline.psf import Psf
 from schemas import mask as planes
 
 UNFIT = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE | planes.SAT_TEMPLATE
+WRONG = planes.NO_DATA | planes.BAD | planes.SAT | planes.CR | planes.SAT_TEMPLATE   # values that mean nothing
 KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE # of a template's planes, under their own names
+RESTORED_ERROR = 0.1     # relative error of a saturated star's restored core (assumed)
 SHARPER = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 
 
@@ -38,6 +40,8 @@ class Pair:
     template_variance: np.ndarray
     science_bad: np.ndarray
     template_bad: np.ndarray
+    science_full: np.ndarray     # saturated
+    template_full: np.ndarray
     background: np.ndarray       # of science - template, already taken off `science`
 
     @property
@@ -77,14 +81,15 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig) 
         raise NoWorkFound("no pixel is usable in both the science image and the template")
     ours = np.where(science_hole, 0, science.image).astype(np.float32)
     theirs = np.where(template_hole, 0, template.image).astype(np.float32)
-    noise = _filled(science.variance, science_bad), _filled(template.variance, template_bad)
+    noise = _filled(science.variance, science_hole), _filled(template.variance, template_hole)
     sky = _blank(ours, theirs, noise[0], science_bad | template_bad)
     background = _background(ours - theirs, sky, config.background_order)
     ours = ours - background
     full = science.mask & planes.SAT != 0, template.mask & (planes.SAT | planes.SAT_TEMPLATE) != 0
-    return Pair(repaired(ours, noise[0], science_bad, full[0], theirs, template_bad, science.psf), noise[0],
-                repaired(theirs, noise[1], template_bad, full[1], ours, science_bad, template.psf), noise[1],
-                science_bad, template_bad, background)
+    wrong = (science_hole | (science.mask & WRONG != 0), template_hole | (template.mask & WRONG != 0))
+    return Pair(repaired(ours, noise[0], wrong[0], full[0], theirs, wrong[1], science.psf), noise[0],
+                repaired(theirs, noise[1], wrong[1], full[1], ours, wrong[0], template.psf), noise[1],
+                science_bad, template_bad, full[0], full[1], background)
 
 
 def _invalid(image: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -159,7 +164,8 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
                              f"{config.max_ratio_std} is expected")
     if config.systematics:
         variance += _systematics(matched, fit, science.psf)
-        variance += np.float32(science.psf.effective_area * halo_error**2) * halo**2
+        doubt = (halo_error * halo) ** 2 + (RESTORED_ERROR * _restored(pair, left, right)) ** 2
+        variance += np.float32(science.psf.effective_area) * doubt.astype(np.float32)
     psf = _difference_psf(science.psf, left, kernels, nodes, shape)
     noise_scale, lag1 = _measured_noise(image, variance, blank, psf)
     empty = mask & planes.NO_DATA != 0
@@ -311,6 +317,16 @@ def _systematics(matched: np.ndarray, fit: matching.Fit, psf: Psf) -> np.ndarray
     slope_y, slope_x = np.gradient(matched)
     moved = shift_x**2 * slope_x**2 + shift_y**2 * slope_y**2
     return np.asarray(area * (0.25 * moved + scale**2 * matched**2), np.float32)
+
+
+def _restored(pair: Pair, left: SpatialKernel, right: SpatialKernel) -> np.ndarray:
+    """Light in the convolved image that comes from the restored cores of saturated stars."""
+    image, full, kernel = ((pair.template, pair.template_full, right) if right.half
+                           else (pair.science, pair.science_full, left))
+    if not full.any():
+        return np.zeros(image.shape, np.float32)
+    shape = image.shape[0], image.shape[1]
+    return convolve(np.where(full, image, 0), SpatialKernel(np.abs(kernel.central)[None], 0, shape))
 
 
 def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
