@@ -80,6 +80,14 @@ class DetectConfig(Section, frozen=True):
     grow_sigmas: float = 2.4           # [AP] nSigmaToGrow, isotropic
     dipole_sigmas: float = 5.0         # [AP] maxSeparation of a dipole's lobes, in PSF sigmas
     background_bin: int = 40           # [AP] final background bins [pixel]; ours averages 3x3 of them
+    cosmic_rays: bool = True
+    cosmic_ray_sigmas: float = 6.0     # [AP] minSigma: a core stands so high above its noise
+    cosmic_ray_contrast: float = 0.65  # ours: a core's neighbours are lower than this share of a star's
+    cosmic_ray_excess: float = 2.5     # ours: ... by so many sigmas
+    streaks: bool = True
+    streak_min_length: float = 200.0   # ours [pixel]: three times the longest asteroid trail
+    sky_sources: int = 10              # ours ([AP] 100): places without a source, for metrics; a filter takes them
+    sky_radius: int = 8                # [AP] [pixel]
 
 
 class MeasureConfig(Section, frozen=True):

@@ -27,7 +27,8 @@ def fit_dipoles(rows: np.ndarray, detections: Detections, science: Calibrated, m
     positive lobe: where a source that moved is now.
     """
     difference, peaks = detections.difference, detections.peaks
-    tried = np.flatnonzero(peaks["positive"] & peaks["negative"] & (peaks["area"] <= MAX_AREA * difference.psf.sigma**2))
+    small = peaks["area"] <= MAX_AREA * difference.psf.sigma**2
+    tried = np.flatnonzero(peaks["positive"] & peaks["negative"] & small)
     rows["dipoleFitAttempted"][tried] = True
     if not len(tried):
         return

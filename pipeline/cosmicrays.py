@@ -1,0 +1,49 @@
+"""Cosmic rays on a difference image: what is sharper than the PSF.
+
+A pixel of a star stands no higher over the mean of two opposite neighbours than the PSF's own peak does. A pixel that
+does, along any of four directions and beyond its noise, is part of a cosmic ray (condition 3 of the finder of SDSS's
+photo, which meas_algorithms has; here against the difference's own PSF).
+"""
+
+from typing import Final
+
+import numpy as np
+
+from pipeline.config import DetectConfig
+from pipeline.psf import Psf
+
+_DIRECTIONS: Final = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+
+def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, config: DetectConfig) -> np.ndarray:
+    """(ny, nx) bool: pixels of cosmic rays; unusable pixels are never among them and are no evidence.
+
+    The neighbours of a core that stand 2 sigma above the sky belong to it.
+    """
+    found = np.zeros(image.shape, bool)
+    sigma2 = np.where(usable, variance, np.float32(np.inf))
+    bright = usable & (image > config.cosmic_ray_sigmas * np.sqrt(sigma2))
+    bright[[0, -1]] = bright[:, [0, -1]] = False
+    y, x = np.nonzero(bright)
+    value, noise = image[y, x].astype(float), sigma2[y, x].astype(float)
+    sharp = np.zeros(len(x), bool)
+    for (dy, dx), share in zip(_DIRECTIONS, contrast(psf), strict=True):
+        limit = config.cosmic_ray_contrast * share
+        pair = 0.5 * (image[y - dy, x - dx].astype(float) + image[y + dy, x + dx])
+        spread = 0.25 * (sigma2[y - dy, x - dx].astype(float) + sigma2[y + dy, x + dx])
+        excess = limit * value - pair
+        sharp |= excess > config.cosmic_ray_excess * np.sqrt(limit**2 * noise + spread)
+    y, x = y[sharp], x[sharp]
+    found[y, x] = True
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            v, u = y + dy, x + dx       # inside: cores are never on the border
+            raised = image[v, u] > 2.0 * np.sqrt(np.where(usable[v, u], sigma2[v, u], np.inf))
+            found[v[raised], u[raised]] = True
+    return found
+
+
+def contrast(psf: Psf) -> tuple[float, ...]:
+    """Mean of two opposite neighbours over the peak, of a star centred on a pixel, along each direction."""
+    stamp, c = psf.central, psf.width // 2
+    return tuple(float(0.5 * (stamp[c - dy, c - dx] + stamp[c + dy, c + dx]) / stamp[c, c]) for dy, dx in _DIRECTIONS)

@@ -1,0 +1,143 @@
+"""Streaks: satellites that cross the detector.
+
+Significance, sampled every few pixels, votes for straight lines (a Hough transform); a line counts when a large share
+of its way across the detector is bright, so neither stars in a row nor an asteroid's trail makes one. The line is then
+fitted, its profile measured, and the whole line masked at that width, as the real system does.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeline.config import DetectConfig
+
+STEP: Final = 4                # pixels between samples (the real system bins by 4)
+LOW: Final = 3.0               # significance of a bright sample
+TURN: Final = 1.5              # samples a line's end moves between two trial angles
+SHARE: Final = 0.4             # of the way across the detector that must be bright
+MAX_STREAKS: Final = 10        # (maxFitIter)
+MAX_WIDTH: Final = 100         # [pixel] (maxStreakWidth)
+EDGE_SNR: Final = 2.0          # a streak ends where its profile falls below so many sigmas of the profile (nSigmaMask)
+
+
+@dataclass(frozen=True, slots=True)
+class Streak:
+    """A straight line: the points with x cos(angle) + y sin(angle) = distance, and how far it reaches to each side."""
+
+    angle: float               # of its normal [rad]
+    distance: float            # [pixel] from the first pixel
+    half_width: float          # [pixel]
+
+
+def find(significance: np.ndarray, usable: np.ndarray, config: DetectConfig) -> list[Streak]:
+    """Streaks of positive flux, brightest first."""
+    ny, nx = significance.shape
+    sample = significance[STEP // 2::STEP, STEP // 2::STEP]
+    y, x = np.nonzero((sample > LOW) & usable[STEP // 2::STEP, STEP // 2::STEP])
+    x, y = x * STEP + STEP // 2, y * STEP + STEP // 2
+    streaks: list[Streak] = []
+    for _ in range(MAX_STREAKS):
+        line = _strongest(x, y, (ny, nx), config.streak_min_length)
+        if line is None:
+            break
+        line = _fitted(x, y, *line)
+        streak = _measured(significance, usable, *line)
+        streaks.append(streak)
+        far = np.abs(x * np.cos(streak.angle) + y * np.sin(streak.angle) - streak.distance)
+        keep = far > streak.half_width + 2 * STEP
+        x, y = x[keep], y[keep]
+    return streaks
+
+
+def plane(streaks: list[Streak], shape: tuple[int, int]) -> np.ndarray:
+    """(ny, nx) bool: pixels on a streak, along its full line."""
+    out = np.zeros(shape, bool)
+    y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+    for streak in streaks:
+        across = x * np.float32(np.cos(streak.angle)) + (y * np.float32(np.sin(streak.angle))
+                                                         - np.float32(streak.distance))
+        out |= np.abs(across) <= streak.half_width
+    return out
+
+
+def _strongest(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], min_length: float
+               ) -> tuple[float, float] | None:
+    """The line (angle of normal, distance) with most bright samples, if they are enough for its length."""
+    if len(x) < min_length / STEP * SHARE:
+        return None
+    diagonal = float(np.hypot(*shape))
+    cell = 2.0 * STEP
+    n_angles = int(np.pi / (TURN * STEP / (diagonal / 2)))
+    angles = np.arange(n_angles) * np.pi / n_angles
+    n_cells = int(2 * diagonal / cell) + 3
+    best_score, best = 0.0, None
+    for angle in angles:
+        c, s = np.cos(angle), np.sin(angle)
+        at = (x * c + y * s + diagonal) / cell
+        # two neighbouring cells together, so that no line is cut by their border
+        votes = np.bincount(at.astype(int), minlength=n_cells)
+        votes = votes[:-1] + votes[1:]
+        top = int(np.argmax(votes))
+        if votes[top] > best_score:
+            best_score, best = float(votes[top]), (float(angle), float((top + 1) * cell - diagonal))
+    if best is None:
+        return None
+    length = chord(best[0], best[1], shape)
+    # samples on a line one significance beam wide: a point source is bright over about STEP pixels across
+    enough = max(length, min_length) / STEP * SHARE
+    along = np.unique(np.floor((y * np.cos(best[0]) - x * np.sin(best[0])) / STEP)[
+        np.abs(x * np.cos(best[0]) + y * np.sin(best[0]) - best[1]) < cell])
+    return best if len(along) > enough and length >= min_length else None
+
+
+def chord(angle: float, distance: float, shape: tuple[int, int]) -> float:
+    """Length of a line inside an array [pixel]."""
+    c, s = np.cos(angle), np.sin(angle)
+    low, high = -np.inf, np.inf
+    for start, slope, end in ((distance * c, -s, shape[1] - 1.0), (distance * s, c, shape[0] - 1.0)):
+        if abs(slope) < 1e-12:
+            if not 0 <= start <= end:
+                return 0.0
+            continue
+        a, b = sorted(((0 - start) / slope, (end - start) / slope))
+        low, high = max(low, a), min(high, b)
+    return float(max(high - low, 0.0))
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, angle: float, distance: float) -> tuple[float, float]:
+    """The line through the bright samples near a first guess, by total least squares, twice."""
+    for reach in (3.0 * STEP, 2.5 * STEP):
+        near = np.abs(x * np.cos(angle) + y * np.sin(angle) - distance) < reach
+        if near.sum() < 10:
+            break
+        px, py = x[near].astype(float), y[near].astype(float)
+        dx, dy = px - px.mean(), py - py.mean()
+        along = 0.5 * np.arctan2(2 * (dx * dy).sum(), (dx * dx - dy * dy).sum())
+        angle = float(along + np.pi / 2)
+        distance = float(px.mean() * np.cos(angle) + py.mean() * np.sin(angle))
+    return angle, distance
+
+
+def _measured(significance: np.ndarray, usable: np.ndarray, angle: float, distance: float) -> Streak:
+    """The streak with the width that its profile across has."""
+    shape = significance.shape
+    middle = distance * np.cos(angle), distance * np.sin(angle)
+    steps = np.arange(-np.hypot(*shape), np.hypot(*shape), 2.0)
+    offsets = np.arange(-MAX_WIDTH, MAX_WIDTH + 1)
+    u = np.rint(middle[0] - steps[None, :] * np.sin(angle) + offsets[:, None] * np.cos(angle)).astype(int)
+    v = np.rint(middle[1] + steps[None, :] * np.cos(angle) + offsets[:, None] * np.sin(angle)).astype(int)
+    on = (u >= 0) & (u < shape[1]) & (v >= 0) & (v < shape[0])
+    u, v = np.where(on, u, 0), np.where(on, v, 0)
+    on &= usable[v, u]
+    values = np.where(on, significance[v, u], np.nan)
+    count = np.maximum(on.sum(axis=1), 1)
+    clipped = np.clip(np.nan_to_num(values), -5.0, 10.0)
+    profile = clipped.sum(axis=1) / count
+    # significance is correlated over about four pixels along the line
+    noise = np.sqrt(2.0 / count)
+    bright = profile > np.maximum(EDGE_SNR * noise, 0.3)
+    half = 1
+    while half < MAX_WIDTH and (bright[MAX_WIDTH + half] or bright[MAX_WIDTH - half]):
+        half += 1
+    return Streak(angle, distance, float(half + 1))
