@@ -20,7 +20,7 @@ from reports.photometry import pulls
 from reports.purity import purity
 from reports.solarsystem import objects, solar_system
 from reports.steps import step_costs
-from reports.store import Store
+from reports.store import Store, StoreError
 from reports.trails_dipoles import dipoles, trails
 
 MIN_BIN: Final = 200               # true sources that every judged bin must hold
@@ -108,12 +108,13 @@ def evidence(stores: Sequence[Store], fidelity: str = "pixels") -> Evidence:
 def cost_factor(store: Store) -> float:
     """The factor from fitted CPU seconds to simulated durations; NaN for a run on the wall clock."""
     facts = store.facts()
-    if facts.get("clock", "simulated") != "simulated":
+    if facts.get("kind", "simulated") != "simulated":
         return float("nan")
+    text = facts.get("cost_scale", "1")
     try:
-        return float(facts.get("cost_factor", "1"))
+        return float(text)
     except ValueError:
-        return float("nan")
+        raise StoreError(f"{store.folder}: fact cost_scale must be a number, got {text!r}") from None
 
 
 def judge(stores: Sequence[Store], fidelity: str = "pixels") -> list[Figure]:
@@ -343,11 +344,11 @@ def number(figure: Figure) -> str:
     """A figure's value for people."""
     if not math.isfinite(figure.value):
         return "–"
-    return f"{figure.value:.4g}" + (f" {figure.unit}" if figure.unit else "")
+    return f"{figure.value:.3g}" + (f" {figure.unit}" if figure.unit else "")
 
 
 def interval(figure: Figure) -> str:
     """A figure's interval for people; empty where there is none."""
     if not math.isfinite(figure.low) or not math.isfinite(figure.high):
         return ""
-    return f"{figure.low:.4g} to {figure.high:.4g}"
+    return f"{figure.low:.3g} to {figure.high:.3g}"

@@ -83,8 +83,9 @@ def _correct(objects: Tally, members: Tally) -> list[int]:
 @styled
 def plot(tables: Mapping[str, Association]) -> Figure:
     """Accuracy of one or several runs or settings side by side, with duplicates of 100 sources."""
-    figure, (left, right) = panels(2, height=max(2.4, 0.36 * len(tables) + 1.4))
     names = list(tables)[::-1]
+    figure, (left, right) = panels(2, height=max(2.4, 0.36 * len(tables) + 1.4),
+                                   labels=[max(names, key=len, default="")])
     shown = [tables[name] for name in names]
     if not any(t.accuracy.n for t in shown):
         nothing(left, "no alerts of true sources")

@@ -85,7 +85,8 @@ def plot(table: Astrometry) -> Figure:
                           if np.isfinite(found.low) else None, fmt="o", color=BLUE)
     left.plot([BRIGHT_SNR, 200], [LIMIT_ARCSEC * 1e3] * 2, color=BAD, linewidth=1.3)
     left.annotate('bar: 30 mas at FWHM 0.83"', (BRIGHT_SNR, LIMIT_ARCSEC * 1e3), xytext=(2, 4),
-                  textcoords="offset points", color=BAD, fontsize=8)
+                  textcoords="offset points", color=BAD, fontsize=8,
+                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0})
     left.set(xscale="log", yscale="log", xlabel="true S/N", ylabel="radial error × 0.83″ / FWHM [mas]", xlim=(4, 250),
              title="Position error of alerts (dots: medians)")
     left.set_xticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])

@@ -39,7 +39,8 @@ def filters(matches: Matches) -> Filters:
 def plot(table: Filters, kind: str = "simulated") -> Figure:
     """Rejections by filter and reason."""
     rows = table.rows[np.argsort(-(table.rows["real"] + table.rows["false"]), kind="stable")][:14][::-1]
-    figure, (axes,) = panels(1, width=10.4, height=max(2.2, 0.27 * len(rows) + 1.1))
+    figure, (axes,) = panels(1, width=10.4, height=max(2.2, 0.27 * len(rows) + 1.1),
+                             labels=[max((name(row) for row in rows), key=len, default="")])
     if not len(rows):
         nothing(axes, "no filter rejected anything")
         return figure
@@ -54,7 +55,8 @@ def plot(table: Filters, kind: str = "simulated") -> Figure:
     axes.set(xlabel="detections", title=f"Rejected of {table.detections:,} detections; {table.alerts:,} became alerts")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.06)
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    axes.set_ylim(-0.7, max(len(rows), 3) - 0.3)
     return figure
 
 

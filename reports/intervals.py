@@ -158,8 +158,9 @@ def turnover(snr: np.ndarray, found: np.ndarray) -> Turnover | None:
         q = np.clip(top * ndtr((snr - p[0]) / np.exp(p[1])), 1e-6, 1 - 1e-6)
         return -float(np.sum(np.log(q[found])) + np.sum(np.log1p(-q[~found])))
 
-    best = min((minimize(cost, (start, 0.0, 4.0), method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-4,
-                "fatol": 1e-4}) for start in (5.0, 8.0)), key=lambda fit: float(fit.fun))
+    start = float(np.clip(np.median(snr[found]) if found.any() else 5.0, 3.0, 8.0))
+    best = minimize(cost, (start, 0.0, 4.0), method="Nelder-Mead", options={"maxiter": 2000, "xatol": 1e-3,
+                                                                           "fatol": 1e-3})
     p = np.asarray(best.x, float)
     p[2] = min(p[2], 12.0)   # a plateau of 1 is at infinity
     if _logistic(p[2]) <= 0.5 or not 0 < p[0] < 100:

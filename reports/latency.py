@@ -40,7 +40,8 @@ def latency(store: Store) -> Latency:
     sent = store.optional("publication")
     readout = (sent["sent_mjd_tai"] - sent["readout_end_mjd_tai"]) * DAY_S
     shutter = (sent["sent_mjd_tai"] - sent["shutter_close_mjd_tai"]) * DAY_S
-    known = np.isfinite(readout)
+    known = np.isfinite(readout) & (readout < DAY_S)     # older exposures were processed afterwards: no latency
+    shutter = shutter[shutter < DAY_S]
     on_time = readout[known] <= LIMIT_S
     shares = [float(np.mean(on_time[rows])) for _, rows in groups(sent["visit"][known])]
     log = store.optional("exposure_log")
@@ -76,7 +77,8 @@ def by_step(steps: np.ndarray, log: np.ndarray) -> np.ndarray:
 @styled
 def plot(table: Latency) -> Figure:
     """The delay of alerts on both clocks, and the typical detector-visit step by step."""
-    figure, (left, right) = panels(2, height=max(3.5, 0.2 * len(table.steps) + 1.0))
+    figure, (left, right) = panels(2, height=max(3.5, 0.2 * len(table.steps) + 1.0),
+                                   labels=["", max((n.decode() for n in table.steps["name"]), key=len, default="")])
     _plot_delays(left, table)
     _plot_steps(right, table)
     return figure
@@ -84,7 +86,7 @@ def plot(table: Latency) -> Figure:
 
 def _plot_delays(axes: Axes, table: Latency) -> None:
     if not len(table.since_readout):
-        return nothing(axes, "no alert was published")
+        return nothing(axes, "no alert of a live exposure was published")
     for values, label, colour in ((table.since_readout, "since the end of readout", BLUE),
                                   (table.since_shutter, "since shutter close", WARM)):
         if len(values):
@@ -96,7 +98,7 @@ def _plot_delays(axes: Axes, table: Latency) -> None:
     right = max(1.25 * LIMIT_S, 1.05 * float(table.since_shutter[-1] if len(table.since_shutter) else 0))
     axes.set(xlabel="delay of alerts [s]", ylabel="fraction of alerts sent", xlim=(0, right), ylim=(0, 1.02),
              title="When alerts leave")
-    axes.legend(loc="center right")
+    axes.legend(loc="upper left")
     return None
 
 
@@ -121,7 +123,7 @@ def _plot_steps(axes: Axes, table: Latency) -> None:
             axes.axvline(table.readout_s + LIMIT_S, color=BAD, linewidth=1.2)
     axes.set(xlabel="time since shutter close [s]", title="The typical detector-visit")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left" if rows["start_s"][0] > 0.4 * span else "upper right")
+    axes.legend(loc="lower left" if rows["start_s"][0] > 0.4 * span else "upper right", frameon=True, edgecolor="none")
     return None
 
 

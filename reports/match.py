@@ -20,6 +20,7 @@ BRIGHT_SNR: Final = 3.0         # true sources above it are matched first
 FAINT_SNR: Final = 1.0          # true sources below it are not matched
 THRESHOLD: Final = 5.0          # detection threshold, transSNR of DMS-REQ-0269
 ARTIFACT_MARGIN_PX: Final = 4.0   # a detection may lie so far outside the pixels that its cause touched
+SATURATED_MARGIN_PX: Final = 12.0   # wings of a saturated star reach farther
 BLEND_FWHM: Final = 2.0         # sources nearer than this many FWHM share one footprint
 
 # Flags of the new-object filter: a source that has one, and no object, makes no alert (ap_association, 4.6e).
@@ -335,7 +336,7 @@ def _causes(sources: np.ndarray, partner: np.ndarray, truth: np.ndarray, pixels:
         static = ((rows["templateFlux"] > 20 * rows["templateFluxErr"])
                   & (rows["templateFlux"] > 5 * np.abs(rows["psfFlux"])))
     cause[rows["isDipole"]] = b"dipole"
-    cause[static] = b"static source"
+    cause[static] = b"static source residual"
     real = truth[(np.abs(truth["snr"]) >= THRESHOLD) | (truth["kind"] == b"moved_star")]
     if len(real):
         gap = distances(real, rows["x"], rows["y"])
@@ -357,8 +358,9 @@ def _artifacts(x: np.ndarray, y: np.ndarray, pixels: np.ndarray) -> tuple[np.nda
     u, v = x[:, None] - pixels["x0"], y[:, None] - pixels["y0"]
     along = np.clip((u * dx + v * dy) / length2, 0.0, 1.0)
     outside = np.hypot(u - along * dx, v - along * dy) - np.nan_to_num(pixels["width"]) / 2
+    outside -= np.where(np.isin(pixels["kind"], [b"saturated", b"bleed"]), SATURATED_MARGIN_PX, ARTIFACT_MARGIN_PX)
     deepest = outside.argmin(axis=1)
-    covered = outside[np.arange(len(x)), deepest] <= ARTIFACT_MARGIN_PX
+    covered = outside[np.arange(len(x)), deepest] <= 0
     names = np.char.replace(pixels["kind"].astype("S24"), b"_", b" ").astype("S24")
     return covered, names[deepest]
 
@@ -391,7 +393,8 @@ def _reason(truth: np.ndarray, i: int, sources: np.ndarray, j: int, partner: np.
     if j >= 0:
         if not sources["stage"][j]:
             return "not published"
-        return f"rejected: {sources['stage'][j].decode()}: {sources['reason'][j].decode()}"
+        stage, why = sources["stage"][j].decode(), sources["reason"][j].decode()
+        return f"rejected: {stage}" + (f": {why}" if why and why != stage else "")
     if log is not None and not (-0.5 <= row["x"] < log["nx"] - 0.5 and -0.5 <= row["y"] < log["ny"] - 0.5):
         return "off image"
     fatal = int(row["mask_at"]) & (mask.UNUSABLE | mask.HIGH_VARIANCE) if row["mask_at"] > 0 else 0

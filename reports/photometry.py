@@ -104,6 +104,6 @@ def _plot_trend(axes: Axes, rows: np.ndarray) -> None:
     for level in (-1, 1):
         axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="true S/N", ylabel="pull", ylim=(-4.2, 4.2), xlim=SNR_RANGE,
-             title="Pulls against S/N (thin: scatter, thick: error of the mean)")
+             title="Mean and scatter of pulls against S/N")
     axes.set_xticks([3, 5, 10, 20, 30], ["3", "5", "10", "20", "30"])
     axes.minorticks_off()

@@ -106,7 +106,8 @@ def _causes(matches: Matches) -> np.ndarray:
 @styled
 def plot(table: Purity) -> Figure:
     """Purity against completeness, and false detections by cause."""
-    figure, (left, right) = panels(2)
+    names = [cause.decode() for cause in table.causes["cause"][:10]]
+    figure, (left, right) = panels(2, labels=["", max(names, key=len, default="")])
     _plot_curve(left, table.curve)
     _plot_causes(right, table.causes)
     return figure
@@ -121,7 +122,7 @@ def _plot_curve(axes: Axes, curve: np.ndarray) -> None:
     axes.fill_between(known["completeness"], known["purity_low"], known["purity_high"], color=BLUE, alpha=0.15,
                       linewidth=0)
     axes.plot(known["completeness"], known["purity_on_sky"], color=WARM, label="at 3.3 real sources per 10⁶ px")
-    for threshold in (0.0, 0.5, 0.9):
+    for threshold in (0.0, 0.5):
         row = known[np.argmin(np.abs(known["threshold"] - threshold))]
         for name, colour in (("purity", BLUE), ("purity_on_sky", WARM)):
             axes.plot(row["completeness"], row[name], "o", color=colour)

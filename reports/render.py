@@ -57,6 +57,7 @@ class Section:
     images: list[tuple[str, str]] = dataclasses.field(default_factory=list)   # (data URI, alternative text)
     tables: list[Table] = dataclasses.field(default_factory=list)
     triplets: dict[str, list[Triplet]] = dataclasses.field(default_factory=dict)
+    beside: bool = False       # the last image and the first table stand side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ def _completeness(matches: Matches, tag: str) -> Section:
         "binomial intervals.",
         [(svg(completeness.plot(table)), "Completeness against S/N"),
          (svg(completeness.plot_magnitude(table)), "Completeness against magnitude")],
-        [Table(("true S/N", "sources", "raw", "alerts"), rows)])
+        [Table(("true S/N", "sources", "raw", "alerts"), rows)], beside=True)
 
 
 def _share(row: np.void, name: str) -> str:
@@ -211,8 +212,9 @@ def _brief(reason: bytes) -> str:
 
 def _cutouts(report: Report, tag: str) -> Section:
     shown = {group: [t for t in report.triplets if t.group == group] for group in GROUPS}
-    text = ("Science, template and difference, North as in the detector's pixels; the difference runs from −7 to 7 "
-            "sigma." if any(shown.values()) else "No stamps were kept in this run.")
+    text = "Science, template and difference, x to the right and y upwards; the difference runs from −7 to 7 sigma."
+    if not report.triplets:
+        text = "No stamps were kept in this run."
     return Section("cutouts", "Cutouts", tag, text, triplets={k: v for k, v in shown.items() if v})
 
 
@@ -241,8 +243,8 @@ def _association(report: Report, tag: str) -> Section:
     return Section(
         "association", "Association and Solar System", tag,
         f"Judged by truth: {_percent(table.accuracy.value)} of {table.accuracy.n} alerts of true sources carry the "
-        f"right object. Of {found.n} detections of known asteroids above S/N 6 without a DIAObject within 1″ and with an "
-        f"ephemeris error under 0.5″, {_percent(found.value)} have their SSObject.",
+        f"right object. Of {found.n} detections of known asteroids above S/N 6 without a DIAObject within 1″ and "
+        f"with an ephemeris error under 0.5″, {_percent(found.value)} have their SSObject.",
         [(svg(association.plot({"this run": table})), "Association accuracy")],
         [Table(("", "number"), rows),
          *([Table(("asteroid detections without their SSObject", "number"), lost)] if lost else [])])
@@ -287,7 +289,7 @@ def _latency(report: Report, clock: str) -> Section:
     table = report.latency
     text = (f"{_percent(table.on_time.value)} of {table.on_time.n} alerts left within 60 s of the end of readout (98 % "
             f"is required); half of them after {table.percentile(50):.1f} s, 98 % after {table.percentile(98):.1f} s."
-            if table.on_time.n else "No alert was published.")
+            if table.on_time.n else "No alert of a live exposure was published.")
     rows = [(r["name"].decode(), f"{r['n']}", _number(r["start_s"]), _number(r["median_s"]), _number(r["p95_s"]))
             for r in table.steps]
     head = ("step", "detector-visits", "start after shutter close [s]", "median [s]", "95 % [s]")
@@ -349,8 +351,8 @@ def tiles(report: Report) -> list[Tile]:
                              ("false_alerts", "false alerts per 10⁶ px", "{:.2f}")):
         figure = by_key.get(key)
         if figure is not None and math.isfinite(figure.value):
-            span = f"{form.format(figure.low)} to {form.format(figure.high)}" if math.isfinite(figure.low) else ""
-            out.append(Tile(label, form.format(figure.value), span))
+            span = f"{form.format(figure.low)} to {form.format(figure.high)}".replace("%", " %") if math.isfinite(figure.low) else ""
+            out.append(Tile(label, form.format(figure.value).replace("%", " %"), span))
     if late.on_time.n:
         out.append(Tile("median delay since readout", f"{late.percentile(50):.1f} s",
                         f"98 % of alerts within {late.percentile(98):.1f} s"))
@@ -362,8 +364,8 @@ def headline(found: Sequence[Figure]) -> str:
     count = Counter(figure.verdict for figure in found)
     judged = sum(count[v] for v in ("pass", "fail"))
     parts = [f"{count['pass']} of {judged} judged figures pass"]
-    if count["fail"]:
-        parts.append(f"{count['fail']} fail{'s' if count['fail'] == 1 else ''}")
+    if failed := [figure.name for figure in found if figure.verdict == "fail"]:
+        parts.append(f"{len(failed)} fail{'s' if len(failed) == 1 else ''} ({'; '.join(failed)})")
     if count["too few"]:
         parts.append(f"{count['too few']} rest on too few cases to judge")
     if count["unknown"]:

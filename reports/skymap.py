@@ -54,7 +54,7 @@ def _plane(matches: Matches, ra: float) -> tuple[np.ndarray, np.ndarray]:
 @styled
 def plot(table: SkyMap) -> Figure:
     """The map on a tangent plane, East to the left."""
-    figure, (axes,) = panels(1, width=6.6, height=5.2)
+    figure, (axes,) = panels(1, width=7.6, height=5.2, right=2.4)
     if not len(table.marks) or not np.isfinite(table.ra):
         nothing(axes, "no alerts")
         return figure

@@ -54,7 +54,8 @@ def _largest(values: np.ndarray) -> float:
 def plot(table: StepCosts) -> Figure:
     """Median CPU time and peak memory of every Step."""
     rows = table.rows[table.rows["cpu_s"] > 0][:16][::-1]
-    figure, (left, right) = panels(2, height=max(2.4, 0.24 * len(rows) + 1.1))
+    figure, (left, right) = panels(2, height=max(2.4, 0.24 * len(rows) + 1.1),
+                                   labels=[max((n.decode() for n in rows["name"]), key=len, default="")])
     if not len(rows):
         nothing(left, "no CPU times were recorded")
         right.set_axis_off()

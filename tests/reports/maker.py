@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from reports.match import NEW_OBJECT_FLAGS
 from reports.store import MEASURED
 from reports.trails_dipoles import fisher
@@ -75,7 +76,7 @@ def make(folder: Path, *, visits: int = 12, sources: int = 600, seed: int = 1, k
         for i in range(visits):
             _visit(folder, recorder, rng, sky, i, knobs, stamps)
         facts = np.zeros(5, FACT)
-        facts["key"] = [b"scenario", b"seed", b"clock", b"cost_factor", b"note"]
+        facts["key"] = [b"scenario", b"seed", b"kind", b"cost_scale", b"note"]
         facts["value"] = [b"made", str(seed).encode(), b"simulated", b"1", b"<script>alert(1)</script>"]
         recorder.append("fact", facts)
     return folder
@@ -136,9 +137,10 @@ def _truth(rng: np.random.Generator, sky: np.ndarray, visit: int, knobs: Knobs) 
     moved = rows["kind"] == b"moved_star"
     rows["science_flux"] = np.where(moved, 40 * snr * ERROR, np.maximum(snr * sign * ERROR, 0) + 1000.0)
     rows["template_flux"] = np.where(moved, rows["science_flux"], 1000.0)
-    rows["flux"] = np.where(moved, 0.0, snr * sign * ERROR)
+    rows["flux"] = np.where(moved, rows["science_flux"], snr * sign * ERROR)
     rows["flux_err_optimum"] = ERROR
-    rows["snr"] = rows["flux"] / ERROR
+    lobe = -np.expm1(-np.nan_to_num(rows["separation_px"]) ** 2 / (4 * SIGMA**2))     # what the other lobe leaves
+    rows["snr"] = rows["flux"] / ERROR * np.where(moved, lobe, 1.0)
     rows["ra"], rows["dec"] = WCS.sky(rows["x"], rows["y"])
     rows["forced_flux_err"] = ERROR * knobs.claimed_flux_error
     rows["forced_flux"] = rows["flux"] + ERROR * (rng.standard_normal(n) + knobs.flux_bias)
@@ -171,7 +173,8 @@ def _detections(rng: np.random.Generator, truth: np.ndarray, visit: int, knobs: 
 
 
 def _boxes(rows: np.ndarray) -> np.ndarray:
-    for name, coordinate, reach in (("bbox_x0", "x", -6), ("bbox_x1", "x", 6), ("bbox_y0", "y", -6), ("bbox_y1", "y", 6)):
+    for name, reach in (("bbox_x0", -6), ("bbox_x1", 6), ("bbox_y0", -6), ("bbox_y1", 6)):
+        coordinate = name[5]
         rows[name] = np.rint(rows[coordinate]) + reach
     for name in NEW_OBJECT_FLAGS:
         rows[name] = False
@@ -197,11 +200,11 @@ def _false(rng: np.random.Generator, visit: int, knobs: Knobs, n_real: int) -> t
     return pixels, _boxes(rows)
 
 
-def _dia_sources(rng: np.random.Generator, rows: np.ndarray, truth: np.ndarray, real: np.ndarray, visit: int, mjd: float,
-                 knobs: Knobs) -> np.ndarray:
+def _dia_sources(rng: np.random.Generator, rows: np.ndarray, truth: np.ndarray, real: np.ndarray, visit: int,
+                 mjd: float, knobs: Knobs) -> np.ndarray:
     out = DIA_SOURCE.empty(len(rows))
-    for name in ("visit", "detector", "x", "y", "xErr", "yErr", "snr", "psfFlux", "psfFluxErr", "isNegative", "isDipole",
-                 "reliability", "templateFlux", "templateFluxErr"):
+    for name in ("visit", "detector", "x", "y", "xErr", "yErr", "snr", "psfFlux", "psfFluxErr", "isNegative",
+                 "isDipole", "reliability", "templateFlux", "templateFluxErr"):
         out[name] = rows[name]
     out["diaSourceId"] = visit * 100000 + rows["id"].astype(np.int64)
     out["ra"], out["dec"] = WCS.sky(rows["x"], rows["y"])
