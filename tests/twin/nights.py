@@ -24,6 +24,7 @@ SIGMA = 1.8          # of the PSF [pixel]
 FLUX_ERR = 100.0     # [nJy]
 DETECTOR = 94
 MJD = 61639.1
+SURE = CatalogModel(efficiency=1.0, false_per_megapixel=0.0, score_real=(40.0, 1.0))   # nothing lost, nothing false
 
 
 class Everything:
@@ -69,7 +70,7 @@ def sky(n: int, *, seed: int = 1, snr: float | None = 30.0, border: int = 40, ra
     """TRUTH rows of point sources on a jittered grid, so that none blend."""
     rng = np.random.default_rng(seed)
     rows = empty(TRUTH, n)
-    side = int(np.ceil(np.sqrt(n)))
+    side = max(int(np.ceil(np.sqrt(n))), 1)
     cell = (SHAPE[0] - 2 * border) / side
     which = rng.permutation(side * side)[:n]
     rows["x"] = border + (which % side + rng.uniform(0.25, 0.75, n)) * cell
@@ -89,7 +90,7 @@ def measured_of(visit: Visit, truth: np.ndarray, *, seed: int = 1, model: Catalo
     rows["x"], rows["y"] = wcs.pixels(truth["ra"], truth["dec"])
     rng = stream(seed, "catalogue", visit.visit, DETECTOR)
     catalog = draw(rows, wcs, SHAPE, psf_sigma_px=SIGMA, flux_err=FLUX_ERR, key=int(rng.integers(2**62)), rng=rng,
-                   model=model or CatalogModel(false_per_megapixel=0.0, score_real=(40.0, 1.0)))
+                   model=model or SURE)
     return measured_from_catalog(catalog, visit, DETECTOR, wcs, SHAPE, psf_sigma_px=SIGMA)
 
 
