@@ -10,7 +10,7 @@ import os
 import platform as machine
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ from twin.costs import CostTable
 from twin.halves import Half, Job, Worked, observatory, pixel_half, scratch, template_job
 from twin.observatory import Observatory
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
-from twin.pool import LookAhead, open_pool
+from twin.pool import LookAhead, open_pool, warm
 from twin.recorder import ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
 
@@ -74,6 +74,10 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     claim(folder)
     (folder / "scenario.toml").write_text(to_toml(scenario))
     with ParquetRecorder(folder / "measures") as recorder:
+        if processes > 1:
+            progress("kernels", 0, 1)
+            warm()
+            progress("kernels", 1, 1)
         with open_pool(processes) as pool, _scratch(folder), _ports(folder, recorder) as ports:
             night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
             night.run()
@@ -124,12 +128,14 @@ class Night:
 
     def run(self) -> None:
         """The whole night."""
-        for done, future in enumerate(self.templates.values(), 1):
-            self.progress("templates", done - 1, len(self.templates))
-            future.result() if done == 1 else None      # the rest are waited for by the first visit that needs them
+        for future in self.templates.values():
+            future.add_done_callback(lambda _: self._say("templates", self.templates.values()))
         visits = [self.platform.env.process(self._detector_visit(job)) for job in self.jobs]
         self.platform.env.run(simpy.AllOf(self.platform.env, visits))
         self.platform.env.run()
+
+    def _say(self, what: str, futures: Iterable[Future[str]]) -> None:
+        self.progress(what, sum(future.done() for future in futures), len(self.templates))
 
     def _template_of(self, job: Job) -> Future[str]:
         return self.templates[job.visit.band]

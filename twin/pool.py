@@ -47,6 +47,22 @@ def open_pool(processes: int) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def warm() -> None:
+    """Fill numba's cache, so that no kernel compiles in a worker: those of the pipeline compile when they are imported
+    or on a small exposure, as those of the simulators do.
+    """
+    from pipeline import prompt    # noqa: F401  # its kernels compile on import
+    from schemas.exposure import Visit
+    from simulators.config import ArtifactConfig, CameraConfig, SimulationConfig
+    from simulators.observe import expose
+    from simulators.sky import Sky
+
+    config = SimulationConfig(camera=CameraConfig(ny=64, nx=64), artifacts=ArtifactConfig(streaks=1.0, glints=1.0))
+    visit = Visit(visit=1, band="r", ra=config.field.ra, dec=config.field.dec, rotation=0.0, mjd_tai=61639.0,
+                  exposure_s=30.0)
+    expose(Sky(config, 1), visit, config.camera.detectors[0], 1)
+
+
 def assert_one_thread() -> None:
     """RuntimeError unless the numerical libraries were told to use one thread: sums depend on their order."""
     wrong = {name: os.environ.get(name) for name in THREAD_VARIABLES if os.environ.get(name) != "1"}
