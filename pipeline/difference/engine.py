@@ -9,7 +9,7 @@ W whitens the noise and has unit sum, so a new source of flux F has PSF flux F i
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter
+from scipy.ndimage import binary_dilation, maximum_filter, uniform_filter
 
 from pipeline.config import DifferenceConfig
 from pipeline.difference import kernel as matching
@@ -148,6 +148,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     matched_variance = _spread_variance(pair.template_variance, right)
     halo, halo_error = wings(raw, science_spread + matched_variance, pair.template, pair.bad, fit.kernel.half)
     raw -= halo
+    blank &= _quiet(raw, blank)
     nodes = Nodes.over(shape, config.whiten_pitch)
     kernels, gain_left, gain_right = _whitening(science, template, pair, blank, left, right, nodes, config)
     if left.half == 0:
@@ -238,6 +239,14 @@ def _blank(science: np.ndarray, matched: np.ndarray, variance: np.ndarray, bad: 
     return blank if blank.sum() > 100 else ~bad
 
 
+def _quiet(raw: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """Pixels where nothing new stands out of the noise: no transient, no trail."""
+    smooth = np.abs(uniform_filter(np.where(blank, raw, 0), 5))
+    sigma = 1.4826 * float(np.median(smooth[blank]))
+    quiet = ~maximum_filter((smooth > 4.5 * sigma).astype(np.uint8), 9).astype(bool)
+    return quiet if (quiet & blank).sum() > 100 else np.ones_like(quiet)
+
+
 def _background(raw: np.ndarray, blank: np.ndarray, order: int) -> np.ndarray:
     """A polynomial through the medians of blank sky in 64 px cells."""
     shape = raw.shape[0], raw.shape[1]
@@ -271,17 +280,13 @@ def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.nd
     kernels = np.zeros((*size, 2 * config.whiten_half + 1, 2 * config.whiten_half + 1))
     gain_left, gain_right = np.ones(size), np.ones(size)
     overall = [float(np.median(v[blank])) for v in (pair.science_variance, pair.template_variance)]
-    reach_y, reach_x = nodes.y[1] / 2, nodes.x[1] / 2
+    depth = _depth(pair, blank, nodes)
     for j, y in enumerate(nodes.y):
         for i, x in enumerate(nodes.x):
-            window = np.s_[max(0, int(y - reach_y)):int(y + reach_y) + 1, max(0, int(x - reach_x)):int(x + reach_x) + 1]
-            sky = blank[window]
-            local = overall
-            if sky.sum() > 200:
-                local = [float(np.median(v[window][sky])) for v in (pair.science_variance, pair.template_variance)]
             a, b = left.at(x, y), right.at(x, y)
-            kernels[j, i], ours, theirs = whitening(Noise(local[0], science.noise_acf), a,
-                                                    Noise(local[1], template.noise_acf), b, config.whiten_half)
+            kernels[j, i], ours, theirs = whitening(
+                Noise(overall[0], science.noise_acf), a,
+                Noise(overall[0] * float(depth[j, i]), template.noise_acf), b, config.whiten_half)
             if not config.decorrelate:
                 kernels[j, i] = 0.0
                 kernels[j, i, config.whiten_half, config.whiten_half] = 1.0
@@ -289,6 +294,29 @@ def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.nd
             gain_left[j, i] = ours / (left.central**2).sum()
             gain_right[j, i] = theirs / (right.central**2).sum()
     return kernels, gain_left, gain_right
+
+
+def _depth(pair: Pair, blank: np.ndarray, nodes: Nodes) -> np.ndarray:
+    """(my, mx) variance of the template over that of the science image at nodes: a plane through local medians.
+
+    Smooth on purpose: the whitened PSF, a polynomial of position, has to follow it.
+    """
+    reach_y, reach_x = nodes.y[1] / 2, nodes.x[1] / 2
+    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    values, weights = np.zeros(len(x)), np.zeros(len(x))
+    for k, (a, b) in enumerate(zip(x, y, strict=True)):
+        window = np.s_[max(0, int(b - reach_y)):int(b + reach_y) + 1, max(0, int(a - reach_x)):int(a + reach_x) + 1]
+        sky = blank[window]
+        if sky.sum() > 100:
+            weights[k] = float(sky.sum()) ** 0.5
+            values[k] = np.log(float(np.median((pair.template_variance[window] / pair.science_variance[window])[sky])))
+    shape = blank.shape[0], blank.shape[1]
+    order = 1 if (weights > 0).sum() >= 6 else 0
+    design = terms(x, y, shape, order)
+    found = np.linalg.lstsq(design * weights[:, None], values * weights, rcond=None)[0]
+    used = values[weights > 0]
+    smooth = np.clip(design @ found, used.min(), used.max()) if len(used) else np.zeros(len(x))
+    return np.asarray(np.exp(smooth).reshape(len(nodes.y), len(nodes.x)))
 
 
 def _variance_factor(image: np.ndarray, variance: np.ndarray, blank: np.ndarray, config: DifferenceConfig) -> float:
