@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,17 @@ AT_ONCE = PipelineConfig(retry=RetryConfig(limit=3, delay_s=0.0),
                          filter=FilterConfig(satellite_retry=RetryConfig(limit=1, delay_s=0.0)))
 
 
+@lru_cache
+def packaged(identifier: int) -> lsst.alert.packet.Schema:
+    """The schema package's own schema of a Confluent id."""
+    major, minor = divmod(identifier, 100)
+    return lsst.alert.packet.Schema.from_file(lsst.alert.packet.get_schema_path(str(major), str(minor))
+                                              + f"/lsst.v{major}_{minor}.alert.avsc")
+
+
 def read_back(packet: bytes) -> dict[str, Any]:
     """A packet as a broker reads it: with the schema package of its own version."""
-    identifier = int.from_bytes(packet[1:5], "big")
-    schema = lsst.alert.packet.Schema.from_file(
-        lsst.alert.packet.get_path_to_schema(*map(str, divmod(identifier, 100))) if identifier != 1101 else None)
+    schema = packaged(int.from_bytes(packet[1:5], "big"))
     record = fastavro.schemaless_reader(io.BytesIO(packet[5:]), schema.definition)
     assert schema.validate(record)
     return dict(record)
