@@ -151,7 +151,8 @@ def footprint_box(wcs: Wcs, shape: tuple[int, int], margin_arcsec: float = 0.0) 
     """The box on the sky around a detector's border."""
     edge = np.linspace(-0.5, 0.5, 9)
     x, y = np.meshgrid(edge * shape[1] + (shape[1] - 1) / 2, edge * shape[0] + (shape[0] - 1) / 2)
-    return Box.around(*(np.ravel(c) for c in wcs.sky(x, y)), margin_arcsec)
+    ra, dec = wcs.sky(x, y)
+    return Box.around(ra.ravel(), dec.ravel(), margin_arcsec)
 
 
 def log_row(exposure: Exposure) -> np.ndarray:
