@@ -5,7 +5,8 @@ A figure that somebody published names its source. A rate or shape that nobody p
 reweight them.
 """
 
-from typing import Annotated
+import math
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -13,10 +14,21 @@ Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
+FluxLaw = Literal["snr_flat", "snr_log", "magnitude"]
+Band = Literal["u", "g", "r", "i", "z", "y"]
 
 
 class Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A section of a scenario."""
+    """A section of a scenario: numbers are finite, and pairs of them are (low, high)."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+            pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], float)
+            if pair and not value[0] <= value[1]:
+                raise ValueError(f"{name} must be (low, high), got {value}")
 
 
 class FieldConfig(Strict, frozen=True):
@@ -32,7 +44,7 @@ class CameraConfig(Strict, frozen=True):
 
     ny: Annotated[int, Meta(ge=64, le=4100)] = 1000       # [pixel]; ITL science detectors are 4072 x 4000 (obs_lsst)
     nx: Annotated[int, Meta(ge=64, le=4100)] = 1000
-    detectors: tuple[int, ...] = (94,)                    # ids; 94 is R22_S11, the centre of LSSTCam
+    detectors: Annotated[tuple[int, ...], Meta(min_length=1)] = (94,)   # ids; 94 is R22_S11, the centre of LSSTCam
     spacing_px: Count = 60                                # gap between neighbours: 0.25 mm of 10 um pixels and edges
     scale_arcsec: Positive = 0.2
     gain: Positive = 1.5                                  # [e/ADU], e2v 1.51, ITL 1.68 (SITCOMTN-148)
@@ -50,7 +62,8 @@ class CadenceConfig(Strict, frozen=True):
     """A night of pairs: each block visits the field `pairs` times in one band and again `pair_gap_min` later."""
 
     night_mjd: Annotated[int, Meta(ge=58000, le=80000)] = 61639   # MJD of the local midnight's UTC day: 2027-08-22
-    blocks: tuple[str, ...] = ("gg", "rr", "ii")          # first and second band of each block's pairs
+    blocks: Annotated[tuple[Annotated[str, Meta(pattern="^[ugrizy]{2}$")], ...], Meta(min_length=1)] = (
+        "gg", "rr", "ii")                                 # first and second band of each block's pairs
     pairs: Annotated[int, Meta(ge=1)] = 2                 # pairs in a block
     pair_gap_min: Positive = 33.0                         # FBS baseline pair time
     exposure_s: Positive = 30.0
@@ -77,7 +90,7 @@ class ConditionsConfig(Strict, frozen=True):
     fwhm500_min: Positive = 0.35
     fwhm500_max: Positive = 1.5
     fwhm_eff: Positive | None = None                      # [arcsec] given: every visit has this FWHMeff
-    sky_mag: dict[str, float] = {}                        # [mag/arcsec^2] at zenith; default: dark sky (SMTN-002)
+    sky_mag: dict[Band, float] = {}                       # [mag/arcsec^2] at zenith; default: dark sky (SMTN-002)
     sky_scatter: NotNegative = 0.1                        # [mag] rms from visit to visit: assumed
     airmass: Annotated[float, Meta(ge=1, le=4)] | None = None   # given: every visit has it
     clouds: NotNegative = 0.0                             # [mag] mean extinction; off by default
@@ -100,7 +113,7 @@ class GalaxyConfig(Strict, frozen=True):
     """Galaxies: N(<r) = density 10^(slope (r - 25)), Sersic n = 1 and 4."""
 
     density: NotNegative = 35.0                           # per arcmin^2 to r = 25
-    slope: Positive = 0.33
+    slope: Positive = 0.37                                # 2.7 per arcmin^2 at r < 22
     bright: float = 16.0
     faint: float = 25.5
     bulge_fraction: Fraction = 0.2                        # of n = 4: assumed
@@ -111,8 +124,8 @@ class TransientConfig(Strict, frozen=True):
     """Point sources that appeared or went since the template; oversampled."""
 
     per_field: NotNegative = 25.0                         # per 1000 x 1000 px
-    flux: str = "snr_flat"                                # snr_flat | snr_log | magnitude
-    snr: tuple[float, float] = (3.0, 50.0)                # at the band's nominal depth
+    flux: FluxLaw = "snr_flat"
+    snr: tuple[Positive, Positive] = (3.0, 50.0)               # at the band's nominal depth
     mag: tuple[float, float] = (20.0, 25.0)               # for flux = "magnitude"
     hosted: Fraction = 0.5
     fading: Fraction = 0.25                               # in the template, gone in the night: negative differences
@@ -123,7 +136,7 @@ class VariableConfig(Strict, frozen=True):
 
     stars_per_field: NotNegative = 8.0                    # per 1000 x 1000 px
     mag: tuple[float, float] = (17.5, 23.0)
-    amplitude: tuple[float, float] = (0.1, 1.0)           # [mag] peak to peak, log-uniform
+    amplitude: tuple[Positive, Positive] = (0.1, 1.0)           # [mag] peak to peak, log-uniform
     pulsating: Fraction = 0.4                             # sawtooth of 0.3-0.8 d, else sinusoid of 0.1-100 d
     agn_per_field: NotNegative = 4.0
     agn_tau_d: Positive = 200.0                           # damped random walk (MacLeod et al. 2010)
@@ -135,9 +148,9 @@ class AsteroidConfig(Strict, frozen=True):
 
     belt_per_field: NotNegative = 12.0                    # per 1000 x 1000 px at any time
     near_earth_per_field: NotNegative = 3.0               # at any time: trails
-    near_earth_rate_deg_d: tuple[float, float] = (1.0, 12.0)   # log-uniform
-    flux: str = "snr_flat"                                # snr_flat | snr_log | magnitude
-    snr: tuple[float, float] = (5.0, 60.0)
+    near_earth_rate_deg_d: tuple[Positive, Positive] = (1.0, 12.0)   # log-uniform
+    flux: FluxLaw = "snr_flat"
+    snr: tuple[Positive, Positive] = (5.0, 60.0)
     mag: tuple[float, float] = (19.0, 24.5)
     known: Fraction = 0.7
     ephemeris_error_arcsec: Positive = 0.15               # median, lognormal with sigma 0.6: assumed

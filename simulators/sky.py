@@ -240,8 +240,7 @@ class Sky:
         Astrometry 3 mas at the bright end to 20 mas at the faint, photometry 5-10 mmag (assumed, as the_monster's).
         """
         flux = self.stars["flux"]
-        keep = (flux[:, 2] < fluxes_njy(15.5)) & (flux[:, 2] > fluxes_njy(22.5)) & \
-            box.contains(self.stars["ra"], self.stars["dec"])
+        keep = (flux[:, 2] < fluxes_njy(15.5)) & (flux[:, 2] > fluxes_njy(22.5))
         rng = stream(seed, "references")
         noise = rng.normal(size=(len(self.stars), 2 + len(BANDS)))[keep]
         rows = self.stars[keep]
@@ -255,7 +254,7 @@ class Sky:
         for k, band in enumerate(BANDS):
             out[f"{band}_flux"] = rows["flux"][:, k] * (1.0 + noise[:, 2 + k] * relative)
             out[f"{band}_fluxErr"] = rows["flux"][:, k] * relative
-        return out
+        return out[box.contains(out["ra"], out["dec"])]     # as catalogued, so that a subset is the same rows
 
     def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, *,
                     half_span_d: float = 0.03) -> np.ndarray:

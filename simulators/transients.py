@@ -30,7 +30,7 @@ def signal_to_noise(rng: np.random.Generator, n: int, law: str, limits: tuple[fl
         return rng.uniform(low, high, n)
     if law == "snr_log":
         return np.exp(rng.uniform(np.log(low), np.log(high), n))
-    raise ValueError(f"flux must be snr_flat, snr_log or magnitude, got {law!r}")
+    raise ValueError(f"flux law must be snr_flat or snr_log, got {law!r}")
 
 
 def night_fluxes(rng: np.random.Generator, n: int, law: str, snr: tuple[float, float], mag: tuple[float, float],
