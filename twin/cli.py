@@ -66,6 +66,21 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--seed", type=int, help="of the injections")
     process.set_defaults(call=_process)
 
+    bundle = commands.add_parser("bundle", help="write a run's visits as FITS files that `process` reads")
+    bundle.add_argument("run", type=Path)
+    bundle.add_argument("--out", type=Path, required=True, help="the bundle's folder; it must not exist or be empty")
+    bundle.add_argument("--after", type=int, default=0, metavar="N", help="leave out the first N visits, keep the "
+                        "objects and history that they made")
+    bundle.set_defaults(call=_bundle)
+
+    train = commands.add_parser("train", help="train the reliability model on simulated nights")
+    train.add_argument("scenario", type=Path)
+    train.add_argument("--seeds", type=int, nargs="+", required=True, help="every fourth is held back")
+    train.add_argument("--out", type=Path, required=True, help="the ONNX file to write")
+    train.add_argument("--false-weight", type=float, default=1.0, help="of a false detection against a real one")
+    train.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    train.set_defaults(call=_train)
+
     costs = commands.add_parser("costs", help="measure what Steps cost on this machine and write the table")
     costs.add_argument("--scenario", type=Path, help="instead of the shipped costs.toml")
     costs.add_argument("--out", type=Path, required=True, help="the table to write")
@@ -120,6 +135,22 @@ def _process(options: argparse.Namespace) -> int:
 
     print(process_files(options.science, options.out, config=options.config, template=options.template,
                         template_from=options.template_from, inject=options.inject, seed=options.seed))
+    return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from twin.bundle import write_bundle
+
+    print(write_bundle(options.run, options.out, after=options.after))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from twin.scenario import read_scenario
+    from twin.train import train
+
+    print(train(read_scenario(options.scenario), options.seeds, options.out, processes=options.processes,
+                false_weight=options.false_weight))
     return 0
 
 

@@ -1,0 +1,32 @@
+"""A small night that several tests look at."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from twin.night import run_night
+from twin.scenario import Scenario
+
+SMALL = {
+    "name": "small", "seed": 3,
+    "simulation": {
+        "camera": {"ny": 440, "nx": 440},
+        "cadence": {"blocks": ["rr"], "pairs": 1, "history_per_band": 2, "dither_arcsec": 5.0},
+        "conditions": {"fwhm_eff": 0.9},
+        "sky": {"stars": {"density": 30.0}, "transients": {"per_field": 80.0}}},
+    "pipeline": {"template": {"min_visits": 2}},
+    "platform": {"workers": 2}}
+
+
+def small(**changes: object) -> Scenario:
+    """The scenario of the small night with top-level sections replaced."""
+    return msgspec.convert(SMALL | changes, Scenario)
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the small night, one process, images kept."""
+    folder = tmp_path_factory.mktemp("night") / "run"
+    run_night(small(), folder, processes=1, keep_images=True)
+    return folder
