@@ -148,6 +148,7 @@ class ForcedConfig(Section, frozen=True):
 class AlertConfig(Section, frozen=True):
     produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
+    cutouts: str = "deployed"          # deployed (no mask, no CTYPE: public alerts) | paper (both)
 
 
 class PreloadConfig(Section, frozen=True):

@@ -113,6 +113,7 @@ class Cutouts:
     image: tuple[np.ndarray, ...]       # n of (s, s) float32 [nJy]
     variance: tuple[np.ndarray, ...]
     psf: np.ndarray                     # (m, m) float64: the image's central PSF, as deployed (useAveragePsf)
+    mask: tuple[np.ndarray, ...] = ()   # n of (s, s) int32; alerts hold them in the paper alone
 
     def __len__(self) -> int:
         return len(self.image)

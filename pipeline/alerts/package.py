@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.alerts.rows import HISTORY_ZEROS, TRIGGER_ZEROS, Encoded, encode, long
-from pipeline.alerts.stamps import Place, data, primary_header, psf_unit, variance_header
+from pipeline.alerts.stamps import Place, data, mask_unit, primary_header, psf_unit, variance_header
 from pipeline.config import AlertConfig
 from pipeline.images import Cutouts
 from pipeline.ports import History, Segment
@@ -58,6 +58,8 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
     for name, cutouts in (("difference", difference), ("science", science), ("template", template)):
         if len(cutouts) != len(sources):
             raise ValueError(f"one {name} cutout per source expected: {len(sources)} sources, {len(cutouts)} cutouts")
+    if config.cutouts not in ("deployed", "paper"):
+        raise ValueError(f"alert.cutouts must be deployed or paper, got {config.cutouts!r}")
     belongs = np.where(sources["ssObjectId"] != 0, 0, sources["diaObjectId"])
     window = _Window(np.unique(belongs[belongs != 0]), visit.mjd_tai - config.history_days, visit.mjd_tai)
     records = _Records(
@@ -69,7 +71,7 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
         solar_system=_solar_system(sources, ss_sources, orbits))
     slots = np.searchsorted(window.objects, belongs)
     heads = _text(visit.observation_reason) + _text(visit.target_name)
-    stamps = _stamps(sources, (difference, science, template), wcs, visit.rotation)
+    stamps = _stamps(sources, (difference, science, template), wcs, visit.rotation, as_paper=config.cutouts == "paper")
     ids = np.ascontiguousarray(sources["diaSourceId"])
     packets = tuple(
         b"".join((WIRE_HEADER, long(identifier), heads, records.triggers.rows(i, i + 1),
@@ -181,7 +183,9 @@ def _text(text: str) -> bytes:
     return VALUE + long(len(raw)) + raw if raw else NULL
 
 
-def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation: float) -> list[list[bytes]]:
+def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation: float, *,
+            as_paper: bool) -> list[list[bytes]]:
+    """The three cutouts of each source as Avro bytes, or nulls."""
     psfs = [psf_unit(cutouts.psf) for cutouts in kinds]
     pc = _jacobians(wcs, sources["x"].astype(float), sources["y"].astype(float), sources["dec"])
     out = []
@@ -195,10 +199,10 @@ def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation:
                 continue
             shape = image.shape[0], image.shape[1]
             if shape not in headers:
-                x_min, y_min = corner(x, shape[1]), corner(y, shape[0])
-                place = Place(x_min, y_min, rotation, (x, y), pc[i], (ra, dec))
-                headers[shape] = primary_header(place, shape)
-            content = b"".join((headers[shape], data(image.astype(">f4")), variance_header(shape),
+                place = Place(corner(x, shape[1]), corner(y, shape[0]), rotation, (x, y), pc[i], (ra, dec))
+                headers[shape] = primary_header(place, shape, projected=as_paper)
+            mask = mask_unit(cutouts.mask[i]) if as_paper and cutouts.mask else b""
+            content = b"".join((headers[shape], data(image.astype(">f4")), mask, variance_header(shape),
                                 data(cutouts.variance[i].astype(">f4")), psf))
             pieces.append(VALUE + long(len(content)) + content)
         out.append(pieces)

@@ -1,6 +1,7 @@
 """Cutouts as FITS files in memory: written byte for byte as astropy's CCDData writer does, and read.
 
     PRIMARY   float32 image    header: CUTMINX, CUTMINY, ROTPA, BUNIT nJy, a linear WCS about the source
+    MASK      int32 bits       in the paper's form alone
     UNCERT    float32 variance
     PSFIMAGE  float64 PSF, the average of the whole image
 
@@ -40,10 +41,11 @@ class Stamp:
     variance: np.ndarray                        # (s, s) float32 [nJy^2]
     psf: np.ndarray                             # (m, m) float64
     header: dict[str, object]                   # of the primary HDU
+    mask: np.ndarray | None = None              # (s, s) int32; public alerts have none
 
 
-def primary_header(place: Place, shape: tuple[int, int]) -> bytes:
-    """The primary header of the cutouts at one place."""
+def primary_header(place: Place, shape: tuple[int, int], *, projected: bool = False) -> bytes:
+    """The primary header of the cutouts at one place; `projected` adds the gnomonic projection that the paper has."""
     cards = [*_opening(-32, shape, "SIMPLE  =                    T / conforms to FITS standard"),
              _card("EXTEND", "T"), _card("CUTMINX", str(place.x_min - 1)), _card("CUTMINY", str(place.y_min - 1)),
              _card("ROTPA", number(place.rotation), "Pos angle in deg of focal plane +Y wrt North"),
@@ -56,12 +58,19 @@ def primary_header(place: Place, shape: tuple[int, int]) -> bytes:
         if value != identity:                   # wcslib leaves out elements of the unit matrix
             cards.append(_card(f"PC{i // 2 + 1}_{i % 2 + 1}", number(_rounded(value)),
                                "Coordinate transformation matrix element"))
+    degrees = "[deg] " if projected else ""
     for i in (1, 2):
-        cards.append(_card(f"CDELT{i}", "1.0", "Coordinate increment at reference point"))
+        cards.append(_card(f"CDELT{i}", "1.0", f"{degrees}Coordinate increment at reference point"))
+    cards += _PROJECTION if projected else ()
     for i, value in enumerate(place.crval, 1):
-        cards.append(_card(f"CRVAL{i}", number(_rounded(value)), "Coordinate value at reference point"))
-    cards.append(_card("LATPOLE", "90.0", "[deg] Native latitude of celestial pole"))
+        cards.append(_card(f"CRVAL{i}", number(_rounded(value)), f"{degrees}Coordinate value at reference point"))
+    if projected:
+        cards.append(_card("LONPOLE", "180.0", "[deg] Native longitude of celestial pole"))
+    pole = number(_rounded(place.crval[1])) if projected else "90.0"
+    cards.append(_card("LATPOLE", pole, "[deg] Native latitude of celestial pole"))
     cards.append(_card("MJDREF", "0.0", "[d] MJD of fiducial time"))
+    if projected:
+        cards.append("RADESYS = 'ICRS'               / Equatorial coordinate system".ljust(CARD))
     return _header(cards)
 
 
@@ -70,6 +79,13 @@ def variance_header(shape: tuple[int, int]) -> bytes:
     """The header of UNCERT."""
     return _header([*_opening(-32, shape, _IMAGE), *_COUNTS, "UTYPE   = 'VarianceUncertainty'".ljust(CARD),
                     "EXTNAME = 'UNCERT  '           / extension name".ljust(CARD)])
+
+
+def mask_unit(mask: np.ndarray) -> bytes:
+    """The whole MASK HDU, of int32 bits."""
+    header = _header([*_opening(32, (mask.shape[0], mask.shape[1]), _IMAGE), *_COUNTS,
+                      "EXTNAME = 'MASK    '           / extension name".ljust(CARD)])
+    return header + data(mask.astype(">i4"))
 
 
 def psf_unit(psf: np.ndarray) -> bytes:
@@ -103,8 +119,9 @@ def read_stamp(content: bytes) -> Stamp:
         for name in ("PRIMARY", "UNCERT", "PSFIMAGE"):
             if name not in names:
                 raise ValueError(f"a cutout needs an HDU {name}, got {', '.join(names)}")
+        mask = np.array(units["MASK"].data, np.int32) if "MASK" in names else None
         return Stamp(np.array(units["PRIMARY"].data, np.float32), np.array(units["UNCERT"].data, np.float32),
-                     np.array(units["PSFIMAGE"].data, np.float64), dict(units["PRIMARY"].header))
+                     np.array(units["PSFIMAGE"].data, np.float64), dict(units["PRIMARY"].header), mask)
 
 
 _IMAGE: Final = "XTENSION= 'IMAGE   '           / Image extension"
@@ -115,6 +132,11 @@ def _card(key: str, value: str, comment: str = "") -> str:
     return (f"{text} / {comment}" if comment else text).ljust(CARD)
 
 
+_PROJECTION: Final = (
+    "CUNIT1  = 'deg'                / Units of coordinate increment and value".ljust(CARD),
+    "CUNIT2  = 'deg'                / Units of coordinate increment and value".ljust(CARD),
+    "CTYPE1  = 'RA---TAN'           / Right ascension, gnomonic projection".ljust(CARD),
+    "CTYPE2  = 'DEC--TAN'           / Declination, gnomonic projection".ljust(CARD))
 _COUNTS: Final = (_card("PCOUNT", "0", "number of parameters"), _card("GCOUNT", "1", "number of groups"))
 
 

@@ -80,6 +80,11 @@ class MemoryStore:
         for rows, column in ((request.objects, "diaObjectId"), (request.sources, "diaSourceId")):
             if len(np.unique(rows[column])) != len(rows):
                 raise NonRetriableError(f"{column} occurs twice in visit {request.visit} detector {request.detector}")
+        versions = self._tables[DIA_OBJECT.name].rows["validityStartMjdTai"]
+        for owner, start in zip(request.objects["diaObjectId"].tolist(),
+                                request.objects["validityStartMjdTai"].tolist(), strict=True):
+            if owner in self._latest and versions[self._latest[owner]] == start:
+                raise NonRetriableError(f"DiaObject {owner} of MJD {start} is already in the store")
         if not self._source_ids.isdisjoint(request.sources["diaSourceId"].tolist()):
             raise NonRetriableError(f"a diaSourceId of visit {request.visit} detector {request.detector} is already "
                                     "in the store")

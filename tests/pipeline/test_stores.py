@@ -113,6 +113,13 @@ def test_a_new_version_closes_the_old_one_and_the_latest_is_found(store):
     assert len(store.objects(Box(9.9, 10.1, -1.0, 1.0))) == 0     # the old position is no longer valid
 
 
+def test_a_version_is_saved_once(store):
+    store.save(request(1, objects=objects_at([1], [10.0], [0.0], 100.0)), segment(1))
+    with pytest.raises(NonRetriableError, match="already in the store"):
+        store.save(request(2, objects=objects_at([1], [11.0], [0.0], 100.0)), segment(2))
+    assert store.objects(EVERYWHERE)["ra"].tolist() == [10.0]
+
+
 def test_until_shows_the_objects_of_an_earlier_time(store):
     store.save(request(1, objects=objects_at([1, 2], [10.0, 11.0], [0.0, 0.0], 100.0)), segment(1))
     store.save(request(2, objects=objects_at([1, 3], [10.5, 12.0], [0.0, 0.0], 101.0)), segment(2))

@@ -9,10 +9,13 @@ import pytest
 from pipeline.alerts import package, read_cutout, read_packet
 from pipeline.alerts.check import psf_flux
 from pipeline.config import AlertConfig
+from pipeline.cutouts import cut
 from pipeline.images import Cutouts
 from pipeline.ports import History
+from pipeline.psf import Psf
 from schemas import alert, ids
 from schemas.exposure import Visit
+from schemas.measures import MEASUREMENT, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, MPC_ORBITS, SS_SOURCE, join, take
 from schemas.wcs import Wcs
 from tests.strategies import random_rows
@@ -239,6 +242,43 @@ def test_a_cutouts_linear_wcs_agrees_with_the_images():
         ra, dec = WCS.sky(row["x"] + dx, row["y"] + dy)
         assert (ra - h["CRVAL1"]) * np.cos(np.radians(row["dec"])) == pytest.approx(east, abs=0.002 / 3600)
         assert dec - h["CRVAL2"] == pytest.approx(north, abs=0.002 / 3600)
+
+
+def test_the_papers_cutouts_have_mask_and_projection_and_the_deployed_ones_neither():
+    sources = triggers(2, np.random.default_rng(0))
+    stamps = gaussian_cutouts(sources, np.random.default_rng(1))
+    stamps = replace(stamps, mask=tuple(np.full((30, 30), 7 + i, np.int32) for i in range(2)))
+    for choice in ("deployed", "paper"):
+        packet = make(sources, stamps=stamps, config=AlertConfig(cutouts=choice)).packets[1]
+        stamp = read_cutout(read_packet(packet)["cutoutTemplate"])
+        assert ("CTYPE1" in stamp.header) == (choice == "paper")
+        assert (stamp.mask is not None) == (choice == "paper")
+        if stamp.mask is not None:
+            assert (stamp.mask == 8).all()
+    with pytest.raises(ValueError, match=r"alert\.cutouts must be deployed or paper, got 'none'"):
+        make(sources, stamps=stamps, config=AlertConfig(cutouts="none"))
+
+
+def test_cut_and_package_agree_where_a_source_is():
+    """Stamps of the pipeline's own `cut`: a source off the middle of its pixel is where the header says."""
+    rng = np.random.default_rng(9)
+    sources = triggers(30, rng, flux=50_000.0)
+    k = np.arange(21) - 10
+    psf = np.exp(-(k[:, None]**2 + k**2) / (2 * SIGMA**2))
+    measured = empty(MEASUREMENT, 30)
+    image = rng.normal(0, 20.0, (1000, 1000))
+    yy, xx = np.mgrid[:1000, :1000]
+    for row, found in zip(sources, measured, strict=True):
+        found["x"], found["y"], found["bboxSize"] = row["x"], row["y"], rng.integers(20, 60)
+        box = np.s_[int(row["y"]) - 20:int(row["y"]) + 21, int(row["x"]) - 20:int(row["x"]) + 21]
+        image[box] += 50_000 * np.exp(-((xx[box] - row["x"])**2 + (yy[box] - row["y"])**2) / (2 * SIGMA**2)) \
+            / (2 * np.pi * SIGMA**2)
+    stamps = cut(image.astype(np.float32), np.full((1000, 1000), 400.0, np.float32), Psf.constant(psf, (1000, 1000)),
+                 measured)
+    for packet in make(sources, stamps=stamps).packets:
+        stamp = read_cutout(read_packet(packet)["cutoutDifference"])
+        found = psf_flux(stamp, max_shift=1.0)
+        assert (found.dx, found.dy) == (0.0, 0.0)
 
 
 def test_a_stamp_without_pixels_is_null():

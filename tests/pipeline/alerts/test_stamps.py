@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from pipeline.alerts import read_cutout, read_packet
 from pipeline.alerts.check import psf_flux
-from pipeline.alerts.stamps import Place, Stamp, data, number, primary_header, psf_unit, variance_header
+from pipeline.alerts.stamps import (
+    Place,
+    Stamp,
+    data,
+    mask_unit,
+    number,
+    primary_header,
+    psf_unit,
+    variance_header,
+)
 from pipeline.errors import PacketError
 
 
@@ -20,9 +29,11 @@ def ours(place, image, variance, psf):
             + data(variance.astype(">f4")) + psf_unit(psf))
 
 
-def astropys(place, image, variance, psf):
+def astropys(place, image, variance, psf, ctype=None):
     """The cutout as Rubin's packager writes it, through CCDData."""
     wcs = WCS(naxis=2)
+    if ctype:
+        wcs.wcs.ctype = ctype
     wcs.array_shape = image.shape
     wcs.wcs.crpix = [place.position[0] - place.x_min + 1, place.position[1] - place.y_min + 1]
     wcs.wcs.crval = list(place.crval)
@@ -62,6 +73,27 @@ def test_elements_of_the_unit_matrix_are_left_out_as_wcslib_does():
     for pc in ((-5.5e-5, 0.0, 0.0, 5.5e-5), (0.0, 5.5e-5, 5.5e-5, 0.0)):
         place = Place(0, 0, 0.0, (15.0, 14.0), pc, (0.0, 0.0))
         assert ours(place, image, image, np.zeros((21, 21))) == astropys(place, image, image, np.zeros((21, 21)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_papers_header_is_astropys_with_a_projection(seed):
+    rng = np.random.default_rng(seed)
+    place = some_place(rng, 30)
+    image = np.zeros((30, 30), np.float32)
+    expected = astropys(place, image, image, np.ones((21, 21)), ["RA---TAN", "DEC--TAN"])
+    assert primary_header(place, (30, 30), projected=True) == expected[:2880]
+
+
+def test_a_mask_is_written_between_image_and_variance_and_read_back():
+    mask = np.random.default_rng(0).integers(0, 1 << 17, (30, 30)).astype(np.int32)
+    image = np.ones((30, 30), np.float32)
+    place = some_place(np.random.default_rng(0), 30)
+    content = (primary_header(place, (30, 30), projected=True) + data(image.astype(">f4")) + mask_unit(mask)
+               + variance_header((30, 30)) + data(image.astype(">f4")) + psf_unit(np.ones((21, 21))))
+    with fits.open(io.BytesIO(content)) as units_:
+        units_.verify("exception")
+        assert [unit.name for unit in units_] == ["PRIMARY", "MASK", "UNCERT", "PSFIMAGE"]
+    np.testing.assert_array_equal(read_cutout(content).mask, mask)
 
 
 @given(st.floats(-1e6, 1e6))
