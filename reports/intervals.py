@@ -43,7 +43,7 @@ def wilson(k: np.ndarray | float, n: np.ndarray | float) -> tuple[np.ndarray, np
     p, z2 = k / m, Z95**2
     centre = (p + z2 / (2 * m)) / (1 + z2 / m)
     half = Z95 / (1 + z2 / m) * np.sqrt(np.maximum(p * (1 - p) / m + z2 / (4 * m**2), 0.0))
-    low, high = np.clip(centre - half, 0.0, 1.0), np.clip(centre + half, 0.0, 1.0)
+    low, high = np.clip(centre - half, 0.0, p), np.clip(centre + half, p, 1.0)   # to the last bit, at k = 0 and n
     return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
 
 

@@ -351,8 +351,8 @@ def tiles(report: Report) -> list[Tile]:
                              ("false_alerts", "false alerts per 10⁶ px", "{:.2f}")):
         figure = by_key.get(key)
         if figure is not None and math.isfinite(figure.value):
-            span = f"{form.format(figure.low)} to {form.format(figure.high)}".replace("%", " %") if math.isfinite(figure.low) else ""
-            out.append(Tile(label, form.format(figure.value).replace("%", " %"), span))
+            texts = [form.format(v).replace("%", " %") for v in (figure.value, figure.low, figure.high)]
+            out.append(Tile(label, texts[0], f"{texts[1]} to {texts[2]}" if math.isfinite(figure.low) else ""))
     if late.on_time.n:
         out.append(Tile("median delay since readout", f"{late.percentile(50):.1f} s",
                         f"98 % of alerts within {late.percentile(98):.1f} s"))

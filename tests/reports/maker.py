@@ -55,6 +55,7 @@ class Knobs:
     psf_size: float = 0.003
     lag1: float = 0.005
     depth: float = 0.01
+    snr_rms: float = 1.0
     trail_error: float = 1.0       # over the Fisher bound
     dipoles: float = 0.95          # fraction of moved stars called so
     point_dipoles: float = 0.002
@@ -271,7 +272,8 @@ def _log(rng: np.random.Generator, visit: int, mjd: float, detected: int, source
               "fwhm_arcsec": 0.83, "true_fwhm_arcsec": 0.83, "true_psf_sigma_px": SIGMA, "true_zeropoint": 31.0,
               "psf_sigma_px": SIGMA * (1 + knobs.psf_size * rng.uniform(-1, 1)), "true_m5": 24.5,
               "zeropoint": 31.0 + knobs.zeropoint * rng.uniform(-1, 1), "mag_lim": 24.5 + knobs.depth,
-              "noise_correlation": knobs.lag1, "snr_rms": 1.0 + rng.normal(0, 0.01), "wcs_rms_arcsec": knobs.wcs_arcsec}
+              "noise_correlation": knobs.lag1, "snr_rms": knobs.snr_rms + rng.normal(0, 0.01),
+              "wcs_rms_arcsec": knobs.wcs_arcsec}
     for name, value in values.items():
         out[name] = value
     return out
