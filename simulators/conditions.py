@@ -91,7 +91,8 @@ def conditions(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
     seeing = fwhm500(c, visit.mjd_tai, seed)
     delivered = c.fwhm_eff if c.fwhm_eff is not None else fwhm_eff(seeing, visit.band, x)
     van_rhijn = 2.5 * np.log10(1.0 / np.sqrt(1.0 - 0.96 * (1.0 - 1.0 / x**2)))   # airglow layer
-    sky = {**DARK_SKY, **c.sky_mag}[visit.band] - van_rhijn + c.sky_scatter * rng.normal()
+    zenith = next((mag for band, mag in c.sky_mag.items() if band == visit.band), DARK_SKY[visit.band])
+    sky = zenith - van_rhijn + c.sky_scatter * rng.normal()
     cloud = c.clouds * rng.exponential() if c.clouds else 0.0
     return Conditions(seeing, delivered, x, float(sky), float(cloud + abs(c.zeropoint_scatter * rng.normal())))
 
