@@ -225,11 +225,13 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
 def _static(exposure: Exposure, world: World, site: SiteConfig
             ) -> tuple[Static, np.ndarray, np.random.Generator | None]:
     template = world.templates.get(exposure.visit.band, world.templates.get(""))
-    static = Static(template, world.references, given_zeropoint=site.given_zeropoint)
+    near = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
+    references = world.references[near.contains(world.references["ra"], world.references["dec"])]
+    static = Static(template, references, given_zeropoint=site.given_zeropoint)
     if not site.inject.count or template is None:
         return static, empty(TRUTH, 0), None
     rng = np.random.default_rng([site.inject.seed, exposure.visit.visit, exposure.detector])
-    calibrated = calibrate(exposure, world.references, site.pipeline.calibrate, given_zeropoint=site.given_zeropoint)
+    calibrated = calibrate(exposure, references, site.pipeline.calibrate, given_zeropoint=site.given_zeropoint)
     on_grid = warp(template, calibrated.wcs, calibrated.shape, site.pipeline.template)
     middle = np.array([(calibrated.shape[1] - 1) / 2]), np.array([(calibrated.shape[0] - 1) / 2])
     probe = inject.truth_of(inject.at_pixels(calibrated, *middle, np.ones(1)), calibrated, on_grid)

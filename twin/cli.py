@@ -124,9 +124,14 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from pipeline.errors import InputError
     from reports.render import render
+    from reports.store import StoreError
 
-    print(render(options.run))
+    try:
+        print(render(options.run))
+    except StoreError as error:
+        raise InputError(str(error)) from None
     return 0
 
 

@@ -67,7 +67,7 @@ def make_template(observatory: Observatory, band: str, folder: Path) -> str:
     try:
         template = coadd(inputs, wcs, shape, observatory.scenario.pipeline.template)
     except NoWorkFound as error:
-        return f"no template in {band}: {error}"
+        return f"no template in {band}: {error}" + (f"; left out {'; '.join(lost)}" if lost else "")
     path = template_path(folder, band)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_template(path, template)
