@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.config import DetectConfig
 
 STEP: Final = 4                # pixels between samples (the real system bins by 4)
-LOW: Final = 3.0               # significance of a bright sample
+LOW: Final = 2.5               # significance of a bright sample
 TURN: Final = 1.5              # samples a line's end moves between two trial angles
 SHARE: Final = 0.4             # of the way across the detector that must be bright
 MAX_STREAKS: Final = 10        # (maxFitIter)

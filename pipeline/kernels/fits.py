@@ -326,7 +326,7 @@ PLUS, MINUS, PLUS_X, PLUS_Y, MINUS_X, MINUS_Y, PLUS_VARIANCE, MINUS_VARIANCE, CO
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], "
             "f8[:,:,::1], f8[:,::1], f8[:,::1], f8[:,::1], i8, i8)", cache=True, error_model="numpy")
 def lobes(image, variance, mask, bad, labels, label, basis, terms, start, prior, half, iterations):  # type: ignore[no-untyped-def]
-    """Two point sources of opposite sign, F+ P(x+) - F- P(x-), fitted together (Levenberg-Marquardt).
+    """Two point sources of opposite sign, F+ P(x+) - F- P(x-), fitted together (Levenberg-Marquardt), to 1e-5 in chi2.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ def lobes(image, variance, mask, bad, labels, label, basis, terms, start, prior,
                 for i in range(side):
                     cost += weight[r, i] * (data[r, i] - trial[0] * model[0, r, i] + trial[1] * model[1, r, i]) ** 2
             if cost < best:
-                converged = best - cost < 1e-7 * cost
+                converged = best - cost < 1e-5
                 best = cost
                 damping = max(damping * 0.2, 1e-9)
                 for a in range(6):
@@ -395,7 +395,7 @@ def lobes(image, variance, mask, bad, labels, label, basis, terms, start, prior,
                     vector[a] += (prior[s, 2 * a] - now[a]) / prior[s, 2 * a + 1] ** 2
             else:
                 damping *= 5.0
-                converged = damping > 1e6 and best < np.inf
+                converged = best < np.inf and (damping > 1e6 or cost - best < 1e-5)
             if converged or ndata == 0:
                 break
             for a in range(6):
@@ -461,7 +461,7 @@ def line(u, v, length, amplitudes, sigmas, value):  # type: ignore[no-untyped-de
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], "
             "i8[:,::1], f8[:,::1], f8[::1], f8[:,::1], f8[:,::1], f8, i8)", cache=True, error_model="numpy")
 def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, frame, start, plain, iterations):  # type: ignore[no-untyped-def]
-    """Point sources drawn along a line, and as points for comparison (Levenberg-Marquardt).
+    """Point sources drawn along a line, and as points for comparison (Levenberg-Marquardt), to 1e-3 in chi2.
 
     Parameters
     ----------
@@ -535,7 +535,7 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                                     damped[a, b] += term
                                     middle[a, b] += extra * term
                 if cost < best:
-                    converged = best - cost < 1e-7 * cost
+                    converged = best - cost < 1e-3
                     best, ndata, chi2 = cost, count, true_cost
                     for a in range(5):
                         now[a], step[a] = trial[a], vector[a]
@@ -545,7 +545,7 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                     damping = max(damping * 0.2, 1e-9)
                 else:
                     damping *= 5.0
-                    converged = damping > 1e6 and best < np.inf
+                    converged = best < np.inf and (damping > 1e6 or cost - best < 1e-3)
                 if converged or ndata == 0:
                     break
                 for a in range(free):

@@ -35,12 +35,16 @@ def fit_dipoles(rows: np.ndarray, detections: Detections, science: Calibrated, m
     chosen = peaks[tried]
     start = np.column_stack([chosen[f"{sign}_{c}"] for sign in ("positive", "negative") for c in "xy"]).astype(float)
     middle = 0.5 * (start[:, 0] + start[:, 2]), 0.5 * (start[:, 1] + start[:, 3])
-    prior = _prior(detections, science, model, start)
-    found = fits.lobes(
-        np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
-        np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (tried + 1).astype(np.int32),
-        model.basis, model.terms(*middle), np.ascontiguousarray(start), np.ascontiguousarray(prior),
-        model.half + _MARGIN, _ITERATIONS)
+    terms, found = model.terms(*middle), np.empty(0)
+    for _ in range(2):       # the second time with priors from where the lobes are, not their peaks
+        prior = _prior(detections, science, model, start)
+        found = fits.lobes(
+            np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
+            np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels,
+            (tried + 1).astype(np.int32), model.basis, terms, np.ascontiguousarray(start),
+            np.ascontiguousarray(prior), model.half + _MARGIN, _ITERATIONS)
+        fair = found[:, fits.PAIR_FAILED] == 0
+        start = np.where(fair[:, None], found[:, fits.PLUS_X:fits.MINUS_Y + 1], start)
     _fill(rows, tried, found, difference.noise_scale, _snr(detections, model, found))
     dipole = rows["isDipole"][tried] & np.isfinite(found[:, fits.PLUS_XX])
     to = found[dipole]

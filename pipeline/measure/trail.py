@@ -25,6 +25,8 @@ MOMENT_ERROR: Final = 1.9    # error of an adaptive moment times S/N, over Ixx +
 MAX_SIDE: Final = 200        # [pixel] larger windows are not tried: satellites
 MARGIN: Final = 3.0          # window beyond the footprint [PSF sigma]
 SUSPECT: Final = 3.0         # trail_suspect_long: longer than so many PSF radii (trailedSources)
+WIDE: Final = 10.0           # the same for faint trails, whose footprints may end before they do
+FAINT: Final = 8.0           # peak S/N below which a trail is looked for beyond its footprint
 PLAIN: Final = 6.0           # trails longer than so many PSF sigmas are not compared with a point
 _SIGMAS: Final = np.array([0.55, 0.9, 1.35, 2.1, 3.6])   # of the mixture, in PSF sigmas
 _ITERATIONS: Final = 40
@@ -78,7 +80,8 @@ def fit_trails(rows: np.ndarray, detections: Detections, model: PsfModel) -> Non
     if not len(tried):
         return
     mixture = Mixture.of(detections.difference.psf)
-    found = _fit(rows, tried, detections, model, mixture)
+    found = _fit(rows, tried, detections, model, mixture, _start(rows, tried, detections, mixture), MARGIN)
+    found = _extended(rows, tried, found, detections, model, mixture)
     gain = found[:, fits.POINT_CHI2] - found[:, fits.TRAIL_CHI2]
     better = gain > MIN_GAIN * detections.difference.noise_scale**2     # NaN: no usable pixels
     failed = np.isnan(gain) | (better & (found[:, fits.TRAIL_FAILED] > 0))
@@ -112,10 +115,42 @@ def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
     return np.asarray(able & (by_moments | long | (rows["shape_flag"] & (rows["snr"] > 8))))
 
 
-def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: PsfModel, mixture: Mixture
-         ) -> np.ndarray:
+def _extended(rows: np.ndarray, tried: np.ndarray, found: np.ndarray, detections: Detections, model: PsfModel,
+              mixture: Mixture) -> np.ndarray:
+    """Fits of faint trails again in a wide window, from longer lines to either side: footprints show parts of them."""
+    sigma = detections.difference.psf.sigma
+    again = np.flatnonzero((found[:, 3] > 4 * sigma) & (found[:, fits.TRAIL_FAILED] == 0)
+                           & (rows["snr"][tried] < FAINT))
+    if not len(again):
+        return found
+    first = found[again]
+    best = None
+    step = 8.0 * sigma
+    for back, forth in ((0.0, 0.0), (0.0, step), (step, 0.0), (step, step)):
+        start = first[:, :5].copy()
+        start[:, 1] += 0.5 * (forth - back) * np.cos(first[:, 4])
+        start[:, 2] += 0.5 * (forth - back) * np.sin(first[:, 4])
+        start[:, 0] *= 1.0 + (forth + back) / first[:, 3]
+        start[:, 3] += forth + back
+        trial = _fit(rows, tried[again], detections, model, mixture, start, WIDE)
+        if best is None:
+            best = trial
+            continue
+        better = (trial[:, fits.TRAIL_CHI2] < best[:, fits.TRAIL_CHI2] - 1.0) & (trial[:, fits.TRAIL_FAILED] == 0)
+        best = np.where(better[:, None], trial, best)
+    return _replaced(found, again, best)
+
+
+def _replaced(found: np.ndarray, at: np.ndarray, by: np.ndarray | None) -> np.ndarray:
+    out = found.copy()
+    out[at] = by
+    return out
+
+
+def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: PsfModel, mixture: Mixture,
+         start: np.ndarray, margin_sigmas: float) -> np.ndarray:
     difference = detections.difference
-    margin = int(np.ceil(MARGIN * difference.psf.sigma))
+    margin = int(np.ceil(margin_sigmas * difference.psf.sigma))
     x0, y0 = rows["bbox_x0"][tried] - margin, rows["bbox_y0"][tried] - margin
     box = np.column_stack([x0, y0, rows["bbox_x1"][tried] + margin + 1 - x0, rows["bbox_y1"][tried] + margin + 1 - y0])
     amplitudes = model.psf.terms(rows["x"][tried], rows["y"][tried]) @ mixture.basis
@@ -124,7 +159,7 @@ def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: Psf
         np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
         np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (tried + 1).astype(np.int32),
         np.ascontiguousarray(box, np.int64), np.ascontiguousarray(amplitudes), mixture.sigmas, mixture.frame,
-        _start(rows, tried, detections, mixture), PLAIN * difference.psf.sigma, _ITERATIONS))
+        np.ascontiguousarray(start), PLAIN * difference.psf.sigma, _ITERATIONS))
 
 
 def _start(rows: np.ndarray, tried: np.ndarray, detections: Detections, mixture: Mixture) -> np.ndarray:
