@@ -56,7 +56,7 @@ def _surprise_of_truth(truth: np.ndarray) -> np.ndarray:
     """(n,) true S/N less what the pixels show, -inf below S/N 5."""
     snr = np.abs(truth["snr"])
     seen = np.nan_to_num(np.abs(truth["significance_at"]))
-    return np.where(snr >= 5.0, snr - seen, -np.inf)
+    return np.asarray(np.where(snr >= 5.0, snr - seen, -np.inf))
 
 
 def _surprise_of_sources(truth: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _surprise_of_sources(truth: np.ndarray, sources: np.ndarray) -> np.ndarray:
     if not len(truth) or not len(sources):
         return np.full(len(sources), 50.0)
     distance = np.hypot(sources["x"][:, None] - truth["x"], sources["y"][:, None] - truth["y"]).min(axis=1)
-    return np.minimum(distance, 50.0)
+    return np.asarray(np.minimum(distance, 50.0))
 
 
 def _first(surprise: np.ndarray, limit: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def _first(surprise: np.ndarray, limit: int) -> np.ndarray:
     order = np.argsort(-surprise, kind="stable")
     order = order[np.isfinite(surprise[order])]
     if len(order) <= limit:
-        return order
+        return np.asarray(order)
     others = order[limit // 2:]
     return np.concatenate([order[:limit // 2], others[np.linspace(0, len(others) - 1, limit - limit // 2).astype(int)]])
 

@@ -51,7 +51,7 @@ def warm() -> None:
     """Fill numba's cache, so that no kernel compiles in a worker: those of the pipeline compile when they are imported
     or on a small exposure, as those of the simulators do.
     """
-    from pipeline import prompt    # noqa: F401  # its kernels compile on import
+    from pipeline import prompt  # noqa: F401  # its kernels compile on import
     from schemas.exposure import Visit
     from simulators.config import ArtifactConfig, CameraConfig, SimulationConfig
     from simulators.observe import expose

@@ -28,7 +28,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of every section."""
 
 
-class PlatformConfig(Section):
+class PlatformConfig(Section, frozen=True):
     """The machines of the night, in simulated time."""
 
     workers: AtLeastOne = 16               # detector-visits at once
@@ -42,19 +42,19 @@ class PlatformConfig(Section):
     cost_scale: Positive = 1.0             # this platform's cores against the table's machine, as slowness
 
 
-class HistoryConfig(Section):
+class HistoryConfig(Section, frozen=True):
     """The night's templates: coadds of the cadence's earlier visits that `pipeline.template` selects."""
 
     margin_px: Annotated[int, msgspec.Meta(ge=0)] = 24     # template beyond the detectors' outlines
 
 
-class RecorderConfig(Section):
+class RecorderConfig(Section, frozen=True):
     """What the run folder keeps beside the tables."""
 
     stamps_per_visit: Annotated[int, msgspec.Meta(ge=0)] = 24   # of truth and of sources each, for the gallery
 
 
-class Scenario(Section):
+class Scenario(Section, frozen=True):
     """One night."""
 
     name: str = "a night"
