@@ -53,7 +53,8 @@ def pointing_wcs(camera: CameraConfig, true: Wcs, visit: Visit, detector: int, s
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     centre = np.array([(camera.nx - 1) / 2, (camera.ny - 1) / 2])
     crpix = centre - rotation.T @ (centre + shift - np.array(true.crpix))
-    return Wcs((float(crpix[0]), float(crpix[1])), true.crval, _product(true.cd, rotation)).rounded()   # as cards hold it
+    pointing = Wcs((float(crpix[0]), float(crpix[1])), true.crval, _product(true.cd, rotation))
+    return pointing.rounded()   # as cards hold it
 
 
 def _product(cd: tuple[float, float, float, float], matrix: np.ndarray) -> tuple[float, float, float, float]:

@@ -254,7 +254,8 @@ class Sky:
         for k, band in enumerate(BANDS):
             out[f"{band}_flux"] = rows["flux"][:, k] * (1.0 + noise[:, 2 + k] * relative)
             out[f"{band}_fluxErr"] = rows["flux"][:, k] * relative
-        return np.asarray(out[box.contains(out["ra"], out["dec"])])     # as catalogued, so that a subset is the same rows
+        inside = box.contains(out["ra"], out["dec"])      # as catalogued, so that a subset is the same rows
+        return np.asarray(out[inside])
 
     def ephemerides(self, box: Box | None = None, mjd_tai: float | None = None, *,
                     half_span_d: float = 0.03) -> np.ndarray:
