@@ -24,7 +24,7 @@ SIGMA = 1.8          # of the PSF [pixel]
 FLUX_ERR = 100.0     # [nJy]
 DETECTOR = 94
 MJD = 61639.1
-SURE = CatalogModel(efficiency=1.0, false_per_megapixel=0.0, score_real=(40.0, 1.0))   # nothing lost, nothing false
+SURE = CatalogModel(efficiency=1.0, error_ratio=1.0, false_per_megapixel=0.0, score_real=(40.0, 1.0))   # nothing lost
 
 
 class Everything:
