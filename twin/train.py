@@ -8,7 +8,7 @@ The seeds and the scenario are others than any that figures are judged on. Needs
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,6 @@ import numpy as np
 
 from pipeline import reliability
 from pipeline.errors import InputError
-from pipeline.measure import quality_cut
 from reports.match import distances
 from twin.halves import Job, observatory, pixel_half, template_job
 from twin.night import claim
