@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SEEDS  ?= 1 2 3
+REAL   ?= $(wildcard ../shared/data/decam)
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
@@ -34,7 +35,8 @@ check: lint
 test: install check
 
 accept: install
-	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept
+	@rm -rf runs/accept
+	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept $(if $(REAL),--real $(REAL))
 
 bench: install
 	$(BIN)/pytest -m bench --benchmark-sort=name

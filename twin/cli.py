@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
                         "objects and history that they made")
     bundle.set_defaults(call=_bundle)
 
+    accept = commands.add_parser("accept", help="print the acceptance figures")
+    accept.add_argument("--seeds", type=int, nargs="+", required=True)
+    accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; it must not exist or be empty")
+    accept.add_argument("--real", type=Path, help="folder of the DECam exposures; without it the real field is left out")
+    accept.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    accept.set_defaults(call=_accept)
+
     train = commands.add_parser("train", help="train the reliability model on simulated nights")
     train.add_argument("scenario", type=Path)
     train.add_argument("--seeds", type=int, nargs="+", required=True, help="every fourth is held back")
@@ -150,6 +157,12 @@ def _bundle(options: argparse.Namespace) -> int:
     return 0
 
 
+def _accept(options: argparse.Namespace) -> int:
+    from twin.accept import accept
+
+    return 0 if accept(options.seeds, options.out, processes=options.processes, real=options.real) else 1
+
+
 def _train(options: argparse.Namespace) -> int:
     from twin.scenario import read_scenario
     from twin.train import train
@@ -162,7 +175,8 @@ def _train(options: argparse.Namespace) -> int:
 def _costs(options: argparse.Namespace) -> int:
     from twin.measure_costs import measure_costs
 
-    print(measure_costs(options.scenario, options.out, runs=options.runs, name=options.name))
+    print(measure_costs(options.scenario, options.out, runs=options.runs, name=options.name,
+                        say=lambda line: print(line, file=sys.stderr)))
     return 0
 
 
