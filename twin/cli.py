@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     accept = commands.add_parser("accept", help="print the acceptance figures")
     accept.add_argument("--seeds", type=int, nargs="+", required=True)
-    accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; it must not exist or be empty")
-    accept.add_argument("--real", type=Path, help="folder of the DECam exposures; without it the real field is left out")
+    accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; new or empty")
+    accept.add_argument("--real", type=Path, help="folder of the DECam exposures of the real field")
     accept.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     accept.set_defaults(call=_accept)
 
