@@ -116,14 +116,17 @@ def fit_table(steps: np.ndarray, *, machine: str, date: str, keep: CostFile | No
 
 
 def shortfalls(file: CostFile) -> list[str]:
-    """Which fitted Steps rest on fewer than `MIN_RUNS` runs or a narrower range than `MIN_RANGE`, in words."""
+    """Which fitted Steps rest on fewer than `MIN_RUNS` runs or a narrower range than `MIN_RANGE`, in words.
+
+    A Step whose size never changes is a constant: no range is wanted.
+    """
     out = []
     for name, cost in file.steps.items():
         if cost.assumed:
             continue
         if cost.runs < MIN_RUNS:
             out.append(f"{name}: {cost.runs} runs, {MIN_RUNS} wanted")
-        if cost.size_max < MIN_RANGE * max(cost.size_min, 1):
+        if cost.size_max < MIN_RANGE * max(cost.size_min, 1) and cost.size_max != cost.size_min:
             out.append(f"{name}: sizes {cost.size_min} to {cost.size_max}, a range of {MIN_RANGE:.0f} wanted")
     return out
 

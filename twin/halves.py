@@ -1,6 +1,8 @@
 """The pixel half of one detector-visit as a job for any process: expose, measure, inspect, put the pixels aside."""
 
 import contextlib
+import os
+import platform as machine
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -176,3 +178,14 @@ def _save_images(job: Job, images: Images) -> None:
     folder.mkdir(exist_ok=True)
     for kind, plane in planes.items():
         write_template(folder / f"{job.visit.visit:d}_{job.detector:d}_{kind}.fits", plane)
+
+
+def machine_name() -> str:
+    """The processor's name and its number of cores."""
+    name = machine.processor() or machine.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores"

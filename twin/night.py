@@ -6,8 +6,6 @@ Time is simulated: Steps take what the cost table says. The pixel halves are com
 time, ahead of the simulated clock and bounded; the catalogue half has the effects and runs in simulated order.
 """
 
-import os
-import platform as machine
 import shutil
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -34,7 +32,7 @@ from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
 from schemas.wcs import Wcs
 from simulators.camera import offset_px
 from twin.costs import CostTable
-from twin.halves import Half, Job, Worked, observatory, pixel_half, scratch, template_job
+from twin.halves import Half, Job, Worked, machine_name, observatory, pixel_half, scratch, template_job
 from twin.observatory import Observatory
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, open_pool, warm
@@ -271,7 +269,7 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
     """FACT rows: the run's circumstances."""
     values = {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
               "fidelity": "pixels", "kind": "simulated", "processes": processes, "wall_s": f"{wall_s:.1f}",
-              "machine": _machine(), "python": sys.version.split()[0], "twin": version("rubin-alert-twin"),
+              "machine": machine_name(), "python": sys.version.split()[0], "twin": version("rubin-alert-twin"),
               "cost_table": costs.source, "cost_machine": costs.file.machine, "cost_date": costs.file.date,
               "cost_scale": costs.scale,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
@@ -280,17 +278,6 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
     for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]
     return rows
-
-
-def _machine() -> str:
-    """The processor's name and its number of cores."""
-    name = machine.processor() or machine.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {os.cpu_count()} cores"
 
 
 __all__ = ["Night", "Outcome", "claim", "run_night", "scratch"]

@@ -1,0 +1,63 @@
+"""What Steps cost on this machine: a scenario run in one process at several detector sizes, and a line for each Step."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from pipeline.errors import InputError
+from reports.store import Store
+from twin.costs import CostFile, CostTable, fit_table, shortfalls, to_toml
+from twin.halves import machine_name
+from twin.night import claim, run_night
+from twin.pool import warm
+from twin.scenario import Scenario, find_file, read_scenario
+
+SIDES: Final = (460, 680, 1000, 1420, 2000)    # [pixel]: areas over a range of 19, numbers of sources of 16
+
+
+def measure_costs(scenario: Path | None, out: Path, *, runs: Path | None = None, name: str = "",
+                  sides: Sequence[int] = SIDES, say: Callable[[str], None] = lambda line: None) -> str:
+    """Run, fit and write the table `out`; gives what was written and what it falls short of.
+
+    The run folders go to `runs` when it is given, where `alert-twin report` reads them; else they are thrown away.
+    """
+    path = scenario or Path(str(resources.files("scenarios"))) / "costs.toml"
+    base = read_scenario(path)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise InputError(f"{out}: the table must be a file in a folder that exists")
+    before = CostTable.read(find_file(base.platform.costs, path.parent, "cost table")).file
+    warm()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = runs or Path(scratch)
+        claim(folder)
+        steps = []
+        for number, side in enumerate(sides):
+            say(f"{side} x {side} px")
+            run_night(_at_side(base, side, number), folder / f"{side}", beside=path.parent, processes=1)
+            steps.append(Store(folder / f"{side}").table("step"))
+    file = fit_table(np.concatenate(steps), machine=name or machine_name(), date=datetime.now(UTC).date().isoformat(),
+                     keep=_assumed(before))
+    out.write_text(to_toml(file))
+    return "\n".join([f"{len(file.steps)} Steps: {out}", *(f"short of the rule: {line}" for line in shortfalls(file))])
+
+
+def _at_side(base: Scenario, side: int, number: int) -> Scenario:
+    """The scenario with detectors of another size, and another seed, so that sizes are independent draws."""
+    camera = msgspec.structs.replace(base.simulation.camera, ny=side, nx=side)
+    return msgspec.structs.replace(base, seed=base.seed + number,
+                                   simulation=msgspec.structs.replace(base.simulation, camera=camera))
+
+
+def _assumed(file: CostFile) -> CostFile:
+    """Of an older table, the costs that nobody can measure here."""
+    return CostFile(machine=file.machine, date=file.date,
+                    steps={name: cost for name, cost in file.steps.items() if cost.assumed})
+
+
+__all__ = ["SIDES", "measure_costs"]
