@@ -5,7 +5,7 @@ the input covers (saturated and known-defect pixels); sources lost to the pipeli
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -345,6 +345,20 @@ def number(figure: Figure) -> str:
     if not math.isfinite(figure.value):
         return "–"
     return f"{figure.value:.3g}" + (f" {figure.unit}" if figure.unit else "")
+
+
+def side_by_side(runs: Mapping[str, Sequence[Store]]) -> str:
+    """Association accuracy by truth of several settings, each with its pooled runs, as text."""
+    head = ("setting", "accuracy", "95 % interval", "static", "Solar System", "duplicates", "mixed", "n")
+    rows = [head]
+    for name, stores in runs.items():
+        table = association(pool([match(store, run=i) for i, store in enumerate(stores)]))
+        rows.append((name, f"{table.accuracy.value:.4f}", f"{table.accuracy.low:.4f} to {table.accuracy.high:.4f}",
+                     f"{table.static.value:.4f}", f"{table.solar_system.value:.4f}", str(table.duplicates),
+                     str(table.merged), f"{table.accuracy.n:,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows)
 
 
 def interval(figure: Figure) -> str:

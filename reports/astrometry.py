@@ -101,6 +101,6 @@ def plot(table: Astrometry) -> Figure:
                        label=f"{label}: std {found.value:.3f}")
     right.plot(grid, np.exp(-grid**2 / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1, linestyle="--", label="N(0, 1)")
     right.set(xlabel="error / claimed error", ylabel="density", title="Position pulls at S/N ≥ 6", xlim=(-CLIP, CLIP),
-              ylim=(0, 0.6))
+              ylim=(0, max(0.6, 1.25 * right.get_ylim()[1])))
     right.legend(loc="upper right")
     return figure

@@ -42,6 +42,7 @@ def completeness(matches: Matches) -> Completeness:
     raw, alerts, snr = matches.raw[use], matches.alerted[use], np.abs(truth["snr"])
     magnitude = magnitudes(np.abs(truth["flux"]))
     kinds = np.unique(truth["kind"])
+    magnitude = np.where(snr >= FIT_SNR[0], magnitude, np.nan)      # fainter ones only stretch the axis
     edges = _magnitude_edges(magnitude)
     by_class = [tabulate(snr[rows], raw[rows], alerts[rows], SNR_EDGES, kind)
                 for kind in kinds for rows in [truth["kind"] == kind]]

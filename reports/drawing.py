@@ -30,7 +30,8 @@ STYLE: Final[Any] = {
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 8.0, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "text.color": INK,
-    "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.markersize": 5,
+    "legend.framealpha": 0.75, "legend.edgecolor": "none", "legend.fancybox": False, "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8, "lines.markersize": 5,
     "svg.fonttype": "path", "svg.hashsalt": "alert-twin", "figure.facecolor": "white", "savefig.facecolor": "white"}
 
 

@@ -123,7 +123,7 @@ def _plot_steps(axes: Axes, table: Latency) -> None:
             axes.axvline(table.readout_s + LIMIT_S, color=BAD, linewidth=1.2)
     axes.set(xlabel="time since shutter close [s]", title="The typical detector-visit")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left" if rows["start_s"][0] > 0.4 * span else "upper right", frameon=True, edgecolor="none")
+    axes.legend(loc="lower left" if rows["start_s"][0] > 0.4 * span else "upper right")
     return None
 
 

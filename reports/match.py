@@ -234,6 +234,8 @@ def _accepted(store: Store, sources: np.ndarray) -> np.ndarray:
 
 
 def _rejected(rejections: np.ndarray) -> np.ndarray:
+    """Rejected detections; sky sources were never any."""
+    rejections = rejections[rejections["reason"] != b"sky_source"]
     rows = blank_sources(len(rejections))
     for name in ("visit", "detector", "id", "x", "y", "ra", "dec", "snr", "psfFlux", "reliability", "isNegative",
                  "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1", "stage", "reason"):
@@ -333,8 +335,9 @@ def _causes(sources: np.ndarray, partner: np.ndarray, truth: np.ndarray, pixels:
     rows = sources[false]
     cause = np.full(len(false), b"noise", "S24")
     with np.errstate(invalid="ignore"):
-        static = ((rows["templateFlux"] > 20 * rows["templateFluxErr"])
-                  & (rows["templateFlux"] > 5 * np.abs(rows["psfFlux"])))
+        light = np.fmax(rows["templateFlux"], rows["scienceFlux"])
+        error = np.fmax(rows["templateFluxErr"], rows["psfFluxErr"])
+        static = (light > 20 * error) & (light > 5 * np.abs(rows["psfFlux"]))
     cause[rows["isDipole"]] = b"dipole"
     cause[static] = b"static source residual"
     real = truth[(np.abs(truth["snr"]) >= THRESHOLD) | (truth["kind"] == b"moved_star")]
@@ -438,6 +441,8 @@ def _blend(truth: np.ndarray, i: int, sources: np.ndarray, partner: np.ndarray, 
         if partner[j] >= 0:
             other = truth[partner[j]]
             return f"with {other['kind'].decode()} {int(other['truthId'])}"
+        if causes[j] == b"near a true source":
+            return f"with an unmatched detection {gap[j]:.1f} px away"
         return f"with {causes[j].decode() or 'a detection'}"
     return ""
 

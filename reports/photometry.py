@@ -83,9 +83,10 @@ def _plot_histogram(axes: Axes, table: Pulls) -> None:
         if len(values):
             axes.hist(values, edges.tolist(), density=True, histtype="step", linewidth=1.6, color=colour, label=(
                 f"{name}: {found.mean.value:+.3f} ± {found.std.value:.3f} (n = {len(values)})"))
+    top = max(0.62, 1.35 * axes.get_ylim()[1])
     axes.plot(grid, np.exp(-grid**2 / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1, linestyle="--", label="N(0, 1)")
     axes.set(xlabel="(forced − true flux) / claimed error", ylabel="density", xlim=(-CLIP, CLIP),
-             title="Pulls of flux forced at true positions", ylim=(0, 0.62))
+             title="Pulls of flux forced at true positions", ylim=(0, top))
     axes.legend(loc="upper right")
 
 

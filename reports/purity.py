@@ -122,8 +122,11 @@ def _plot_curve(axes: Axes, curve: np.ndarray) -> None:
     axes.fill_between(known["completeness"], known["purity_low"], known["purity_high"], color=BLUE, alpha=0.15,
                       linewidth=0)
     axes.plot(known["completeness"], known["purity_on_sky"], color=WARM, label="at 3.3 real sources per 10⁶ px")
-    for threshold in (0.0, 0.5):
-        row = known[np.argmin(np.abs(known["threshold"] - threshold))]
+    marked = [known[np.argmin(np.abs(known["threshold"] - threshold))] for threshold in (0.0, 0.5)]
+    for threshold, row in zip((0.0, 0.5), marked, strict=True):
+        if threshold and abs(row["completeness"] - marked[0]["completeness"]) < 0.005 > abs(
+                row["purity_on_sky"] - marked[0]["purity_on_sky"]):
+            continue
         for name, colour in (("purity", BLUE), ("purity_on_sky", WARM)):
             axes.plot(row["completeness"], row[name], "o", color=colour)
         axes.annotate(f"cut {threshold:g}", (row["completeness"], row["purity_on_sky"]), xytext=(-5, -4), ha="right",

@@ -138,20 +138,20 @@ def plot(trailed: Trails, dipole: Dipoles) -> Figure:
 
 
 def _plot_trails(axes: Axes, table: Trails) -> None:
-    rows = table.rows[np.isfinite(table.rows["length_error"])]
+    rows = table.rows[np.isfinite(table.rows["length_error"]) & np.isfinite(table.rows["angle_error"])]
     if not len(rows):
         return nothing(axes, "no true trail over 5 PSF sigma and S/N 15 was detected")
     for error, bound, label, colour in (("length_error", "length_bound", "length", BLUE),
                                         ("angle_error", "angle_bound", "angle", WARM)):
-        axes.scatter(rows["length"] / rows["sigma"], np.maximum(np.abs(rows[error]) / rows[bound], 1e-2), s=11,
-                     color=colour, alpha=0.7, linewidths=0,
-                     label=f"{label}: median {np.median(np.abs(rows[error]) / rows[bound]):.2f}")
+        over = np.abs(rows[error]) / rows[bound]
+        axes.scatter(rows["length"] / rows["sigma"], np.clip(over, 1e-2, 1e2), s=11, color=colour, alpha=0.7,
+                     linewidths=0, label=f"{label}: median {np.nanmedian(over):.2f}")
     axes.axhline(MEDIAN_OF_NORMAL, color=INK, linewidth=1, linestyle="--")
     axes.annotate("median at the bound", (0.99, MEDIAN_OF_NORMAL), xycoords=("axes fraction", "data"), xytext=(0, -9),
                   textcoords="offset points", fontsize=8, ha="right", color=INK)
     axes.axhline(1.3 * MEDIAN_OF_NORMAL, color=BAD, linewidth=1)
     axes.set(yscale="log", xlabel="trail length / PSF sigma", ylabel="|error| / Fisher bound",
-             title=f"Trails over S/N 15 (n = {len(rows)})")
+             title=f"Trails over S/N 15 ({len(rows)} of {len(table.rows)} fitted)")
     axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
     axes.minorticks_off()
     axes.legend(loc="lower left")

@@ -117,3 +117,10 @@ def test_the_printed_table_has_a_line_per_figure(figures: dict[str, Figure]) -> 
     assert len(lines) == len(figures) + 2
     assert lines[2].startswith("Raw: S/N of 50 % completeness")
     assert all(line.endswith(("pass", "quoted")) for line in lines[2:])
+
+
+def test_settings_stand_side_by_side(good: Store, broken: Callable[[Knobs], Store]) -> None:
+    lines = acceptance.side_by_side({"greedy": [good, good], "likelihood": [broken(Knobs(split=0.1))]}).splitlines()
+    assert len(lines) == 3
+    assert lines[1].split()[:2] == ["greedy", "1.0000"]
+    assert float(lines[2].split()[1]) < 0.95
