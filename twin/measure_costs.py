@@ -1,4 +1,4 @@
-"""What Steps cost on this machine: a scenario run in one process at several detector sizes, and a line for each Step."""
+"""What Steps cost on this machine: a scenario run in one process at several detector sizes, a line for each Step."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from twin.night import claim, run_night
 from twin.pool import warm
 from twin.scenario import Scenario, find_file, read_scenario
 
-SIDES: Final = (460, 680, 1000, 1420, 2000)    # [pixel]: areas over a range of 19, numbers of sources of 16
+SIDES: Final = (620, 880, 1250, 1780, 2560)    # [pixel]: areas over a range of 17
 
 
 def measure_costs(scenario: Path | None, out: Path, *, runs: Path | None = None, name: str = "",
