@@ -128,6 +128,7 @@ class TransientConfig(Strict, frozen=True):
     snr: tuple[Positive, Positive] = (3.0, 50.0)               # at the band's nominal depth
     mag: tuple[float, float] = (20.0, 25.0)               # for flux = "magnitude"
     hosted: Fraction = 0.5
+    separation_arcsec: NotNegative = 6.0                  # of any two: oversampled ones would blend as real ones do not
     fading: Fraction = 0.25                               # in the template, gone in the night: negative differences
 
 

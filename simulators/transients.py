@@ -1,6 +1,7 @@
 """Point sources that appear after the template was taken, or went away."""
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from schemas.exposure import BANDS, fluxes_njy
 from simulators.conditions import nominal_sigma_njy
@@ -61,11 +62,25 @@ def transients(config: TransientConfig, rng: np.random.Generator, ra: np.ndarray
     hosted = np.flatnonzero(rng.uniform(size=n) < config.hosted)
     if len(galaxies) and len(hosted):
         weight = np.sqrt(galaxies["flux"][:, 2])           # between number and light: fills faint and bright hosts
-        chosen = rng.choice(len(galaxies), len(hosted), p=weight / weight.sum())
+        hosted = hosted[:np.count_nonzero(weight)]
+        chosen = rng.choice(len(galaxies), len(hosted), replace=False, p=weight / weight.sum())   # one in each
         east, north = places(rng, galaxies[chosen])
         out["host"][hosted] = chosen
         out["host_sep"][hosted] = np.hypot(east, north)
         out["dec"][hosted] = galaxies["dec"][chosen] + north / 3600
         out["ra"][hosted] = (galaxies["ra"][chosen]
                              + east / 3600 / np.cos(np.radians(galaxies["dec"][chosen]))) % 360.0
-    return out
+    return out[apart(out["ra"], out["dec"], config.separation_arcsec)]
+
+
+def apart(ra: np.ndarray, dec: np.ndarray, separation_arcsec: float) -> np.ndarray:
+    """(n,) bool: False for a position that has an earlier one within the separation.
+
+    Oversampling puts many into a field that holds one in life: none of them would lie so near another.
+    """
+    a, d = np.radians(ra), np.radians(dec)
+    xyz = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)
+    later = [max(pair) for pair in cKDTree(xyz).query_pairs(np.radians(separation_arcsec / 3600))] if len(xyz) else []
+    keep = np.ones(len(xyz), bool)
+    keep[later] = False
+    return keep

@@ -1,7 +1,7 @@
 """The acceptance figures, from seeds given on the line: simulate, measure, judge, print.
 
-    sources x seeds   completeness, purity, pulls, positions, stages, depth, Solar System, reasons
-    movers x seeds    trails and dipoles
+    sources x seeds   (six fields each) completeness, purity, pulls, positions, stages, depth, Solar System, reasons
+    movers x seeds    (three fields each) trails and dipoles
     first light       the eight settings of association side by side; predicted against measured CPU time;
                       packets read by lsst-alert-packet, and their flux measured again on their own cutouts
     a real field      DECam exposures with injected sources, where the files are at hand
@@ -31,6 +31,7 @@ from twin.scenario import read_scenario
 
 MOVERS: Final = ("trail", "dipole")                 # what only the movers' night judges, by key
 OF_FIRST_LIGHT: Final = ("cost",)
+FIELDS: Final = 100                                 # seeds of fields are seed x 100 + field
 REAL_RUNS: Final = 20                               # of ten injections into each exposure of the real field
 SETTINGS: Final = tuple(product(("objects", "solar_system"), ("greedy", "likelihood"), (True, False)))
 REAL_FLUX: Final = (0.975, 1.020)                   # flux on a real alert's own cutout over psfFlux, 16-84 %
@@ -41,8 +42,10 @@ def accept(seeds: Sequence[int], out: Path, *, processes: int = 1, real: Path | 
     """Print every figure with its interval and bar; whether all that are judged pass. Keeps its runs in `out`."""
     claim(out)
     found: list[Figure] = []
-    nights = {name: [_night(f"accept/{name}.toml", seed, out / f"{name}_{seed}", processes, say) for seed in seeds]
-              for name in ("sources", "movers")}
+    nights = {name: [_night(f"accept/{name}.toml", seed * FIELDS + field, out / f"{name}_{seed}_{field}", processes,
+                            say, [f'simulation.cadence.blocks=["{2 * band}"]'])
+                     for seed in seeds for field, band in enumerate(bands)]
+              for name, bands in (("sources", "grigri"), ("movers", "gri"))}
     found += [f for f in _judged(nights["sources"]) if not f.key.startswith(MOVERS + OF_FIRST_LIGHT)]
     found += [f for f in _judged(nights["movers"]) if f.key.startswith(MOVERS)]
     first = _night("first_light.toml", seeds[0], out / f"first_light_{seeds[0]}", 1, say)
