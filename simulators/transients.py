@@ -52,7 +52,6 @@ def transients(config: TransientConfig, rng: np.random.Generator, ra: np.ndarray
     """TRANSIENT rows; hosted ones move from their given place to one in a galaxy drawn by its light."""
     n = len(ra)
     out = np.zeros(n, TRANSIENT)
-    out["id"] = first_id + np.arange(n)
     out["ra"], out["dec"] = ra, dec
     out["fading"] = rng.uniform(size=n) < config.fading
     out["start"] = night - rng.uniform(2.0, 40.0, n)
@@ -70,7 +69,9 @@ def transients(config: TransientConfig, rng: np.random.Generator, ra: np.ndarray
         out["dec"][hosted] = galaxies["dec"][chosen] + north / 3600
         out["ra"][hosted] = (galaxies["ra"][chosen]
                              + east / 3600 / np.cos(np.radians(galaxies["dec"][chosen]))) % 360.0
-    return out[apart(out["ra"], out["dec"], config.separation_arcsec)]
+    out = out[apart(out["ra"], out["dec"], config.separation_arcsec)]
+    out["id"] = first_id + np.arange(len(out))
+    return out
 
 
 def apart(ra: np.ndarray, dec: np.ndarray, separation_arcsec: float) -> np.ndarray:
