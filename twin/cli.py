@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("scenario", type=Path)
     run.add_argument("--out", type=Path, required=True, help="the run folder; it must not exist or be empty")
     run.add_argument("--seed", type=int, help="instead of the scenario's")
-    run.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="operating-system processes")
+    run.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1, help="operating-system processes")
     run.add_argument("--keep", choices=["images"], help="images: write calibrated, difference and template FITS")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("--seeds", type=int, nargs="+", required=True)
     accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; new or empty")
     accept.add_argument("--real", type=Path, help="folder of the DECam exposures of the real field")
-    accept.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    accept.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     accept.set_defaults(call=_accept)
 
     train = commands.add_parser("train", help="train the reliability model on simulated nights")
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seeds", type=int, nargs="+", required=True, help="every fourth is held back")
     train.add_argument("--out", type=Path, required=True, help="the ONNX file to write")
     train.add_argument("--false-weight", type=float, default=1.0, help="of a false detection against a real one")
-    train.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    train.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     train.set_defaults(call=_train)
 
     costs = commands.add_parser("costs", help="measure what Steps cost on this machine and write the table")
@@ -95,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     costs.add_argument("--name", default="", help="the machine's name in the table")
     costs.set_defaults(call=_costs)
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -119,15 +126,20 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     bars: dict[str, TaskID] = {}
-    with Progress(TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                  console=Console(stderr=True)) as progress:
+    progress = Progress(TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                        console=Console(stderr=True))
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=total)
-            progress.update(bars[what], completed=done)
+    def show(what: str, done: int, total: int) -> None:
+        progress.start()   # here, so that a command refused at once prints its one line alone
+        if what not in bars:
+            bars[what] = progress.add_task(what, total=total)
+        progress.update(bars[what], completed=done)
 
+    try:
         yield show
+    finally:
+        if bars:
+            progress.stop()
 
 
 def _report(options: argparse.Namespace) -> int:
