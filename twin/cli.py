@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; errors a user can mend end in one line and exit code 2."""
     from pipeline.errors import InputError, PipelineError
 
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         code: int = options.call(options)
     except (InputError, PipelineError) as error:
@@ -31,6 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", code=130)
     return code
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; KEY=VALUE may stand anywhere after `run SCENARIO`."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (options.command != "run" or any("=" not in word or word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _complain(message: str, code: int = USAGE_ERROR) -> int:

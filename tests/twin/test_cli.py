@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from twin.bundle import write_bundle
-from twin.cli import main
+from twin.cli import _parsed, main
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATION = {"simpy", "galsim", "simulators", "matplotlib", "twin.night", "twin.observatory"}
@@ -58,6 +58,15 @@ def test_a_wrong_option_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
         sys.exit(main(arguments))
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_overrides_may_stand_before_and_after_options() -> None:
+    options = _parsed(["run", "a.toml", "x.y=1", "--out", "b", "z=2", "--seed", "3"])
+    assert (options.overrides, options.seed) == (["x.y=1", "z=2"], 3)
+    for wrong in (["run", "a.toml", "--out", "b", "--fast=1"], ["run", "a.toml", "--out", "b", "fast"],
+                  ["report", "a", "x=1"]):
+        with pytest.raises(SystemExit, match="2"):
+            _parsed(wrong)
 
 
 def test_process_on_fits_files_loads_nothing_of_the_simulation(night: Path, tmp_path: Path) -> None:
