@@ -328,7 +328,7 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
         if core.any():
             near = ndimage.binary_dilation(core, iterations=2)
             found[n] = ndimage.binary_dilation(core) | (near & (np.abs(difference) > 1.5 * sigma + allowed))
-    return found & good
+    return np.asarray(found & good)
 
 
 def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfig) -> np.ndarray:

@@ -8,10 +8,12 @@ from scipy import ndimage, spatial
 from pipeline.errors import AlgorithmError
 from schemas.wcs import Wcs
 
-MIN_MATCHES = 5
+MIN_MATCHES = 4
 MAX_MEAN_ARCSEC = 0.5      # calibrateImage fails above this mean on-sky distance
 _VOTERS = 300              # brightest detections and references that vote on the offset
 _BIN_PX = 1.5
+_FLOOR_PX = 0.02          # what a position is at least wrong by
+_LINEAR = 3e-4            # scale and shear that a pointing's WCS lacks: refraction gives 3e-4 at an airmass of 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,16 @@ def solve(x: np.ndarray, y: np.ndarray, error: np.ndarray, brightness: np.ndarra
     ref = np.stack([px, py], axis=1) - centre
     src = np.stack([x, y], axis=1) - centre
     matrix, offset = _vote(src, brightness, ref, np.nan_to_num(flux[rows], nan=0.0), reach, turn, half)
-    sigma = np.hypot(error, references["raErr"][rows].max(initial=0.0) / scale)
+    quoted = np.hypot(references["raErr"][rows], references["decErr"][rows]) / np.sqrt(2) / scale
+    quoted = np.where(np.isfinite(quoted), quoted, 0.0)
     pairs, used = (np.zeros((0, 2), int), np.zeros(0, bool))
     for radius in (3.0 * _BIN_PX, 2.5, 1.5, 1.0, 1.0):
         pairs = _mutual(src, ref @ matrix.T + offset, radius)
         if len(pairs) < MIN_MATCHES:
             raise AlgorithmError(f"astrometry: {len(pairs)} of {len(x)} sources match {len(rows)} references, "
                                  f"{MIN_MATCHES} needed")
-        matrix, offset, used = _affine(ref[pairs[:, 1]], src[pairs[:, 0]], sigma[pairs[:, 0]])
+        matrix, offset, used = _affine(ref[pairs[:, 1]], src[pairs[:, 0]],
+                                       np.hypot(error[pairs[:, 0]], quoted[pairs[:, 1]]))
     if np.count_nonzero(used) < MIN_MATCHES:
         raise AlgorithmError(f"astrometry: {np.count_nonzero(used)} pairs agree on one WCS, {MIN_MATCHES} needed")
     corrected = corrected_wcs(wcs, matrix, offset + centre - matrix @ centre)
@@ -105,33 +109,33 @@ def _mutual(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _affine(ref: np.ndarray, src: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrix and offset with src = matrix ref + offset, clipped; with few pairs a rotation and an offset alone."""
+    """Matrix and offset with src = matrix ref + offset, outliers weighted down, and which pairs are within the clip."""
     used = np.ones(len(ref), bool)
-    floor = 0.02
-    matrix, offset = np.eye(2), np.zeros(2)
-    for _ in range(8):
-        weight = 1 / (sigma**2 + floor**2)
-        weight = weight * used
-        matrix, offset = _fit(ref, src, weight, affine=int(np.count_nonzero(used)) >= 8)
-        residual = src - ref @ matrix.T - offset
-        distance = np.hypot(*residual.T) / np.sqrt(2 * (sigma**2 + floor**2))
-        scatter = max(float(np.median(distance[used])) / 0.83, 1e-6)
-        kept = distance < 3.5 * max(scatter, 0.5)
+    error = np.hypot(sigma, _FLOOR_PX)
+    robust = np.ones(len(ref))
+    for _ in range(12):
+        matrix, offset = _fit(ref, src, robust * used / error**2)
+        distance = np.hypot(*(src - ref @ matrix.T - offset).T) / error
+        scatter = max(float(np.median(distance[used])) / 1.18, 1.0)      # 1.18: the median of a Rayleigh distribution
+        kept = distance < 4.5 * scatter
+        robust = 1 / (1 + (distance / (2.5 * scatter)) ** 2)
         if (kept == used).all() or np.count_nonzero(kept) < MIN_MATCHES:
-            break
+            continue
         used = kept
     return matrix, offset, used
 
 
-def _fit(ref: np.ndarray, src: np.ndarray, weight: np.ndarray, *, affine: bool) -> tuple[np.ndarray, np.ndarray]:
-    mean_ref, mean_src = np.average(ref, axis=0, weights=weight), np.average(src, axis=0, weights=weight)
-    a, b = ref - mean_ref, src - mean_src
-    if affine:
-        matrix = np.linalg.solve((a * weight[:, None]).T @ a, (a * weight[:, None]).T @ b).T
-    else:
-        u, _, vt = np.linalg.svd((b * weight[:, None]).T @ a)
-        matrix = u @ np.diag([1.0, np.linalg.det(u @ vt)]) @ vt
-    return matrix, mean_src - matrix @ mean_ref
+def _fit(ref: np.ndarray, src: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Offset, rotation, and scale and shear as far as the pairs ask for more than _LINEAR of them."""
+    x, y = ref.T
+    one, none = np.ones_like(x), np.zeros_like(x)
+    root = np.sqrt(weight)
+    design = np.concatenate([np.stack([one, none, -y, x, x, y], axis=1) * root[:, None],
+                             np.stack([none, one, x, y, -y, x], axis=1) * root[:, None],
+                             np.diag([0, 0, 0, 1, 1, 1])[3:] / _LINEAR])
+    wanted = np.concatenate([(src - ref)[:, 0] * root, (src - ref)[:, 1] * root, np.zeros(3)])
+    tx, ty, turn, scale, stretch, shear = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    return np.array([[1 + scale + stretch, shear - turn], [shear + turn, 1 + scale - stretch]]), np.array([tx, ty])
 
 
 def corrected_wcs(wcs: Wcs, matrix: np.ndarray, offset: np.ndarray) -> Wcs:

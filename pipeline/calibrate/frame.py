@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from pipeline.calibrate import astrometry, noise, photometry
 from pipeline.calibrate.background import Background, estimate
-from pipeline.calibrate.psf import PointFits, PsfModel, build, fit_points
+from pipeline.calibrate.psf import PointFits, PsfModel, build, fit_points, light_outside
 from pipeline.calibrate.stars import find
 from pipeline.config import CalibrateConfig
 from pipeline.errors import AlgorithmError
@@ -51,12 +51,16 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     points = fit_points(image, bad, model.psf, found["x"][bright], found["y"][bright], sky_variance, exposure.gain)
     stars = _stars(found[bright], points, np.isin(bright, model.used), model, mask)
     stars, wcs, matched = _astrometry(stars, exposure, references, config)
+    # a PSF of unit sum within its stamp measures the light within: fluxes are raised to what they are in total
+    aperture = 1.0 + light_outside(model.psf)
+    for name in ("flux", "fluxErr"):
+        stars[name] *= aperture
     zeropoint = _photometry(stars, matched, references, exposure, config, given_zeropoint)
     variance, factor = _variance(exposure, image, flat, sky, sky_variance)
     acf = noise.autocorrelation(flat, sky.blank)
-    njy = 10.0 ** (0.4 * (AB_ZEROPOINT_NJY - zeropoint.value))
+    njy = 10.0 ** (0.4 * (AB_ZEROPOINT_NJY - zeropoint.value)) * aperture
     for name in ("flux", "fluxErr"):
-        stars[name] *= njy
+        stars[name] *= njy / aperture
     calibration = Calibration(
         zeropoint=zeropoint.value, sky_adu=total_sky, sky_noise_adu=float(np.sqrt(sky_variance)), n_stars=len(stars),
         n_psf_star=len(model.used), n_matches=0 if matched is None else int(np.count_nonzero(matched.used)),
@@ -118,7 +122,9 @@ def _variance(exposure: Exposure, image: np.ndarray, flat: np.ndarray, sky: Back
     floor = (exposure.read_noise / exposure.gain) ** 2
     level = np.maximum(sky.level + exposure.pedestal, 0.0)
     blank = (level / exposure.gain + floor).astype(np.float32)
-    factor = noise.variance_factor(flat, blank, sky.blank)
+    electrons = float(np.median(level)) * exposure.gain
+    skewness = electrons / max(electrons + exposure.read_noise**2, 1.0) ** 1.5
+    factor = noise.variance_factor(flat, blank, sky.blank, skewness)
     return (factor * (blank + counts / exposure.gain)).astype(np.float32), factor
 
 

@@ -24,7 +24,7 @@ def solve(flux_adu: np.ndarray, error_adu: np.ndarray, reference_njy: np.ndarray
           reference_error: np.ndarray) -> Zeropoint:
     """Robust weighted mean over stars of the zeropoint each one gives; rows without a positive flux are left out.
 
-    PSF fluxes are compared with total fluxes, so the light outside the PSF's stamp is calibrated away.
+    Fluxes are total fluxes: PSF fluxes raised by the light outside the PSF's stamp.
     """
     usable = (flux_adu > 0) & (reference_njy > 0) & np.isfinite(flux_adu) & np.isfinite(reference_njy)
     if np.count_nonzero(usable) < MIN_STARS:

@@ -22,6 +22,8 @@ MIN_STARS = 4
 _MAX_STARS = 400
 _ROUNDS = 3
 _RING_PX = 1.5
+_KOLMOGOROV_WING = 0.0018  # times width^-2: a Kolmogorov PSF of unit flux at two widths, as r^(-11/3)
+_LAW_SCATTER = 0.3         # relative, that this is trusted to
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class PointFits:
 
 
 def side_for(fwhm: float) -> int:
-    """Side of the stamps for a seeing [pixel]: five FWHM to each side, 31 to 51."""
-    return int(np.clip(2 * round(5 * fwhm) + 1, 31, 51))
+    """Side of the stamps for a seeing [pixel]: five FWHM to each side (0.5 % of the light lies beyond), 31 to 61."""
+    return int(np.clip(2 * round(5 * fwhm) + 1, 31, 61))
 
 
 def build(image: np.ndarray, sky_variance: float, gain: float, unusable: np.ndarray, found: np.ndarray,
@@ -110,7 +112,7 @@ def _candidates(found: np.ndarray, ceiling: float, shape: tuple[int, int]) -> tu
 def _judge(fits: moffat.MoffatFits, x: np.ndarray, y: np.ndarray,
            shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
     """Which stamps share one smooth shape, the (terms, 3) polynomial of it, and its order (least BIC)."""
-    error = np.sqrt(fits.error**2 + np.array([0.006, 0.006, 0.006]) ** 2)
+    error = np.sqrt(fits.error**2 + np.array([0.003, 0.003, 0.003]) ** 2)
     good = np.isfinite(fits.shape).all(axis=1) & (fits.chi2 < max(3.0, 4 * float(np.median(fits.chi2))))
     best: tuple[float, np.ndarray, np.ndarray, int] | None = None
     centre = np.median(fits.shape[good], axis=0) if good.any() else np.zeros(3)
@@ -214,10 +216,10 @@ def _refine(psf: Psf, stars: _Stars, sky_variance: float, gain: float) -> Psf:
     dx, dy, flux, models = dx[good], dy[good], flux[good], models[good]
     moved = shifted(models, dx, dy)
     scale = flux[:, None, None]
-    variance = sky_variance + np.maximum(moved, 0) * scale / gain + (0.01 * moved * scale) ** 2
+    variance = sky_variance + np.maximum(moved, 0) * scale / gain + (0.004 * moved * scale) ** 2
     residual = shifted((stars.stamps[good] - moved * scale) * ~stars.bad[good] / scale, -dx, -dy)
     weight = np.where(stars.bad[good], 0.0, scale**2 / variance)
-    order = min(psf.order, 0 if len(flux) < 12 else 1 if len(flux) < 60 else 2)
+    order = min(psf.order, 0 if len(flux) < 12 else 1 if len(flux) < 30 else 2)
     terms = _terms(stars.x[good], stars.y[good], psf.shape, order)
     change, error = _regress(residual, weight, terms)
     basis = psf.basis.copy()
@@ -247,25 +249,61 @@ def _regress(residual: np.ndarray, weight: np.ndarray, terms: np.ndarray) -> tup
 
 
 def _shrunk(change: np.ndarray, error: np.ndarray, half: int, mean: bool, psf: Psf) -> np.ndarray:
-    """A residual image as far as it exceeds its noise; beyond two FWHM mostly its mean over rings."""
+    """A residual image as far as it exceeds its noise; beyond two FWHM its mean over rings, and at last a power law."""
     k = np.arange(-half, half + 1)
     radius = np.hypot(k[None, :], k[:, None])
-    wing = np.clip(radius / (2.355 * psf.sigma) - 1.5, 0.0, 1.0)
-    taper = np.clip((0.9 * half - radius) / (0.3 * half), 0.0, 1.0)     # beyond, the Moffat is the better guess
+    width = 2.355 * psf.sigma
+    wing = np.clip(radius / width - 1.5, 0.0, 1.0)
     far = np.zeros_like(change)
     if mean:
         weight = 1 / error**2
-        outer = radius > 0.6 * half
-        change = change - np.average(change[outer], weights=weight[outer])      # neighbours too faint to be found
         now = _rings(psf.basis[0], np.ones_like(radius), radius)
-        after = _rings(psf.basis[0] + taper * change, weight, radius)
-        start = int(np.ceil(4.0 * psf.sigma / _RING_PX))        # PSFs fall outwards: bumps are neighbours
-        after[start:] = np.minimum.accumulate(np.maximum(after[start:], 0.0))
-        far = np.interp(radius / _RING_PX, np.arange(len(now)), after - now) * wing
-    rest = taper * change - far
+        seen = _rings(psf.basis[0] + change, weight, radius)
+        spread = 1 / np.sqrt(np.bincount(np.rint(radius / _RING_PX).astype(int).ravel(), weight.ravel()))
+        law, pedestal = _power_law(seen, spread, width)
+        change = change - pedestal
+        at = np.arange(len(seen)) * _RING_PX
+        trust = np.clip(at / width - 2.5, 0.0, 1.0)     # of the law, from 2.5 to 3.5 FWHM
+        wanted = (1 - trust) * np.maximum(seen - pedestal, 0.0) + trust * law
+        far = np.interp(radius / _RING_PX, np.arange(len(now)), wanted - now) * wing
+    rest = change - far
     least = 1.2 + 2.8 * wing
     signal = np.maximum(ndimage.uniform_filter(rest**2 - least * error**2, 5, mode="nearest"), 0.0)
-    return np.asarray(far + rest * signal / (signal + error**2))
+    taper = np.clip(4.0 - radius / width, 0.0, 1.0)
+    return np.asarray(far + taper * rest * signal / (signal + error**2))
+
+
+def _power_law(profile: np.ndarray, error: np.ndarray, width: float) -> tuple[np.ndarray, float]:
+    """What falls outwards as a power beyond two FWHM, on the rings of `profile`, and the constant beneath it.
+
+    The constant is the light of neighbours too faint to be found. A turbulent atmosphere falls as r^(-11/3); a
+    steeper law is taken where it fits better by more than chance.
+    """
+    at = np.maximum(np.arange(len(profile)) * _RING_PX, 0.3 * _RING_PX)
+    use = (at > 1.8 * width) & np.isfinite(error)
+    if np.count_nonzero(use) < 4:
+        return profile, 0.0
+    expected = _KOLMOGOROV_WING / width**2
+    best: tuple[float, np.ndarray, float] | None = None
+    for power, handicap in ((11 / 3, 0.0), (4.5, 1.0), (6.0, 1.0), (9.0, 1.0), (14.0, 1.0)):
+        law = (at / (2 * width)) ** -power
+        sigma = np.hypot(error, 0.05 * np.maximum(profile, 0.0))
+        design = np.stack([law, np.ones_like(law)], axis=1)[use] / sigma[use, None]
+        target = profile[use] / sigma[use]
+        if power == 11 / 3:
+            design = np.vstack([design, [1 / (_LAW_SCATTER * expected), 0.0]])
+            target = np.append(target, 1 / _LAW_SCATTER)
+        solved = np.linalg.lstsq(design, target, rcond=None)[0]
+        amplitude = max(float(solved[0]), 0.0)
+        pedestal = float(solved[1]) if solved[0] > 0 else float(np.average(profile[use], weights=sigma[use] ** -2))
+        misfit = (profile - amplitude * law - pedestal)[use] / sigma[use]
+        score = float((misfit**2).sum()) + handicap
+        if power == 11 / 3:
+            score += ((amplitude / expected - 1) / _LAW_SCATTER) ** 2
+        if best is None or score < best[0]:
+            best = score, amplitude * law, pedestal
+    assert best is not None
+    return best[1], best[2]
 
 
 def _rings(image: np.ndarray, weight: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -328,6 +366,19 @@ def _newton(models: np.ndarray, stamps: np.ndarray, bad: np.ndarray, dx: np.ndar
 def _slope(image: np.ndarray) -> np.ndarray:
     """Derivative along the last axis by five points, whose two outer ones at each end are lost."""
     return np.asarray((8 * (image[..., 3:-1] - image[..., 1:-3]) - (image[..., 4:] - image[..., :-4])) / 12)
+
+
+def light_outside(psf: Psf) -> float:
+    """Share of a star's light beyond the stamp, if the PSF goes on as r^(-11/3) from the stamp's outer rings."""
+    half = psf.width / 2
+    k = np.arange(psf.width) - psf.width // 2
+    radius = np.hypot(k[None, :], k[:, None])
+    rim = (radius > 0.8 * half) & (radius < half)
+    amplitude = float(np.average(psf.central[rim] * radius[rim] ** (11 / 3)))
+    r = np.linspace(half, np.sqrt(2) * half, 65)
+    outside = 4 / np.pi * np.arccos(np.clip(half / r, 0, 1))      # share of a circle that a square leaves out
+    corners = float(np.trapezoid(2 * np.pi * r ** (-8 / 3) * outside, r))
+    return amplitude * (corners + 2 * np.pi * 0.6 * r[-1] ** (-5 / 3))
 
 
 def fit_points(image: np.ndarray, unusable: np.ndarray, psf: Psf, x: np.ndarray, y: np.ndarray, sky_variance: float,

@@ -5,7 +5,7 @@
 
     exact = known(field)       # the same, calibrated with the truth
 
-Nothing here comes from the simulators: these are analytic profiles on a grid, with Gaussian noise of Poisson variance.
+Nothing here comes from the simulators: these are analytic profiles on a grid, with Poisson and read noise.
 """
 
 from dataclasses import dataclass, replace
@@ -113,7 +113,7 @@ def make(*, seed: int = 1, shape: tuple[int, int] = (512, 512), density: float =
     per_adu = 10 ** (0.4 * (31.4 - zeropoint))
     noiseless = sky + draw(shape, x[near], y[near], flux[near] / per_adu, widths[near], beta, ellipticity, angle)
     noise = np.random.default_rng([seed, 1])
-    image = noiseless + noise.standard_normal(shape) * np.sqrt(noiseless / GAIN + (READ_NOISE / GAIN) ** 2)
+    image = (noise.poisson(np.maximum(noiseless, 0) * GAIN) + noise.normal(0, READ_NOISE, shape)) / GAIN
     saturated = image >= SATURATION
     image = np.where(saturated, SATURATION, image).astype(np.float32)
     reference = empty(REFERENCE, n)
