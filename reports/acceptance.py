@@ -321,7 +321,7 @@ def quoted(key: str, name: str, found: Estimate, detail: str = "") -> Figure:
 def _worst(key: str, name: str, values: np.ndarray, bar: float, unit: str = "") -> Figure:
     values = np.asarray(values, float)
     found, middle = worst(values), values[np.isfinite(values)]
-    detail = f"median {np.median(middle):.2g}" if len(middle) else ""
+    detail = f"median {np.median(middle):.2g}, {int(np.sum(middle > bar))} beyond the bar" if len(middle) else ""
     if lost := len(values) - len(middle):
         detail += f"; {lost} of {len(values)} unknown"
     return at_most(key, name, found, bar, unit=unit, detail=detail)
@@ -344,7 +344,7 @@ def number(figure: Figure) -> str:
     """A figure's value for people."""
     if not math.isfinite(figure.value):
         return "–"
-    return f"{figure.value:.3g}" + (f" {figure.unit}" if figure.unit else "")
+    return _digits(figure.value) + (f" {figure.unit}" if figure.unit else "")
 
 
 def side_by_side(runs: Mapping[str, Sequence[Store]]) -> str:
@@ -365,4 +365,9 @@ def interval(figure: Figure) -> str:
     """A figure's interval for people; empty where there is none."""
     if not math.isfinite(figure.low) or not math.isfinite(figure.high):
         return ""
-    return f"{figure.low:.3g} to {figure.high:.3g}"
+    return f"{_digits(figure.low)} to {_digits(figure.high)}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, trailing zeros kept, no exponent for what people read."""
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1e4 else f"{value:.3g}"

@@ -37,20 +37,26 @@ class Latency:
 
 def latency(store: Store) -> Latency:
     """Delays of one run."""
-    sent = store.optional("publication")
-    readout = (sent["sent_mjd_tai"] - sent["readout_end_mjd_tai"]) * DAY_S
-    shutter = (sent["sent_mjd_tai"] - sent["shutter_close_mjd_tai"]) * DAY_S
+    sent, log = store.optional("publication"), store.optional("exposure_log")
+    readout = (sent["sent_mjd_tai"] - _moments(sent, log, "readout_end_mjd_tai")) * DAY_S
+    shutter = (sent["sent_mjd_tai"] - _moments(sent, log, "shutter_close_mjd_tai")) * DAY_S
     known = np.isfinite(readout) & (readout < DAY_S)     # older exposures were processed afterwards: no latency
     shutter = shutter[shutter < DAY_S]
     on_time = readout[known] <= LIMIT_S
     shares = [float(np.mean(on_time[rows])) for _, rows in groups(sent["visit"][known])]
-    log = store.optional("exposure_log")
     gap = (log["readout_end_mjd_tai"] - log["shutter_close_mjd_tai"]) * DAY_S
     return Latency(np.sort(readout[known]), np.sort(shutter[np.isfinite(shutter)]),
                    fraction(int(on_time.sum()), len(on_time)),
                    fraction(sum(share < MIN_ON_TIME for share in shares), len(shares)),
                    by_step(store.optional("step"), log),
                    float(np.median(gap[np.isfinite(gap)])) if np.isfinite(gap).any() else float("nan"))
+
+
+def _moments(sent: np.ndarray, log: np.ndarray, name: str) -> np.ndarray:
+    """A time of each publication's exposure [MJD TAI]: its own, or the log's where the publisher did not know it."""
+    logged = {(int(r["visit"]), int(r["detector"])): float(r[name]) for r in log}
+    found = np.array([logged.get((int(r["visit"]), int(r["detector"])), np.nan) for r in sent], float)
+    return np.where(np.isfinite(sent[name]), sent[name], found)
 
 
 def by_step(steps: np.ndarray, log: np.ndarray) -> np.ndarray:
@@ -110,12 +116,16 @@ def _plot_steps(axes: Axes, table: Latency) -> None:
     axes.barh(place, rows["p95_s"], left=rows["start_s"], height=0.62, color=PALE, label="95 % of them are shorter")
     axes.barh(place, rows["median_s"], left=rows["start_s"], height=0.62, color=BLUE, label="median")
     axes.axvline(0.0, color=MUTED, linewidth=1)
-    span = float(np.max(rows["start_s"] + rows["p95_s"]) - min(0.0, float(rows["start_s"].min())))
+    last = float(np.max(rows["start_s"] + rows["p95_s"]))
+    low = max(min(-0.04 * last, float(rows["start_s"].min())), -0.3 * last)      # far earlier steps are told, not drawn
+    span = last - low
     for i, row in enumerate(rows):
-        axes.annotate(_seconds(float(row["median_s"])), (row["start_s"] + max(row["p95_s"], row["median_s"]), i),
-                      xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED)
+        end, text = float(row["start_s"] + max(row["p95_s"], row["median_s"])), _seconds(float(row["median_s"]))
+        if end < low:
+            text += f", from {row['start_s']:.0f} s"
+        axes.annotate(text, (max(end, low), i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5,
+                      color=MUTED)
     axes.set_yticks(place, [r.decode() for r in rows["name"]], fontsize=8)
-    low = min(0.0, float(rows["start_s"].min()))
     axes.set_xlim(low - 0.02 * span, low + 1.14 * span)
     if np.isfinite(table.readout_s):
         axes.axvline(table.readout_s, color=INK, linewidth=1, linestyle=":")
@@ -123,7 +133,7 @@ def _plot_steps(axes: Axes, table: Latency) -> None:
             axes.axvline(table.readout_s + LIMIT_S, color=BAD, linewidth=1.2)
     axes.set(xlabel="time since shutter close [s]", title="The typical detector-visit")
     axes.grid(axis="y", visible=False)
-    axes.legend(loc="lower left" if rows["start_s"][0] > 0.4 * span else "upper right")
+    axes.legend(loc="lower left")
     return None
 
 

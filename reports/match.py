@@ -442,7 +442,7 @@ def _blend(truth: np.ndarray, i: int, sources: np.ndarray, partner: np.ndarray, 
             other = truth[partner[j]]
             return f"with {other['kind'].decode()} {int(other['truthId'])}"
         if causes[j] == b"near a true source":
-            return f"with an unmatched detection {gap[j]:.1f} px away"
+            return "with an unmatched detection"
         return f"with {causes[j].decode() or 'a detection'}"
     return ""
 

@@ -281,7 +281,8 @@ def _log(rng: np.random.Generator, visit: int, mjd: float, detected: int, source
 
 def _stamps(folder: Path, recorder: ParquetRecorder, rng: np.random.Generator, truth: np.ndarray, false: np.ndarray,
             visit: int, limit: int) -> None:
-    chosen = np.flatnonzero(np.abs(truth["snr"]) > 8)[:limit]
+    snr = np.abs(truth["snr"])
+    chosen = np.concatenate([np.flatnonzero(snr > 8)[:limit], np.flatnonzero((snr > 3) & (snr < 5))[:1]])
     extra = false[:limit]
     rows = empty(STAMP, len(chosen) + len(extra))
     rows["visit"], rows["detector"], rows["index"] = visit, 4, np.arange(len(rows))

@@ -184,7 +184,7 @@ ONE = truth_rows([100], [100], [20])
     (ONE, source_rows([100], [100], [20], alert=False), log_rows(), b"not published"),
     (truth_rows([100, 105], [100, 100], [20, 60]), source_rows([105], [100], [60]), log_rows(),
      b"blended: with transient 1"),
-    (ONE, source_rows([106], [100], [20]), log_rows(), b"blended: with an unmatched detection 6.0 px away"),
+    (ONE, source_rows([106], [100], [20]), log_rows(), b"blended: with an unmatched detection"),
     (ONE, source_rows([130], [100], [20], bbox_x0=90, bbox_x1=135, bbox_y0=90, bbox_y1=110), log_rows(),
      b"blended: with noise"),
     (ONE, source_rows([], [], []), log_rows(), b"other")])
