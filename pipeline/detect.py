@@ -49,7 +49,7 @@ def detect(difference: Difference, science: Calibrated, config: DetectConfig) ->
     weight = _weights(variance, usable)
     snr, norm = significance(image, variance, weight, psf, scale=scale)
     blank = ~ndimage.binary_dilation(np.abs(snr) > config.threshold, iterations=_growth(psf, config))
-    image = _less_background(image, variance, usable & blank, config.background_bin)
+    image = image - _background(image, np.float32(0), variance, usable & blank, config.background_bin) * usable
     snr, _ = significance(image, variance, weight, psf, scale=scale, norm=norm)
     labels, found, signs = _footprints(snr, difference, config)
     bits = difference.mask & ~(planes.DETECTED | planes.DETECTED_NEGATIVE)
@@ -143,31 +143,45 @@ def _correlate(plane: np.ndarray, stamp: np.ndarray, tile: tuple[slice, slice], 
 
 
 def _less_background(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, size: int) -> np.ndarray:
-    """The image less a smooth background: clipped means in bins, averaged over 3x3 bins, bilinear in between."""
+    """The image less a smooth background: clipped means in bins, averaged over 3x3 bins, linear in between.
+
+    Twice, since the first means are of pixels clipped about one level for all.
+    """
+    sample = image[::7, ::7][usable[::7, ::7]]
+    if not len(sample):
+        return image
+    level = np.float32(np.median(sample))
+    background = _background(image, level, variance, usable, size)
+    return np.where(usable, image - _background(image, background, variance, usable, size), image)
+
+
+def _background(image: np.ndarray, about: np.ndarray | np.float32, variance: np.ndarray, usable: np.ndarray,
+                size: int) -> np.ndarray:
+    """(ny, nx) float32 mean of pixels within 3 sigma of `about`, smooth over bins of `size` pixels."""
     ny, nx = image.shape
     my, mx = max(1, round(ny / size)), max(1, round(nx / size))
-    fair = usable & (image * image < 9 * variance)
+    off = image - about
+    fair = usable & (off * off < 9 * variance)
     rows, columns = np.linspace(0, ny, my + 1).astype(int), np.linspace(0, nx, mx + 1).astype(int)
-    total = _binned(np.where(fair, image, np.float32(0)), rows, columns)
-    count = _binned(fair.astype(np.float32), rows, columns)
+    total = _binned(np.where(fair, off, np.float32(0)), rows, columns)
+    count = _binned(fair, rows, columns)
     wide = np.ones((3, 3))
     total, count = (ndimage.convolve(plane, wide, mode="constant") for plane in (total, count))
-    if not count.any():
-        return image
     level = np.where(count > 0, total / np.maximum(count, 1), 0.0)
     y = (np.arange(ny) + 0.5) / ny * my - 0.5
     x = (np.arange(nx) + 0.5) / nx * mx - 0.5
-    background = _hat(y, my) @ level @ _hat(x, mx).T
-    return np.where(usable | (image != 0), image - background.astype(np.float32), image)
+    down, across = _hat(y, my).astype(np.float32), _hat(x, mx).astype(np.float32)
+    return np.asarray(about + down @ (level.astype(np.float32) @ across.T))
 
 
 def _binned(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    return np.asarray(np.add.reduceat(np.add.reduceat(plane.astype(float), rows[:-1], axis=0), columns[:-1], axis=1))
+    lines = np.add.reduceat(plane, columns[:-1], axis=1, dtype=np.float32)
+    return np.asarray(np.add.reduceat(lines, rows[:-1], axis=0, dtype=float))
 
 
 def _hat(at: np.ndarray, n: int) -> np.ndarray:
     """(len(at), n) weights of linear interpolation between n points 0, 1, ...; constant beyond."""
-    return np.clip(1.0 - np.abs(np.clip(at, 0, n - 1)[:, None] - np.arange(n)), 0.0, None)
+    return np.asarray(np.clip(1.0 - np.abs(np.clip(at, 0, n - 1)[:, None] - np.arange(n)), 0.0, None))
 
 
 def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig

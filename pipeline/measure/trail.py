@@ -19,7 +19,7 @@ from pipeline.measure.shapes import psf_moments
 from pipeline.psf import Psf
 from schemas import mask as planes
 
-MIN_GAIN: Final = 16.0       # chi2: two parameters more; by chance in 3 of 10,000 point sources
+MIN_GAIN: Final = 25.0       # chi2 for two parameters more; a trail of S/N 15 and five PSF sigmas gains about 80
 MIN_ELONGATION: Final = 3.0  # sigmas of excess second moment along a line that make a source worth trying
 MOMENT_ERROR: Final = 1.9    # error of an adaptive moment times S/N, over Ixx + Iyy (measured)
 MAX_SIDE: Final = 200        # [pixel] larger windows are not tried: satellites
