@@ -64,6 +64,9 @@ class Template:
     n_inputs: np.ndarray          # (ny, nx) int16: visits that contributed to each pixel
     noise_acf: np.ndarray = field(default_factory=lambda: np.ones((1, 1)))
     inputs: tuple[int, ...] = ()  # visit ids
+    beyond: np.ndarray | None = None
+    # (ny + 2m, nx + 2m) float32 [nJy]: the image with m pixels around it, NaN without data; what convolution needs at
+    # the border of a science grid
 
     @property
     def shape(self) -> tuple[int, int]:

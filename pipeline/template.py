@@ -22,6 +22,7 @@ from schemas.wcs import Wcs
 _STEP = 16             # px between exact evaluations of a map from grid to grid
 _SMOOTHING_PX = 1.5    # about a PSF: where a satellite's trail stands out
 _MAX_LAG = 5           # px of the noise's autocorrelation
+_BEYOND_PX = 24      # around a warped template, for convolution at its border (ip_diffim getTemplate: 20)
 _REFUSED = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.SPIKE | planes.STREAK
 _SATURATED_SHARE = 1 / 3   # of the inputs' weight from which a pixel of the template counts as saturated
 
@@ -411,7 +412,12 @@ def warp(template: Template, wcs: Wcs, shape: tuple[int, int], config: TemplateC
     if not _overlaps_grid(grid, template.shape):
         raise NoWorkFound(f"template: no overlap with the exposure about RA {wcs.crval[0]:.4f}, "
                           f"Dec {wcs.crval[1]:.4f}")
-    image, variance, mask = _resampled(template.image, template.variance, template.mask, grid, 0, shape[0])
+    wide = GridMap.between(wcs.shifted(-_BEYOND_PX, -_BEYOND_PX),
+                           (shape[0] + 2 * _BEYOND_PX, shape[1] + 2 * _BEYOND_PX), template.wcs)
+    around = _resampled(template.image, template.variance, template.mask, wide, 0, wide.shape[0])
+    beyond = np.where((around[2] & planes.NO_DATA) > 0, np.float32(np.nan), around[0])
+    inner = np.s_[_BEYOND_PX:-_BEYOND_PX, _BEYOND_PX:-_BEYOND_PX]
+    image, variance, mask = (np.ascontiguousarray(plane[inner]) for plane in around)
     if ((mask & planes.NO_DATA) > 0).all():
         raise NoWorkFound(f"template: none of {image.size} pixels of the exposure has template data")
     acf, excess = warped_acf(template.noise_acf, grid)
@@ -423,7 +429,7 @@ def warp(template: Template, wcs: Wcs, shape: tuple[int, int], config: TemplateC
                        for a, b, x, y in zip(gx, gy, xs, ys, strict=True)])
     psf = _fitted(stamps, xs, ys, shape, template.psf.order)
     return Template(template.band, image, variance, mask, psf, wcs, _nearest(template.n_inputs, grid, mask),
-                    _trimmed(acf), template.inputs)
+                    _trimmed(acf), template.inputs, beyond)
 
 
 def _nearest(counts: np.ndarray, grid: GridMap, mask: np.ndarray) -> np.ndarray:

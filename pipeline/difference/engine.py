@@ -26,6 +26,7 @@ from schemas import mask as planes
 UNFIT = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE | planes.SAT_TEMPLATE
 WRONG = planes.NO_DATA | planes.BAD | planes.SAT | planes.CR | planes.SAT_TEMPLATE   # values that mean nothing
 KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE # of a template's planes, under their own names
+LEAST_ERROR = (0.005, 0.01, 0.01)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
 RESTORED_ERROR = 0.1     # relative error of a saturated star's restored core (assumed)
 SHARPER = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 
@@ -43,6 +44,8 @@ class Pair:
     science_full: np.ndarray     # saturated
     template_full: np.ndarray
     background: np.ndarray       # of science - template, already taken off `science`
+    beyond: np.ndarray | None    # the filled template with the pixels around it
+    beyond_hole: np.ndarray | None   # where those have no data
 
     @property
     def bad(self) -> np.ndarray:
@@ -87,9 +90,22 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig) 
     ours = ours - background
     full = science.mask & planes.SAT != 0, template.mask & (planes.SAT | planes.SAT_TEMPLATE) != 0
     wrong = (science_hole | (science.mask & WRONG != 0), template_hole | (template.mask & WRONG != 0))
+    restored = repaired(theirs, noise[1], wrong[1], full[1], ours, wrong[0], template.psf)
     return Pair(repaired(ours, noise[0], wrong[0], full[0], theirs, wrong[1], science.psf), noise[0],
-                repaired(theirs, noise[1], wrong[1], full[1], ours, wrong[0], template.psf), noise[1],
-                science_bad, template_bad, full[0], full[1], background)
+                restored, noise[1], science_bad, template_bad, full[0], full[1], background,
+                *_beyond(template, restored))
+
+
+def _beyond(template: Template, restored: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The restored template within the pixels around it, and where those are missing."""
+    if template.beyond is None:
+        return None, None
+    hole = ~np.isfinite(template.beyond)
+    out = np.where(hole, np.float32(0), template.beyond).astype(np.float32)
+    spare = (out.shape[0] - restored.shape[0]) // 2
+    inner = np.s_[spare:spare + restored.shape[0], spare:spare + restored.shape[1]]
+    out[inner], hole[inner] = restored, False
+    return out, hole
 
 
 def _invalid(image: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -119,11 +135,11 @@ def _match(science: Calibrated, template: Template, pair: Pair, side: str,
     psfs = (science.psf, template.psf) if side == "template" else (template.psf, science.psf)
     functions = matching.choose_basis(psfs[0].sigma, psfs[1].sigma, config)
     radius = int(np.clip(np.ceil(5.0 * max(psfs[0].sigma, psfs[1].sigma)), 8, 20))
-    x, y = select(science, pair.template, pair.bad, config, radius=radius, margin=radius + functions.half + 2)
+    index = select(science, pair.template, pair.bad, config, radius=radius, margin=radius + functions.half + 2)
     images = (pair.science, pair.template) if side == "template" else (pair.template, pair.science)
     variances = ((pair.science_variance, pair.template_variance) if side == "template"
                  else (pair.template_variance, pair.science_variance))
-    stars = cut(*images, variances, pair.bad, x, y, radius=radius, half=functions.half)
+    stars = cut(*images, variances, pair.bad, science.stars[index], radius=radius, half=functions.half)
     fit = matching.solve(stars, functions, *psfs, science.shape, config,
                          order=_order(len(stars), config))
     return fit, stars
@@ -138,7 +154,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     else:
         left, right = fit.kernel.scaled(1.0 / fit.scale), identity(shape).scaled(1.0 / fit.scale)
         kernel_sum = 1.0 / fit.scale
-    minuend, matched = convolve(pair.science, left), convolve(pair.template, right)
+    minuend, matched = convolve(pair.science, left), convolve(pair.template, right, pair.beyond)
     raw = minuend - matched
     mask = _mask(science, template, pair, left, right)
     blank = _blank(pair.science, matched, pair.science_variance, pair.bad | (mask & UNFIT != 0))
@@ -164,7 +180,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
                              f"is {ratio[0]:.3f} +- {ratio[1]:.3f}, at most {config.max_ratio_mean} +- "
                              f"{config.max_ratio_std} is expected")
     if config.systematics:
-        variance += _systematics(matched, fit, science.psf)
+        variance += _systematics(matched, fit, stars, science.psf)
         doubt = (halo_error * halo) ** 2 + (RESTORED_ERROR * _restored(pair, left, right)) ** 2
         variance += np.float32(science.psf.effective_area) * doubt.astype(np.float32)
     psf = _difference_psf(science.psf, left, kernels, nodes, shape)
@@ -199,7 +215,13 @@ def _mask(science: Calibrated, template: Template, pair: Pair, left: SpatialKern
     out = out | _grown(theirs, _reach(right.central, 0.9))
     out = out | np.where(_invalid(science.image, science.variance) | _invalid(template.image, template.variance),
                          planes.NO_DATA, 0)
-    edge = max(_reach(left.central, 0.9), _reach(right.central, 0.9))
+    edge = _reach(left.central, 0.9)
+    if pair.beyond_hole is None:
+        edge = max(edge, _reach(right.central, 0.9))
+    elif pair.beyond_hole.any():
+        spare = (pair.beyond_hole.shape[0] - science.shape[0]) // 2
+        near = _grown(pair.beyond_hole.astype(np.int32), _reach(right.central, 0.9))[spare:-spare, spare:-spare]
+        out |= np.where(near > 0, planes.EDGE, 0)
     if edge:
         out[:edge] |= planes.EDGE
         out[-edge:] |= planes.EDGE
@@ -331,16 +353,16 @@ def _variance_factor(image: np.ndarray, variance: np.ndarray, blank: np.ndarray,
     return factor
 
 
-def _systematics(matched: np.ndarray, fit: matching.Fit, psf: Psf) -> np.ndarray:
+def _systematics(matched: np.ndarray, fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
     """Variance of the errors of registration and PSF, from the scatter of the kernel stars beyond their noise.
 
     A shift d leaves d times the gradient, coherent over a star's image; the term is larger than d^2 |gradient|^2 by
     the number of pixels that add up in a matched filter: a quarter of the PSF's effective area for a shift, the whole
     area for a relative error of flux (Gaussian PSF, at the filter's worst place).
     """
-    used = fit.used
-    scale = matching.intrinsic(fit.offsets[used, 0], fit.errors[used, 0])
-    shift_x, shift_y = (matching.intrinsic(fit.offsets[used, k], fit.errors[used, k]) for k in (1, 2))
+    used = fit.used & stars.point if (fit.used & stars.point).sum() >= 8 else fit.used
+    scale, shift_x, shift_y = (max(floor, matching.intrinsic(fit.offsets[used, k], fit.errors[used, k]))
+                               for k, floor in enumerate(LEAST_ERROR))
     area = psf.effective_area
     slope_y, slope_x = np.gradient(matched)
     moved = shift_x**2 * slope_x**2 + shift_y**2 * slope_y**2
@@ -348,13 +370,14 @@ def _systematics(matched: np.ndarray, fit: matching.Fit, psf: Psf) -> np.ndarray
 
 
 def _restored(pair: Pair, left: SpatialKernel, right: SpatialKernel) -> np.ndarray:
-    """Light in the convolved image that comes from the restored cores of saturated stars."""
+    """Light in the convolved image that comes from restored cores of saturated stars, and from beyond the border."""
     image, full, kernel = ((pair.template, pair.template_full, right) if right.half
                            else (pair.science, pair.science_full, left))
-    if not full.any():
-        return np.zeros(image.shape, np.float32)
-    shape = image.shape[0], image.shape[1]
-    return convolve(np.where(full, image, 0), SpatialKernel(np.abs(kernel.central)[None], 0, shape))
+    half = kernel.half
+    beyond = np.pad(np.abs(image), half, mode="symmetric")
+    beyond[half:-half, half:-half] *= full
+    shape = beyond.shape[0], beyond.shape[1]
+    return convolve(beyond, SpatialKernel(np.abs(kernel.central)[None], 0, shape))[half:-half, half:-half]
 
 
 def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:

@@ -67,8 +67,11 @@ def polynomial(coefficients: np.ndarray, shape: tuple[int, int], order: int) -> 
             @ np.vander(u, order + 1, increasing=True).T).astype(np.float32)
 
 
-def convolve(image: np.ndarray, kernel: SpatialKernel) -> np.ndarray:
-    """(ny, nx) float32 image convolved with a kernel that varies over it; borders are mirrored.
+def convolve(image: np.ndarray, kernel: SpatialKernel, beyond: np.ndarray | None = None) -> np.ndarray:
+    """(ny, nx) float32 image convolved with a kernel that varies over it.
+
+    `beyond`, (ny + 2m, nx + 2m), holds the pixels around the image; without it, or where the kernel reaches farther,
+    borders are mirrored.
 
     Convolution in the sense that a point source becomes the kernel: output(x) = sum of image(x - s) K(s; x).
     """
@@ -80,7 +83,13 @@ def convolve(image: np.ndarray, kernel: SpatialKernel) -> np.ndarray:
     size = max(TILE, fft.next_fast_len(4 * half, real=True))
     step = size - 2 * half
     rows, columns = -(-ny // step), -(-nx // step)
-    padded = np.pad(image, ((half, half + rows * step - ny), (half, half + columns * step - nx)),
+    around = 0
+    if beyond is not None:
+        spare = (beyond.shape[0] - ny) // 2
+        around = min(spare, half)
+        image = np.asarray(beyond[spare - around:spare + ny + around, spare - around:spare + nx + around], np.float32)
+    padded = np.pad(image, ((half - around, half - around + rows * step - ny),
+                            (half - around, half - around + columns * step - nx)),
                     mode="symmetric" if min(ny, nx) > half + step else "edge")
     transforms = fft.rfft2(_wrapped(kernel.components, size))
     u = np.linspace(-1.0, 1.0, nx).astype(np.float32)
