@@ -104,7 +104,7 @@ def _plot_delays(axes: Axes, table: Latency) -> None:
     right = max(1.25 * LIMIT_S, 1.05 * float(table.since_shutter[-1] if len(table.since_shutter) else 0))
     axes.set(xlabel="delay of alerts [s]", ylabel="fraction of alerts sent", xlim=(0, right), ylim=(0, 1.02),
              title="When alerts leave")
-    axes.legend(loc="upper left")
+    axes.legend(loc="center" if table.percentile(50) < LIMIT_S / 2 else "upper left")
     return None
 
 

@@ -126,7 +126,7 @@ def _visit(folder: Path, recorder: ParquetRecorder, rng: np.random.Generator, sk
     recorder.append("step", _steps(rng, visit, mjd, knobs))
     recorder.append("exposure_log", _log(rng, visit, mjd, len(rows), len(good), i, knobs))
     if stamps:
-        _stamps(folder, recorder, rng, truth, rows[len(measured):], visit, stamps)
+        _stamps(folder, recorder, np.random.default_rng(visit), truth, rows[len(measured):], visit, stamps)
 
 
 def _truth(rng: np.random.Generator, sky: np.ndarray, visit: int, knobs: Knobs) -> np.ndarray:
