@@ -18,6 +18,7 @@ from pipeline.psf import Psf
 
 CLIP_SIGMA = 4.0        # robust sigmas of the sample beyond which a source leaves the fit
 MIN_GOOD = 0.7          # of a stamp's pixels
+FLUX_SCATTER = 0.01     # of stars between two epochs: no star weighs more than this allows in the flux scale
 SKY_ERROR = 0.05        # of the background around a source, in units of the noise of a pixel
 
 
@@ -102,7 +103,11 @@ class Fit:
 
 def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: Psf, shape: tuple[int, int],
           config: DifferenceConfig, *, order: int) -> Fit:
-    """The kernel for which target = kernel * reference + a small constant per star, outlying sources clipped."""
+    """The kernel for which target = kernel * reference + a small constant per star, outlying sources clipped.
+
+    Stars vary: each has a factor of its own, within FLUX_SCATTER, so that a bright one tells the kernel's shape but not
+    its sum, which is the weighted median of all. Outliers in flux, place or chi2 leave the fit.
+    """
     convolved = functions.convolve(stars.reference)
     stamps = functions.stamps()
     n, count = len(stars), len(stamps)
@@ -115,46 +120,77 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
     free[0, (config.scale_order + 1) * (config.scale_order + 2) // 2:] = False
     prior = _prior(functions, target_psf, reference_psf, shape, config, order, stars.target.shape[1])
     used = good.mean(axis=1) > MIN_GOOD
-    model = np.maximum(target, 0.0)
-    error = (config.weight_floor, 0.0, 0.0)
-    fit: Fit | None = None
+    model: np.ndarray | None = None
+    shift = [0.0, 0.0]
     for _ in range(config.iterations + 1):
-        base = ours + smoothing * theirs
-        weight = (good / (base + _model_error(model, error, stars.target.shape[1]))).astype(np.float32)
-        total = weight.sum(axis=1) + 1.0 / (SKY_ERROR**2 * base.min(axis=1))   # a constant known to SKY_ERROR
-        mean = np.einsum("snp,sp->sn", convolved, weight) / total[:, None]
-        centred = convolved - mean[:, :, None]
-        aim = (target - (target * weight).sum(axis=1, keepdims=True) / total[:, None]).astype(np.float32)
-        heavy = convolved * weight[:, None, :]
-        normal = np.matmul(heavy, centred.transpose(0, 2, 1)).astype(float)
-        vector = np.einsum("snp,sp->sn", heavy, aim).astype(float)
+        light = np.maximum(target, 0.0) if model is None else model
+        base = _noise(ours, light) + smoothing * _noise(theirs, light)
+        error = _model_error(light, config.weight_floor, shift, stars.target.shape[1])
+        weight = (good / (base + error)).astype(np.float32)
+        normal, vector, centred, aim = _marginal(convolved, target, model, weight, base.min(axis=1))
         if used.sum() < config.min_kernel_sources:
             raise AlgorithmError(f"InsufficientKernelSources: {int(used.sum())} of {n} sources agree on a matching "
                                  f"kernel, {config.min_kernel_sources} are needed")
         coefficients = _coefficients(normal[used], vector[used], space[used], prior, free)
-        at_star = space @ coefficients.T                                   # (n, count)
-        model = np.einsum("snp,sn->sp", centred, at_star.astype(np.float32))
-        residual = aim - model
+        at_star = (space @ coefficients.T).astype(np.float32)              # (n, count)
+        model, less = (np.einsum("snp,sn->sp", part, at_star) for part in (convolved, centred))
+        offsets, errors = _offsets(aim - less, model, weight, stars.target.shape[1])
+        factor = 1.0 + _weighted_median(offsets[used, 0], 1.0 / (errors[used, 0] ** 2 + FLUX_SCATTER**2))
+        coefficients, model, residual = coefficients * factor, model * factor, aim - less * factor
         chi2 = (residual**2 * weight).sum(axis=1) / good.sum(axis=1)
         offsets, errors = _offsets(residual, model, weight, stars.target.shape[1])
         kernel = SpatialKernel(np.tensordot(coefficients.T, stamps, axes=1), order, shape)
         smoothing = float((kernel.central**2).sum())
         fit = Fit(kernel, float(kernel.central.sum()), used, chi2, offsets, errors)
         keep = _keep(fit, good)
-        flux, *shift = (intrinsic(offsets[keep, k], errors[keep, k]) for k in range(3))
-        error = (max(flux, config.weight_floor), shift[0], shift[1])
-        if np.array_equal(keep, used):
-            break
+        shift = [intrinsic(offsets[keep, k], errors[keep, k]) for k in (1, 2)]
         used = keep
     assert fit is not None
     return fit
 
 
-def _model_error(model: np.ndarray, error: tuple[float, float, float], side: int) -> np.ndarray:
-    """(n, p) variance of models with relative errors of flux and errors of place [pixel]."""
+def _marginal(convolved: np.ndarray, target: np.ndarray, model: np.ndarray | None, weight: np.ndarray,
+              sky: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Normal equations per star, a constant and a factor near 1 of its own integrated out.
+
+    Returns
+    -------
+    normal : (s, n, n), vector : (s, n)
+    centred : (s, n, p), aim : (s, p)
+        `convolved` and `target` less the constants that fit best.
+    """
+    total = weight.sum(axis=1) + 1.0 / (SKY_ERROR**2 * sky)
+    heavy = convolved * weight[:, None, :]
+    centred = convolved - (heavy.sum(axis=2) / total[:, None])[:, :, None].astype(np.float32)
+    aim = (target - (target * weight).sum(axis=1, keepdims=True) / total[:, None]).astype(np.float32)
+    normal = np.matmul(heavy, centred.transpose(0, 2, 1)).astype(float)
+    vector = np.einsum("snp,sp->sn", heavy, aim).astype(float)
+    if model is None:
+        return normal, vector, centred, aim
+    ours = (model - (model * weight).sum(axis=1, keepdims=True) / total[:, None]) * weight
+    cross = np.einsum("snp,sp->sn", convolved, ours.astype(np.float32)).astype(float)
+    norm = 1.0 / ((model * ours).sum(axis=1) + 1.0 / FLUX_SCATTER**2)
+    normal -= (cross * norm[:, None])[:, :, None] * cross[:, None, :]
+    vector -= cross * (norm * (target * ours).sum(axis=1))[:, None]
+    return normal, vector, centred, aim
+
+
+def _noise(variance: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """(n, p) variance as sky plus a multiple of the model.
+
+    Planes made from the data are low where the data are, and weights that know the noise bias a fit.
+    """
+    sky = np.percentile(variance, 20.0, axis=1, keepdims=True)
+    square = (model**2).sum(axis=1, keepdims=True)
+    slope = ((variance - sky) * model).sum(axis=1, keepdims=True) / np.maximum(square, 1e-30)
+    return np.asarray(sky + np.maximum(slope, 0.0) * np.maximum(model, 0.0))
+
+
+def _model_error(model: np.ndarray, relative: float, shift: list[float], side: int) -> np.ndarray:
+    """(n, p) variance of models with a relative error per pixel and errors of place [pixel]."""
     slope_y, slope_x = np.gradient(model.reshape(-1, side, side), axis=(1, 2))
-    moved = (error[1] * slope_x) ** 2 + (error[2] * slope_y) ** 2
-    return np.asarray((error[0] * model) ** 2 + moved.reshape(model.shape))
+    moved = (shift[0] * slope_x) ** 2 + (shift[1] * slope_y) ** 2
+    return np.asarray((relative * model) ** 2 + moved.reshape(model.shape))
 
 
 def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, prior: np.ndarray,
@@ -222,6 +258,12 @@ def _offsets(residual: np.ndarray, model: np.ndarray, weight: np.ndarray, side: 
     return value, np.sqrt(np.maximum(np.einsum("nii->ni", inverse), 0.0))
 
 
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+
+
 def spread(values: np.ndarray) -> float:
     """Robust standard deviation about the median."""
     return float(1.4826 * np.median(np.abs(values - np.median(values)))) if len(values) else 0.0
@@ -242,7 +284,7 @@ def intrinsic(value: np.ndarray, error: np.ndarray) -> float:
     """Robust scatter of values about zero beyond their errors, from the quarter (at least 8) of smallest errors."""
     if len(value) < 3:
         return 0.0
-    best = np.argsort(error, kind="stable")[:max(8, len(error) // 4)]
+    best = np.argsort(error, kind="stable")[:max(8, len(error) // 2)]
     value, error = value[best], error[best]
     low, high = 0.0, float(np.max(np.abs(value)) + 1e-12)
     for _ in range(40):    # bisection: median of value^2 / (error^2 + s^2) is that of a chi2 of one degree, 0.455

@@ -23,14 +23,15 @@ class KernelStars:
     target_variance: np.ndarray      # (n, 2r+1, 2r+1) float32, smoothed over 3x3 pixels
     reference_variance: np.ndarray   # the same of the reference
     good: np.ndarray         # (n, 2r+1, 2r+1) bool
+    point: np.ndarray        # (n,) bool: unresolved
 
     def __len__(self) -> int:
         return len(self.x)
 
 
 def select(science: Calibrated, template: np.ndarray, bad: np.ndarray, config: DifferenceConfig, *, radius: int,
-           margin: int) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) integer pixels of the sources to fit, at most `per_cell` of the brightest in each cell.
+           margin: int) -> np.ndarray:
+    """Indices of the rows of science.stars to fit, at most `per_cell` of the brightest in each cell.
 
     Sources within config.kernel_snr, brightest first, whose core of `radius` touches no bad pixel and which are
     present in the template with a flux consistent with the others'; `margin` is the distance kept from the borders.
@@ -54,16 +55,18 @@ def select(science: Calibrated, template: np.ndarray, bad: np.ndarray, config: D
     if len(index) < config.min_kernel_sources:
         raise AlgorithmError(f"InsufficientKernelSources: {len(index)} of {len(stars)} sources can be used for the "
                              f"matching kernel, {config.min_kernel_sources} are needed")
-    return x[index], y[index]
+    return np.asarray(index)
 
 
 def cut(target: np.ndarray, reference: np.ndarray, variances: tuple[np.ndarray, np.ndarray], bad: np.ndarray,
-        x: np.ndarray, y: np.ndarray, *, radius: int, half: int) -> KernelStars:
+        stars: np.ndarray, *, radius: int, half: int) -> KernelStars:
     """Stamps of radius `radius`; the reference's are wider by the kernel's `half`."""
+    x, y = np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int)
     inner = _stamps(target, x, y, radius)
     outer = _stamps(reference, x, y, radius + half)
     noise = [uniform_filter(_stamps(v, x, y, radius), size=(0, 3, 3), mode="nearest") for v in variances]
-    return KernelStars(x, y, inner, outer, noise[0], noise[1], ~_stamps(bad, x, y, radius))
+    return KernelStars(x, y, inner, outer, noise[0], noise[1], ~_stamps(bad, x, y, radius),
+                       ~stars["extended"])
 
 
 def _stamps(image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
