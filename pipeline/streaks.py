@@ -42,6 +42,8 @@ def find(significance: np.ndarray, usable: np.ndarray, config: DetectConfig) -> 
         if line is None:
             break
         line = _fitted(x, y, *line)
+        if _share(significance, usable, *line) < SHARE:
+            break
         streak = _measured(significance, usable, *line)
         streaks.append(streak)
         far = np.abs(x * np.cos(streak.angle) + y * np.sin(streak.angle) - streak.distance)
@@ -117,6 +119,18 @@ def _fitted(x: np.ndarray, y: np.ndarray, angle: float, distance: float) -> tupl
         angle = float(along + np.pi / 2)
         distance = float(px.mean() * np.cos(angle) + py.mean() * np.sin(angle))
     return angle, distance
+
+
+def _share(significance: np.ndarray, usable: np.ndarray, angle: float, distance: float) -> float:
+    """How much of a line's usable way across the detector is bright."""
+    shape = significance.shape
+    steps = np.arange(-np.hypot(*shape), np.hypot(*shape), STEP)
+    u = np.rint(distance * np.cos(angle) - steps * np.sin(angle)).astype(int)
+    v = np.rint(distance * np.sin(angle) + steps * np.cos(angle)).astype(int)
+    on = (u >= 0) & (u < shape[1]) & (v >= 0) & (v < shape[0])
+    u, v = u[on], v[on]
+    good = usable[v, u]
+    return float(np.mean(significance[v, u][good] > LOW)) if good.any() else 0.0
 
 
 def _measured(significance: np.ndarray, usable: np.ndarray, angle: float, distance: float) -> Streak:

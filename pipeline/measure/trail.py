@@ -111,7 +111,9 @@ def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
     by_moments = major > MIN_ELONGATION * error
     sigma = detections.difference.psf.sigma
     long = np.hypot(rows["bbox_x1"] - rows["bbox_x0"], rows["bbox_y1"] - rows["bbox_y0"]) > 16.0 * sigma
-    able = ~(rows["sky_source"] | rows["isDipole"] | rows["pixelFlags_streakCenter"] | rows["psfFlux_flag"])
+    peaks = detections.peaks
+    both = peaks["positive"] & peaks["negative"]      # lobes, or the residual of a bright star
+    able = ~(rows["sky_source"] | both | rows["pixelFlags_streakCenter"] | rows["psfFlux_flag"])
     return np.asarray(able & (by_moments | long | (rows["shape_flag"] & (rows["snr"] > 8))))
 
 
