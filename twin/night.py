@@ -35,7 +35,7 @@ from twin.costs import CostTable
 from twin.halves import Half, Job, Worked, machine_name, observatory, pixel_half, scratch, template_job
 from twin.observatory import Observatory
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
-from twin.pool import LookAhead, open_pool, warm
+from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
 
@@ -65,26 +65,40 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
               progress: Progress = lambda what, done, total: None) -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
 
-    InputError where the folder is occupied or cannot be written, before anything is computed.
+    InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
+    early takes the folder with it.
     """
     begun = perf_counter()
+    assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
     claim(folder)
-    (folder / "scenario.toml").write_text(to_toml(scenario))
-    with ParquetRecorder(folder / "measures") as recorder:
-        if processes > 1:
-            progress("kernels", 0, 1)
-            warm()
-            progress("kernels", 1, 1)
-        with open_pool(processes) as pool, _scratch(folder), _ports(folder, recorder) as ports:
-            night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
-            night.run()
-            for name in PROMPT_TABLES:
-                recorder.append(name, ports.store.table(name))
+    try:
+        night = _into(folder, scenario, costs, processes, keep_images, progress)
         wall = perf_counter() - begun
-        recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
+        with ParquetRecorder(folder / "measures") as recorder:
+            recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
                    sum(max(int(row["n_alerts"][0]), 0) for row in night.log), wall)
+
+
+def _into(folder: Path, scenario: Scenario, costs: CostTable, processes: int, keep_images: bool,
+          progress: Progress) -> "Night":
+    """The night, over, with everything it recorded in its folder."""
+    (folder / "scenario.toml").write_text(to_toml(scenario))
+    if processes > 1:
+        progress("kernels", 0, 1)
+        warm()
+        progress("kernels", 1, 1)
+    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
+          _ports(folder, recorder) as ports):
+        night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
+        night.run()
+        for name in PROMPT_TABLES:
+            recorder.append(name, ports.store.table(name))
+    return night
 
 
 def claim(folder: Path) -> None:

@@ -133,6 +133,14 @@ def test_an_unknown_cost_table_is_refused_before_the_folder_is_made(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_fails_on_the_way_leaves_no_folder(tmp_path: Path) -> None:
+    costs = tmp_path / "few.toml"
+    costs.write_text('machine = "none"\ndate = "never"\n[steps.objects]\na = 1.0\nb = 0.0\n')
+    with pytest.raises(InputError, match=r"few\.toml has no cost for Step 'history'"):
+        run_night(small(platform={"costs": "few.toml"}), tmp_path / "run", beside=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_visits_whose_time_is_over_leave_no_trace(tmp_path: Path) -> None:
     run_night(small(platform={"timeout_s": 58.0}), tmp_path / "run")   # lead 20, exposure 30, readout and transfer 7
     store = Store(tmp_path / "run")
