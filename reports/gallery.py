@@ -14,6 +14,7 @@ from reports.store import Store, groups
 
 GROUPS: Final = ("found", "missed", "false")
 PER_GROUP: Final = 8
+PER_FIELD: Final = 60              # detections of a real field that were not injected
 ZOOM: Final = 2                    # screen pixels per image pixel
 GAP: Final = 3                     # pixels between the planes of a triplet
 NO_DATA_COLOUR: Final = (205, 216, 228)
@@ -37,8 +38,27 @@ def gallery(store: Store, matches: Matches) -> list[Triplet]:
     out = []
     for group in GROUPS:
         rows = sorted((c for c in chosen if c.group == group), key=lambda c: (-c.snr, c.row))
-        out += [made for c in _sample(rows, spread=group == "found") if (made := _triplet(store, index, c)) is not None]
+        limit = PER_FIELD if group == "false" and matches.kind != "simulated" else PER_GROUP
+        out += [made for c in _sample(rows, limit, spread=group == "found")
+                if (made := _triplet(store, index, c)) is not None]
     return out
+
+
+def appearance(source: np.void) -> str:
+    """What a detection of unknown nature looks like, from its measurements alone."""
+    sign = "negative" if source["isNegative"] else "positive"
+    if source["isDipole"]:
+        return "dipole"
+    static = source["templateFlux"] > 5 * np.fmax(source["templateFluxErr"], source["psfFluxErr"])
+    return f"{sign}, on a static source" if static else f"{sign}, no static source"
+
+
+def evidence(source: np.void, epochs: int) -> str:
+    """The measurements that speak for it."""
+    parts = [f"{epochs} epoch{'s' if epochs != 1 else ''} of its DIAObject"] if source["diaObjectId"] > 0 else []
+    if source["templateFluxErr"] > 0:
+        parts.append(f"template S/N {float(source['templateFlux'] / source['templateFluxErr']):.0f}")
+    return "; ".join([*parts, f"reliability {float(source['reliability']):.2f}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +70,10 @@ class _Choice:
     lines: tuple[str, ...]
 
 
-def _sample(rows: Sequence[_Choice], spread: bool) -> list[_Choice]:
-    if len(rows) <= PER_GROUP or not spread:
-        return list(rows[:PER_GROUP])
-    return [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, PER_GROUP).astype(int))]
+def _sample(rows: Sequence[_Choice], limit: int, spread: bool) -> list[_Choice]:
+    if len(rows) <= limit or not spread:
+        return list(rows[:limit])
+    return [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, limit).astype(int))]
 
 
 def _true(index: np.ndarray, matches: Matches) -> list[_Choice]:
@@ -93,8 +113,13 @@ def _false(index: np.ndarray, matches: Matches) -> list[_Choice]:
         s = matches.sources[j]
         fate = "alert" if s["alert"] else f"rejected: {s['reason'].decode() or s['stage'].decode()}"
         snr = float(np.nan_to_num(np.abs(s["snr"])))
-        title = matches.causes[j].decode() if matches.kind == "simulated" else "not injected"
+        title = matches.causes[j].decode()
         lines = (f"measured S/N {snr:.1f}, reliability {float(s['reliability']):.2f}", f"visit {int(s['visit'])}", fate)
+        if matches.kind != "simulated":
+            epochs = int(np.sum(matches.sources["diaObjectId"] == s["diaObjectId"]))
+            title = appearance(s)
+            lines = (f"S/N {snr:.1f} at {s['ra']:.5f}, {s['dec']:+.5f}", evidence(s, epochs),
+                     f"visit {int(s['visit'])}: {fate}")
         out.append(_Choice("false", int(row), snr + (1e6 if s["alert"] else 0), title, lines))
     return out
 

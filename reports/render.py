@@ -28,7 +28,7 @@ from reports import (
 )
 from reports.acceptance import Evidence, Figure, cost_factor, figures, interval, number
 from reports.drawing import svg
-from reports.gallery import GROUPS, Triplet, gallery
+from reports.gallery import GROUPS, Triplet, appearance, evidence, gallery
 from reports.match import REASONS, Matches, match
 from reports.store import Store, StoreError
 
@@ -107,11 +107,11 @@ def gather(store: Store) -> Report:
     factor, known = cost_factor(store), solarsystem.objects(store)
     work = store.optional("step").copy()
     work["duration_s"] /= factor if math.isfinite(factor) else 1.0
-    evidence = {kind: Evidence(match(store, fidelity=kind if len(log) else ""), known,
-                               work if kind == "pixels" else work[:0], math.isfinite(factor) and kind == "pixels")
-                for kind in kinds}
-    judged = {kind: figures(given) for kind, given in evidence.items()}
-    matches = evidence[kinds[0]].matches
+    given = {kind: Evidence(match(store, fidelity=kind if len(log) else ""), known,
+                            work if kind == "pixels" else work[:0], math.isfinite(factor) and kind == "pixels")
+             for kind in kinds}
+    judged = {kind: figures(found) for kind, found in given.items()}
+    matches = given[kinds[0]].matches
     return Report(store.folder, kinds[0], matches, judged[kinds[0]], {k: judged[k] for k in kinds[1:]},
                   latency.latency(store), steps.step_costs(work, 1.0 if math.isfinite(factor) else factor),
                   math.isfinite(factor), store.facts(), gallery(store, matches),
@@ -212,10 +212,12 @@ def _brief(reason: bytes) -> str:
 
 def _cutouts(report: Report, tag: str) -> Section:
     shown = {group: [t for t in report.triplets if t.group == group] for group in GROUPS}
+    names = {} if report.matches.kind == "simulated" else {"false": "not injected"}
     text = "Science, template and difference, x to the right and y upwards; the difference runs from −7 to 7 sigma."
     if not report.triplets:
         text = "No stamps were kept in this run."
-    return Section("cutouts", "Cutouts", tag, text, triplets={k: v for k, v in shown.items() if v})
+    return Section("cutouts", "Cutouts", tag, text, triplets={
+        names.get(group, group): found for group, found in shown.items() if found})
 
 
 def _photometry(matches: Matches, tag: str) -> Section:
@@ -271,17 +273,11 @@ def _unexplained(matches: Matches, tag: str) -> Section:
     """Alerts of a real field that were not injected: what is known of each."""
     rows = np.flatnonzero(matches.sources["alert"] & matches.false)
     rows = rows[np.argsort(-np.abs(matches.sources["snr"][rows]))][:2 * LISTED]
-    listed = []
-    for s in matches.sources[rows]:
-        kind = "dipole" if s["isDipole"] else "negative" if s["isNegative"] else "positive"
-        static = float(s["templateFlux"]) / float(s["templateFluxErr"]) if s["templateFluxErr"] > 0 else float("nan")
-        evidence = f"template S/N {static:.0f}" if math.isfinite(static) else ""
-        listed.append((str(int(s["visit"])), f"{s['ra']:.5f}", f"{s['dec']:+.5f}", f"{s['snr']:.1f}", kind,
-                       f"{s['reliability']:.2f}", str(int(s["diaObjectId"])), evidence))
-    count = Counter(matches.sources["diaObjectId"][rows].tolist())
-    listed = [(*row[:-1], f"{row[-1]}; {count[int(row[6])]} epochs of this object") for row in listed]
+    count = Counter(matches.sources["diaObjectId"][matches.sources["alert"]].tolist())
+    listed = [(str(int(s["visit"])), f"{s['ra']:.5f}", f"{s['dec']:+.5f}", f"{s['snr']:.1f}", appearance(s),
+               str(int(s["diaObjectId"])), evidence(s, count[int(s["diaObjectId"])])) for s in matches.sources[rows]]
     title = "Alerts that were not injected" if matches.kind == "injected" else "Alerts"
-    head = ("visit", "RA", "Dec", "S/N", "class", "reliability", "diaObjectId", "evidence")
+    head = ("visit", "RA", "Dec", "S/N", "class", "diaObjectId", "evidence")
     return Section("alerts", title, tag, "Nothing is known of them but what was measured.", [], [Table(head, listed)])
 
 
