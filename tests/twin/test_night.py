@@ -142,7 +142,8 @@ def test_a_run_that_fails_on_the_way_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_visits_whose_time_is_over_leave_no_trace(tmp_path: Path) -> None:
-    run_night(small(platform={"timeout_s": 58.0}), tmp_path / "run")   # lead 20, exposure 30, readout and transfer 7
+    slow = {"timeout_s": 80.0, "cost_scale": 500.0}      # lead 20, exposure 30, readout and transfer 7
+    run_night(small(platform=slow), tmp_path / "run")
     store = Store(tmp_path / "run")
     log = store.table("exposure_log")
     assert log["status"].tolist() == [b"timeout", b"timeout"]
