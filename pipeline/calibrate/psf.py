@@ -22,8 +22,8 @@ MIN_STARS = 4
 _MAX_STARS = 400
 _ROUNDS = 3
 _RING_PX = 1.5
-_KOLMOGOROV_WING = 0.0018  # times width^-2: a Kolmogorov PSF of unit flux at two widths, as r^(-11/3)
-_LAW_SCATTER = 0.3         # relative, that this is trusted to
+_KOLMOGOROV_WING = 0.0016  # times width^-2: a Kolmogorov PSF of unit flux at two widths, as r^(-11/3)
+_LAW_SCATTER = 0.15         # relative, that this is trusted to
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ def _power_law(profile: np.ndarray, error: np.ndarray, width: float) -> tuple[np
         return profile, 0.0
     expected = _KOLMOGOROV_WING / width**2
     best: tuple[float, np.ndarray, float] | None = None
-    for power, handicap in ((11 / 3, 0.0), (4.5, 1.0), (6.0, 1.0), (9.0, 1.0), (14.0, 1.0)):
+    for power, handicap in ((11 / 3, 0.0), (4.5, 4.0), (6.0, 6.0), (9.0, 8.0), (14.0, 8.0)):
         law = (at / (2 * width)) ** -power
         sigma = np.hypot(error, 0.05 * np.maximum(profile, 0.0))
         design = np.stack([law, np.ones_like(law)], axis=1)[use] / sigma[use, None]
@@ -378,7 +378,7 @@ def light_outside(psf: Psf) -> float:
     r = np.linspace(half, np.sqrt(2) * half, 65)
     outside = 4 / np.pi * np.arccos(np.clip(half / r, 0, 1))      # share of a circle that a square leaves out
     corners = float(np.trapezoid(2 * np.pi * r ** (-8 / 3) * outside, r))
-    return amplitude * (corners + 2 * np.pi * 0.6 * r[-1] ** (-5 / 3))
+    return float(amplitude * (corners + 2 * np.pi * 0.6 * r[-1] ** (-5 / 3)))
 
 
 def fit_points(image: np.ndarray, unusable: np.ndarray, psf: Psf, x: np.ndarray, y: np.ndarray, sky_variance: float,

@@ -9,8 +9,10 @@ Nothing here comes from the simulators: these are analytic profiles on a grid, w
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+from scipy.special import j0
 
 from pipeline.images import Calibrated, Calibration
 from pipeline.psf import Psf
@@ -19,6 +21,7 @@ from schemas.mask import SAT
 from schemas.measures import REFERENCE, STAR, empty
 from schemas.wcs import ARCSEC, Wcs
 
+KOLMOGOROV = 0.0      # for beta: a Kolmogorov profile
 GAIN, READ_NOISE, SATURATION = 1.6, 6.0, 60000.0
 
 
@@ -35,18 +38,33 @@ class Field:
     zeropoint: float
     sky: float                 # [ADU]
     fwhm: float                # [pixel]
-    beta: float                # Moffat; inf is a Gaussian
+    beta: float                # Moffat; inf is a Gaussian, KOLMOGOROV one
     ellipticity: float
     angle: float               # of the major axis, from +x towards +y [deg]
     noiseless: np.ndarray      # (ny, nx) [ADU], sky included
 
 
+@cache
+def _kolmogorov() -> tuple[np.ndarray, np.ndarray]:
+    """Radii and values of a Kolmogorov PSF of unit FWHM and flux: the Hankel transform of its structure function."""
+    k = np.linspace(0, 24, 20_000)
+    transform = np.exp(-3.44 * (k / (2 * np.pi * 0.9759)) ** (5 / 3))      # FWHM = 0.9759 lambda / r0 (Fried 1966)
+    r = np.concatenate([np.linspace(0, 6, 1201), np.geomspace(6.01, 60, 200)])
+    near = r <= 8
+    values = np.array([np.trapezoid(transform * j0(k * a) * k, k) for a in r[near]]) / (2 * np.pi)
+    far = values[-1] * (r[~near] / r[near][-1]) ** (-11 / 3)
+    return r, np.concatenate([values, far])
+
+
 def profile(dx: np.ndarray, dy: np.ndarray, fwhm: float, beta: float = 3.0, ellipticity: float = 0.0,
             angle: float = 0.0) -> np.ndarray:
-    """An elliptical Moffat (Gaussian for beta = inf) of unit flux; the axes' ratio is 1 - ellipticity."""
+    """An elliptical Moffat (inf: Gaussian; KOLMOGOROV) of unit flux; the ratio of its axes is 1 - ellipticity."""
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     q = 1.0 - ellipticity
     r2 = (dx * c + dy * s) ** 2 * q + (dy * c - dx * s) ** 2 / q
+    if beta == KOLMOGOROV:
+        at, values = _kolmogorov()
+        return np.asarray(np.interp(np.sqrt(r2) / fwhm, at, values) / fwhm**2)
     if np.isinf(beta):
         sigma = fwhm / np.sqrt(8 * np.log(2))
         return np.asarray(np.exp(-0.5 * r2 / sigma**2) / (2 * np.pi * sigma**2))
