@@ -60,11 +60,12 @@ def _surprise_of_truth(truth: np.ndarray) -> np.ndarray:
 
 
 def _surprise_of_sources(truth: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """(n,) distance of measured sources from the nearest true one, at most 50 px, fainter ones first among equals."""
-    if not len(truth) or not len(sources):
-        return np.full(len(sources), 50.0)
-    distance = np.hypot(sources["x"][:, None] - truth["x"], sources["y"][:, None] - truth["y"]).min(axis=1)
-    return np.asarray(np.minimum(distance, 50.0))
+    """(n,) distance of measured sources from the nearest true one, at most 50 px; -inf for sky sources."""
+    distance = np.full(len(sources), 50.0)
+    if len(truth) and len(sources):
+        nearest = np.hypot(sources["x"][:, None] - truth["x"], sources["y"][:, None] - truth["y"]).min(axis=1)
+        distance = np.minimum(nearest, distance)
+    return np.where(sources["sky_source"], -np.inf, distance)
 
 
 def _first(surprise: np.ndarray, limit: int) -> np.ndarray:
