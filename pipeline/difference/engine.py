@@ -9,7 +9,7 @@ W whitens the noise and has unit sum, so a new source of flux F has PSF flux F i
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, maximum_filter, uniform_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, uniform_filter
 
 from pipeline.config import DifferenceConfig
 from pipeline.difference import kernel as matching
@@ -174,13 +174,15 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
                 + matched_variance * interpolate(gain_right, nodes, shape))
     factor = _variance_factor(image, variance, blank, config)
     variance *= np.float32(factor)
-    ratio = _ratios(image, variance, pair.science, stars)
+    ratio = _ratios(image, variance, pair.science, stars.x[fit.used], stars.y[fit.used])
     if not (abs(ratio[0]) <= config.max_ratio_mean and ratio[1] <= config.max_ratio_std):
-        raise AlgorithmError(f"BadSubtraction: |difference| / science in the footprints of {len(stars)} kernel sources "
-                             f"is {ratio[0]:.3f} +- {ratio[1]:.3f}, at most {config.max_ratio_mean} +- "
+        raise AlgorithmError(f"BadSubtraction: |difference| / science in the footprints of {fit.used.sum()} kernel "
+                             f"sources is {ratio[0]:.3f} +- {ratio[1]:.3f}, at most {config.max_ratio_mean} +- "
                              f"{config.max_ratio_std} is expected")
     if config.systematics:
         variance += _systematics(matched, fit, stars, science.psf)
+        reference = template.psf if side == "template" else science.psf
+        variance += _kernel_error(matched, fit, reference, science.psf)
         doubt = (halo_error * halo) ** 2 + (RESTORED_ERROR * _restored(pair, left, right)) ** 2
         variance += np.float32(science.psf.effective_area) * doubt.astype(np.float32)
     psf = _difference_psf(science.psf, left, kernels, nodes, shape)
@@ -369,15 +371,34 @@ def _systematics(matched: np.ndarray, fit: matching.Fit, stars: KernelStars, psf
     return np.asarray(area * (0.25 * moved + scale**2 * matched**2), np.float32)
 
 
+def _kernel_error(matched: np.ndarray, fit: matching.Fit, reference: Psf, psf: Psf) -> np.ndarray:
+    """Variance of the kernel's own error, which grows where no star held it."""
+    shape = matched.shape[0], matched.shape[1]
+    nodes = Nodes.over(shape, max(shape) // 6)
+    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    relative = matching.uncertainty(fit, reference, x, y).reshape(len(nodes.y), len(nodes.x))
+    light = gaussian_filter(np.square(matched), psf.sigma)
+    return np.asarray(0.25 * psf.effective_area * interpolate(relative, nodes, shape) * light, np.float32)
+
+
 def _restored(pair: Pair, left: SpatialKernel, right: SpatialKernel) -> np.ndarray:
     """Light in the convolved image that comes from restored cores of saturated stars, and from beyond the border."""
     image, full, kernel = ((pair.template, pair.template_full, right) if right.half
                            else (pair.science, pair.science_full, left))
     half = kernel.half
-    beyond = np.pad(np.abs(image), half, mode="symmetric")
-    beyond[half:-half, half:-half] *= full
-    shape = beyond.shape[0], beyond.shape[1]
-    return convolve(beyond, SpatialKernel(np.abs(kernel.central)[None], 0, shape))[half:-half, half:-half]
+    light = np.pad(np.abs(image), half, mode="symmetric")
+    doubtful = np.pad(full, half, constant_values=True)
+    if pair.beyond_hole is not None and right.half:
+        spare = (pair.beyond_hole.shape[0] - image.shape[0]) // 2
+        known = min(spare, half)
+        inside = np.s_[spare - known:pair.beyond_hole.shape[0] - spare + known,
+                       spare - known:pair.beyond_hole.shape[1] - spare + known]
+        doubtful[half - known:doubtful.shape[0] - half + known, half - known:doubtful.shape[1] - half + known] = (
+            pair.beyond_hole[inside])
+        doubtful[half:-half, half:-half] = full
+    shape = light.shape[0], light.shape[1]
+    doubt = SpatialKernel(np.abs(kernel.central)[None], 0, shape)
+    return convolve(np.where(doubtful, light, 0), doubt)[half:-half, half:-half]
 
 
 def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
@@ -417,13 +438,14 @@ def _matched_psf(psf: Psf, right: SpatialKernel, shape: tuple[int, int]) -> Psf:
     return _fitted_psf(_filtered_psf(psf.stamps(x, y), kernels), x, y, shape, max(psf.order, right.order))
 
 
-def _ratios(image: np.ndarray, variance: np.ndarray, science: np.ndarray, stars: KernelStars) -> tuple[float, float]:
-    """Mean and scatter over kernel sources of |difference| beyond its noise, relative to the science flux.
+def _ratios(image: np.ndarray, variance: np.ndarray, science: np.ndarray, x: np.ndarray,
+            y: np.ndarray) -> tuple[float, float]:
+    """Mean and scatter over the sources of the fit of |difference| beyond its noise, relative to the science flux.
 
     Sources whose noise alone would make a tenth are left out while others remain.
     """
     offsets = np.arange(-4, 5)
-    rows, columns = (stars.y[:, None] + offsets)[:, :, None], (stars.x[:, None] + offsets)[:, None, :]
+    rows, columns = (y[:, None] + offsets)[:, :, None], (x[:, None] + offsets)[:, None, :]
     flux = science[rows, columns].sum(axis=(1, 2))
     noise = np.sqrt(2.0 / np.pi * variance[rows, columns]).sum(axis=(1, 2))
     ratio = (np.abs(image[rows, columns]).sum(axis=(1, 2)) - noise) / np.maximum(flux, 1e-30)

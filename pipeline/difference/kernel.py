@@ -99,6 +99,8 @@ class Fit:
     chi2: np.ndarray             # (n,) per pixel
     offsets: np.ndarray          # (n, 3): left-over relative flux, shift in x, shift in y [pixel]
     errors: np.ndarray           # (n, 3)
+    functions: Basis
+    covariance: np.ndarray       # (count k, count k) of the coefficients
 
 
 def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: Psf, shape: tuple[int, int],
@@ -131,7 +133,7 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
         if used.sum() < config.min_kernel_sources:
             raise AlgorithmError(f"InsufficientKernelSources: {int(used.sum())} of {n} sources agree on a matching "
                                  f"kernel, {config.min_kernel_sources} are needed")
-        coefficients = _coefficients(normal[used], vector[used], space[used], prior, free)
+        coefficients, covariance = _coefficients(normal[used], vector[used], space[used], prior, free)
         at_star = (space @ coefficients.T).astype(np.float32)              # (n, count)
         model, less = (np.einsum("snp,sn->sp", part, at_star) for part in (convolved, centred))
         offsets, errors = _offsets(aim - less, model, weight, stars.target.shape[1])
@@ -141,7 +143,8 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
         offsets, errors = _offsets(residual, model, weight, stars.target.shape[1])
         kernel = SpatialKernel(np.tensordot(coefficients.T, stamps, axes=1), order, shape)
         smoothing = float((kernel.central**2).sum())
-        fit = Fit(kernel, float(kernel.central.sum()), used, chi2, offsets, errors)
+        fit = Fit(kernel, float(kernel.central.sum()), used, chi2, offsets, errors,
+                  functions, covariance)
         keep = _keep(fit, good)
         shift = [intrinsic(offsets[keep, k], errors[keep, k]) for k in (1, 2)]
         used = keep
@@ -194,8 +197,8 @@ def _model_error(model: np.ndarray, relative: float, shift: list[float], side: i
 
 
 def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, prior: np.ndarray,
-                  free: np.ndarray) -> np.ndarray:
-    """(count, k) least-squares coefficients; those not free are zero."""
+                  free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(count, k) least-squares coefficients, those not free zero, and their covariance."""
     count, k = free.shape
     outer = (space[:, :, None] * space[:, None, :]).reshape(len(space), -1)
     matrix = (normal.reshape(len(normal), -1).T @ outer).reshape(count, count, k, k).transpose(0, 2, 1, 3)
@@ -206,10 +209,11 @@ def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, pri
     unit = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-30))
     values, vectors = np.linalg.eigh(matrix * unit[:, None] * unit)
     keep = values > 1e-9 * values[-1]
-    solution = vectors[:, keep] @ ((vectors[:, keep].T @ (right * unit)) / values[keep]) * unit
-    out = np.zeros(count * k)
-    out[index] = solution
-    return out.reshape(count, k)
+    root = vectors[:, keep] / np.sqrt(values[keep]) * unit[:, None]
+    out, covariance = np.zeros(count * k), np.zeros((count * k, count * k))
+    out[index] = root @ (root.T @ right)
+    covariance[np.ix_(index, index)] = root @ root.T
+    return out.reshape(count, k), covariance
 
 
 def _prior(functions: Basis, target_psf: Psf, reference_psf: Psf, shape: tuple[int, int], config: DifferenceConfig,
@@ -233,6 +237,22 @@ def _prior(functions: Basis, target_psf: Psf, reference_psf: Psf, shape: tuple[i
     outer = (space[:, :, None] * space[:, None, :]).reshape(len(space), -1)
     matrix = (normal.reshape(len(normal), -1).T @ outer).reshape(count, count, k, k).transpose(0, 2, 1, 3)
     return np.asarray(matrix.reshape(count * k, count * k))
+
+
+def uncertainty(fit: Fit, reference_psf: Psf, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) variance of a matched star's pixels due to the kernel's error at positions, over the sum of its squares."""
+    functions, order = fit.functions, fit.kernel.order
+    side = 2 * int(np.ceil(4.0 * reference_psf.sigma)) + 1 + 2 * functions.half
+    responses = functions.convolve(_resized(reference_psf.stamps(x, y), side)).astype(float)
+    at = fit.kernel.components
+    space = terms(x, y, fit.kernel.shape, order)
+    count, k = len(functions.pairs), space.shape[1]
+    block = np.einsum("ikjl,sk,sl->sij", fit.covariance.reshape(count, k, count, k), space, space, optimize=True)
+    variance = np.einsum("sip,sij,sjp->s", responses, block, responses, optimize=True)
+    stamps = functions.stamps().reshape(count, -1)
+    found = np.linalg.lstsq(stamps.T, at.reshape(len(at), -1).T, rcond=None)[0]        # (count, k) coefficients
+    star = np.einsum("sip,si->sp", responses, space @ found.T)
+    return np.asarray(variance / (star**2).sum(axis=1))
 
 
 def _resized(stamps: np.ndarray, side: int) -> np.ndarray:
