@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.steps import Step
+from reports.store import Store
 from schemas.measures import STEP, empty
 from twin.costs import CostTable, fit, fit_table, shortfalls, to_toml
 
@@ -75,3 +76,18 @@ def test_a_bad_table_is_refused_with_its_file(tmp_path: Path, text: str, message
     path.write_text(text)
     with pytest.raises(InputError, match=rf"costs\.toml.*{message}"):
         CostTable.read(path)
+
+
+def test_a_table_fitted_to_a_night_predicts_the_nights_work(night: Path) -> None:
+    steps = Store(night).table("step")
+    table = CostTable(fit_table(steps, machine="", date=""))
+    predicted = sum(table.seconds(Step(row["name"].decode(), int(row["size"]))) for row in steps)
+    assert predicted == pytest.approx(steps["cpu_s"].sum(), rel=0.15)
+
+
+def test_steps_that_nobody_could_measure_keep_what_is_assumed(tmp_path: Path) -> None:
+    path = tmp_path / "costs.toml"
+    path.write_text("machine = 'm'\ndate = 'd'\n[steps.inject]\na = 1.0\nb = 0.5\nassumed = 'no injections'\n")
+    kept = fit_table(rows(30, 1000, 16000), machine="", date="", keep=CostTable.read(path).file)
+    assert CostTable(kept).seconds(Step("inject", 4)) == 3.0
+    assert CostTable(kept).seconds(Step("detect", 10_000)) == pytest.approx(0.01)
