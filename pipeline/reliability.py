@@ -44,8 +44,6 @@ def score(sources: np.ndarray, science: Cutouts, template: Cutouts, difference: 
     """
     if not len(sources):
         return np.zeros(0, np.float32)
-    if not config.model and not (files("pipeline") / "data" / SHIPPED).is_file():   # PROVISIONAL, until one is trained
-        return np.ones(len(sources), np.float32)
     session = _session(config.model)
     wanted = session.get_inputs()[0].shape[1]
     if wanted != len(NAMES):
@@ -90,7 +88,7 @@ def _measured(s: np.ndarray) -> dict[str, np.ndarray]:
 
 def _imaged(s: np.ndarray, science: Cutouts, template: Cutouts, difference: Cutouts) -> dict[str, np.ndarray]:
     """Features from the middle (21, 21) px of the stamps, in units of the local noise and of the source's sign."""
-    n, side = len(s), 2 * RADIUS + 1
+    side = 2 * RADIUS + 1
     d, dv = _middle(difference.image), _middle(difference.variance)
     t, tv, c = _middle(template.image), _middle(template.variance), _middle(science.image)
     missing = ~np.isfinite(d) | ~(dv > 0)
@@ -104,14 +102,12 @@ def _imaged(s: np.ndarray, science: Cutouts, template: Cutouts, difference: Cuto
     model = psf / np.sqrt(np.sum(psf**2))
     with np.errstate(divide="ignore", invalid="ignore"):
         flux = np.einsum("nij,ij->n", z, model)
-        norm = np.sqrt(np.einsum("nij,nij->n", z[:, r <= 8], z[:, r <= 8])) if n == 0 else \
-            np.sqrt(np.sum(z[:, r <= 8] ** 2, axis=1))
+        norm = np.sqrt(np.sum(z[:, r <= 8] ** 2, axis=1))
         residual = z - flux[:, None, None] * model
-        median_variance = np.nanmedian(np.where(missing, np.nan, dv).reshape(n, -1)[:, outer.ravel()], axis=1) \
-            if n else np.zeros(0)
+        median_variance = _median(np.where(missing, np.nan, dv)[:, outer])
         template_noise = np.sqrt(np.where(tv > 0, tv, np.inf))
         template_z = np.nan_to_num(t) / template_noise
-        template_outer = np.nanmedian(np.where(tv > 0, tv, np.nan)[:, outer], axis=1)
+        template_outer = _median(np.where(tv > 0, tv, np.nan)[:, outer])
         peak = np.max(np.abs(z[:, core]), axis=1)
         return {
             "own_sign": np.mean(z[:, core] > 0, axis=1),
@@ -128,6 +124,14 @@ def _imaged(s: np.ndarray, science: Cutouts, template: Cutouts, difference: Cuto
             "template_variance_ratio": np.nan_to_num(tv[:, RADIUS, RADIUS]) / template_outer,
             "missing": np.mean(missing[:, r <= 8], axis=1),
         }
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """(n,) lower median of the finite values of each row; NaN for a row without any."""
+    count = np.isfinite(values).sum(axis=1)
+    ordered = np.sort(np.where(np.isfinite(values), values, np.inf), axis=1)
+    middle = np.take_along_axis(ordered, np.maximum(count - 1, 0)[:, None] // 2, axis=1)[:, 0]
+    return np.asarray(np.where(count > 0, middle, np.nan))
 
 
 def _middle(stamps: tuple[np.ndarray, ...]) -> np.ndarray:
