@@ -201,7 +201,7 @@ def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig
     at = np.concatenate(tops)
     y, x = np.divmod(at, snr.shape[1])
     positive = np.arange(len(at)) < len(tops[0])
-    group = _groups(x, y, positive, config.dipole_sigmas * difference.psf.sigma)
+    group = _groups(x, y, snr[y, x], difference.psf.sigma, config)
     labels, distance = np.zeros(snr.shape, np.int32), np.full(snr.shape, FAR)
     signs, start = [], 0
     for (seeds, flat), top in zip(hills, tops, strict=True):
@@ -214,8 +214,12 @@ def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig
     return labels, _rows(x, y, positive, group, labels, snr, difference.mask), (signs[0], signs[1])
 
 
-def _groups(x: np.ndarray, y: np.ndarray, positive: np.ndarray, radius: float) -> np.ndarray:
-    """(n,) group of every hill: those of opposite sign within `radius` are together; numbered in order of hills."""
+def _groups(x: np.ndarray, y: np.ndarray, height: np.ndarray, sigma: float, config: DetectConfig) -> np.ndarray:
+    """(n,) group of every hill: those of opposite sign that may be one source are together; in order of hills.
+
+    One source are lobes nearer than `dipole_sigmas` PSF sigmas whose heights are those of a star that moved, or of a
+    bright source and what its ill subtraction left; two in between are a source beside another.
+    """
     parent = np.arange(len(x))
 
     def root(i: int) -> int:
@@ -224,8 +228,10 @@ def _groups(x: np.ndarray, y: np.ndarray, positive: np.ndarray, radius: float) -
         return i
 
     if len(x):
-        for i, j in cKDTree(np.column_stack([x, y])).query_pairs(radius, output_type="ndarray"):
-            if positive[i] != positive[j]:
+        for i, j in cKDTree(np.column_stack([x, y])).query_pairs(config.dipole_sigmas * sigma, output_type="ndarray"):
+            low, high = sorted((abs(height[i]), abs(height[j])))
+            near = np.hypot(x[i] - x[j], y[i] - y[j]) <= config.lobe_sigmas * sigma
+            if height[i] * height[j] < 0 and (near or low > 0.5 * high or low < config.residual * high):
                 a, b = sorted((root(i), root(j)))
                 parent[b] = a
     roots = np.array([root(i) for i in range(len(x))], int)

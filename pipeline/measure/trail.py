@@ -2,8 +2,9 @@
 
 The PSF is a mixture of Gaussians in the frame where its second moments are round; there a trail has a closed form
 (the trailed Gaussian of Veres et al. 2012). Only sources that look elongated are tried, and a trail is believed when it
-fits better than a point by `MIN_GAIN` in chi2; the centre of a believed trail becomes the source's centroid: it is
-where a moving object was in the middle of the exposure, while the peak lies anywhere along a long trail.
+fits better than a point by `MIN_GAIN` in chi2, and as well as two points. The centre of a believed trail becomes the
+source's centroid: it is where a moving object was in the middle of the exposure, while the peak lies anywhere along a
+long trail.
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ FAINT: Final = 8.0           # peak S/N below which a trail is looked for beyond
 PLAIN: Final = 6.0           # trails longer than so many PSF sigmas are not compared with a point
 _SIGMAS: Final = np.array([0.55, 0.9, 1.35, 2.1, 3.6])   # of the mixture, in PSF sigmas
 _ITERATIONS: Final = 40
+_ALL: Final = slice(None)
+PAIR_LENGTH: Final = 12.0    # trails shorter than so many PSF sigmas are compared with two points
+PAIR_GAIN: Final = 9.0       # chi2 by which two points must fit better, with one parameter more
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,19 @@ def fit_trails(rows: np.ndarray, detections: Detections, model: PsfModel) -> Non
     failed = np.isnan(gain) | (better & (found[:, fits.TRAIL_FAILED] > 0))
     rows["trail_flag"][tried[failed]] = True
     believed = better & ~failed
+    believed &= ~_pairs(rows, tried, found, believed, detections, model, mixture)
     _fill(rows, tried[believed], found[believed], detections, mixture, model)
 
 
-def as_points(rows: np.ndarray) -> None:
-    """The point source's solution in the trail columns, in place."""
+def as_points(rows: np.ndarray, at: np.ndarray | slice = _ALL) -> None:
+    """The point source's solution in the trail columns of the rows `at`, in place."""
     for trail, point in (("trailFlux", "psfFlux"), ("trailFluxErr", "psfFluxErr"), ("trailX", "x"), ("trailY", "y"),
                          ("trailXErr", "xErr"), ("trailYErr", "yErr"), ("trailChi2", "psfChi2"),
                          ("trailNdata", "psfNdata")):
-        rows[trail] = rows[point]
-    rows["trailLength"] = 0.0
-    rows["trail_flag"] = rows["psfFlux_flag"]
-    rows["trail_flag_edge"] = rows["psfFlux_flag_edge"]
+        rows[trail][at] = rows[point][at]
+    rows["trailLength"][at] = 0.0
+    rows["trail_flag"][at] = rows["psfFlux_flag"][at]
+    rows["trail_flag_edge"][at] = rows["psfFlux_flag_edge"][at]
 
 
 def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
@@ -115,6 +120,47 @@ def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
     both = peaks["positive"] & peaks["negative"]      # lobes, or the residual of a bright star
     able = ~(rows["sky_source"] | both | rows["pixelFlags_streakCenter"] | rows["psfFlux_flag"])
     return np.asarray(able & (by_moments | long | (rows["shape_flag"] & (rows["snr"] > 8))))
+
+
+def _pairs(rows: np.ndarray, tried: np.ndarray, found: np.ndarray, believed: np.ndarray, detections: Detections,
+           model: PsfModel, mixture: Mixture) -> np.ndarray:
+    """(n,) bool: short trails that two points fit better: those stay points, on the brighter of the two."""
+    difference = detections.difference
+    sigma, out = difference.psf.sigma, np.zeros(len(tried), bool)
+    some = np.flatnonzero(believed & (found[:, 3] < PAIR_LENGTH * sigma))
+    if not len(some):
+        return out
+    flux, x, y, length, angle, _ = to_pixels(found[some], mixture.frame)
+    half = model.half + 5
+    dx, dy = 0.29 * length * np.cos(angle), 0.29 * length * np.sin(angle)     # a line's rms
+    start = np.column_stack([x + dx, y + dy, x - dx, y - dy])
+    loose = 10 * np.abs(flux) + 1e-3
+    prior = np.column_stack([flux / 2, loose, -flux / 2, loose])              # the second lobe is subtracted
+    planes_of = (np.ascontiguousarray(difference.image, np.float32),
+                 np.ascontiguousarray(difference.variance, np.float32), np.ascontiguousarray(difference.mask, np.int32),
+                 BAD_PIXELS, detections.labels, (tried[some] + 1).astype(np.int32))
+    pairs = fits.lobes(*planes_of, model.basis, model.terms(x, y), np.ascontiguousarray(start),
+                       np.ascontiguousarray(prior), half, _ITERATIONS)
+    corner = np.floor(np.column_stack([x, y]) + 0.5).astype(np.int64) - half
+    box = np.column_stack([corner, np.full((len(some), 2), 2 * half + 1)])
+    same = fits.trails(*planes_of, np.ascontiguousarray(box), _amplitudes(rows, tried[some], model, mixture),
+                       mixture.sigmas, mixture.frame, np.ascontiguousarray(found[some, :5]), 0.0, 1)
+    two = (pairs[:, fits.PAIR_FAILED] == 0) & (pairs[:, fits.PLUS] * pairs[:, fits.MINUS] < 0)
+    two &= pairs[:, fits.PAIR_CHI2] < same[:, fits.TRAIL_CHI2] - PAIR_GAIN * difference.noise_scale**2
+    two &= pairs[:, fits.PAIR_NDATA] == same[:, fits.TRAIL_NDATA]
+    first = np.abs(pairs[:, fits.PLUS]) >= np.abs(pairs[:, fits.MINUS])
+    at = np.where(first[:, None], pairs[:, fits.PLUS_X:fits.PLUS_Y + 1], pairs[:, fits.MINUS_X:fits.MINUS_Y + 1])
+    out[some] = two
+    centroid.move(rows, tried[some][two], detections, model, at[two, 0], at[two, 1],
+                  np.column_stack([rows["xErr"], rows["yErr"], np.zeros(len(rows))])[tried[some][two]] ** 2
+                  / difference.noise_scale**2)
+    as_points(rows, tried[some][two])
+    return out
+
+
+def _amplitudes(rows: np.ndarray, at: np.ndarray, model: PsfModel, mixture: Mixture) -> np.ndarray:
+    amplitudes = model.psf.terms(rows["x"][at], rows["y"][at]) @ mixture.basis
+    return np.ascontiguousarray(amplitudes / amplitudes.sum(axis=1, keepdims=True))
 
 
 def _extended(rows: np.ndarray, tried: np.ndarray, found: np.ndarray, detections: Detections, model: PsfModel,
@@ -155,12 +201,10 @@ def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: Psf
     margin = int(np.ceil(margin_sigmas * difference.psf.sigma))
     x0, y0 = rows["bbox_x0"][tried] - margin, rows["bbox_y0"][tried] - margin
     box = np.column_stack([x0, y0, rows["bbox_x1"][tried] + margin + 1 - x0, rows["bbox_y1"][tried] + margin + 1 - y0])
-    amplitudes = model.psf.terms(rows["x"][tried], rows["y"][tried]) @ mixture.basis
-    amplitudes /= amplitudes.sum(axis=1, keepdims=True)
     return np.asarray(fits.trails(
         np.ascontiguousarray(difference.image, np.float32), np.ascontiguousarray(difference.variance, np.float32),
         np.ascontiguousarray(difference.mask, np.int32), BAD_PIXELS, detections.labels, (tried + 1).astype(np.int32),
-        np.ascontiguousarray(box, np.int64), np.ascontiguousarray(amplitudes), mixture.sigmas, mixture.frame,
+        np.ascontiguousarray(box, np.int64), _amplitudes(rows, tried, model, mixture), mixture.sigmas, mixture.frame,
         np.ascontiguousarray(start), PLAIN * difference.psf.sigma, _ITERATIONS))
 
 

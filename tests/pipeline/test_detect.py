@@ -193,6 +193,16 @@ def test_lobes_of_opposite_sign_are_one_source():
     assert len(run(scene, dipole_sigmas=0.1).peaks) == 2
 
 
+def test_a_source_beside_a_brighter_one_of_the_other_sign_stands_alone():
+    scene = Scene(seed=15, shape=(200, 200))
+    x = 100 + np.array([0.0, 4.5 * scene.psf.sigma])
+    scene.points(x, np.array([100.0, 100.0]), np.array([30.0, -10.0]))
+    peaks = run(scene).peaks
+    assert len(peaks) == 2
+    assert peaks["negative"].sum() == 1
+    assert len(run(scene, lobe_sigmas=5.0).peaks) == 1        # the control: merged, as deployed
+
+
 def test_labels_boxes_and_planes_describe_the_same_footprints():
     scene = Scene(seed=16, shape=(300, 300))
     x, y = scene.grid(60.0)

@@ -100,6 +100,17 @@ def test_without_the_fit_the_flux_of_trails_is_lost(drawn):
     assert np.isnan(plain["trailLength"]).all()
 
 
+def test_two_stars_side_by_side_are_no_trail():
+    scene = Scene(seed=43, shape=(500, 500), fwhm=5.0)
+    x, y = scene.grid(70.0)
+    scene.points(x, y, 40.0)
+    scene.points(x + 6.5, y, 20.0)          # 1.3 FWHM: one footprint, one maximum
+    rows = rows_of(scene)
+    distance, j = cKDTree(np.column_stack([rows["x"], rows["y"]])).query(np.column_stack([x, y]))
+    assert np.mean(rows["trailLength"][j] == 0) > 0.8
+    assert np.median(distance) < 0.5        # on the brighter one, not between
+
+
 def test_a_trail_off_the_image_is_flagged():
     scene = Scene(seed=42, shape=(200, 200))
     scene.trails([10.0], [100.0], [150 * scene.error], [40.0], [0.1])
