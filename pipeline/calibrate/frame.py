@@ -58,7 +58,7 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     zeropoint = _photometry(stars, matched, references, exposure, config, given_zeropoint)
     variance, factor = _variance(exposure, image, flat, sky, sky_variance)
     acf = noise.autocorrelation(flat, sky.blank)
-    njy = 10.0 ** (0.4 * (AB_ZEROPOINT_NJY - zeropoint.value)) * aperture
+    njy = float(10.0 ** (0.4 * (AB_ZEROPOINT_NJY - zeropoint.value)) * aperture)
     for name in ("flux", "fluxErr"):
         stars[name] *= njy / aperture
     calibration = Calibration(
@@ -71,7 +71,7 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     image, mask = _repaired(image, mask)
     return Calibrated(
         exposure.visit, exposure.detector, (image * njy).astype(np.float32), (variance * njy**2).astype(np.float32),
-        mask, model.psf, wcs, stars, calibration, exposure.gain / njy, (exposure.saturation - total_sky) * njy, acf)
+        mask, model.psf, wcs, stars, calibration, exposure.gain / njy, float(exposure.saturation - total_sky) * njy, acf)
 
 
 def _prepared(exposure: Exposure, config: CalibrateConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -45,4 +45,4 @@ def solve(flux_adu: np.ndarray, error_adu: np.ndarray, reference_njy: np.ndarray
         used = kept
     chi2 = float(np.mean(((each - centre) / sigma)[used] ** 2))
     error = np.sqrt(max(chi2, 1.0) / np.sum(1 / sigma[used] ** 2))
-    return Zeropoint(centre, float(error), int(np.count_nonzero(used)))
+    return Zeropoint(float(centre), float(error), int(np.count_nonzero(used)))
