@@ -71,7 +71,8 @@ def calibrate(exposure: Exposure, references: np.ndarray, config: CalibrateConfi
     image, mask = _repaired(image, mask)
     return Calibrated(
         exposure.visit, exposure.detector, (image * njy).astype(np.float32), (variance * njy**2).astype(np.float32),
-        mask, model.psf, wcs, stars, calibration, exposure.gain / njy, float(exposure.saturation - total_sky) * njy, acf)
+        mask, model.psf, wcs, stars, calibration, exposure.gain / njy, float(exposure.saturation - total_sky) * njy,
+        acf)
 
 
 def _prepared(exposure: Exposure, config: CalibrateConfig) -> tuple[np.ndarray, np.ndarray]:
