@@ -26,7 +26,7 @@ def field_radius_deg(config: SimulationConfig) -> float:
     c = config.camera
     reach = max(np.hypot(abs(x) + c.nx / 2, abs(y) + c.ny / 2)
                 for x, y in (offset_px(c, detector) for detector in c.detectors))
-    return float(((reach + MARGIN_PX) * c.scale_arcsec + config.cadence.dither_arcsec) / 3600.0)
+    return float(((reach + MARGIN_PX) * c.scale_arcsec + 2 * config.cadence.dither_arcsec) / 3600.0)
 
 
 def from_plane(ra0: float, dec0: float, xi: np.ndarray, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

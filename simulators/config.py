@@ -71,9 +71,9 @@ class CadenceConfig(Strict, frozen=True):
     readout_s: NotNegative = 3.07                         # kinem_model; requirement 2 s
     slew_s: Positive = 4.84                               # median gap between visits, v2.0 baseline
     band_change_s: NotNegative = 120.0
-    dither_arcsec: NotNegative = 15.0                     # largest offset of a visit from the field: assumed
+    dither_arcsec: NotNegative = 4.0                      # largest offset of a visit from the field: assumed
     rotation_deg: float = 0.0                             # position angle of +y
-    rotation_spread_deg: NotNegative = 4.0                # rms from visit to visit: assumed
+    rotation_spread_deg: NotNegative = 1.0                # rms from visit to visit: assumed
     quarter_turns: bool = True                            # visits differ by multiples of 90 deg as well, so that a
     #                                                       square detector keeps its field while the optics turn
     start_mjd_tai: float | None = None                    # None: the night is centred on the field's transit

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.wcs import Wcs
 from simulators import artifacts, camera
 from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
+from simulators.config import SimulationConfig
 from simulators.images import add_galaxies, add_trails
 from simulators.psf import TruePsf, true_psf
 from simulators.sky import Sky
@@ -65,17 +67,18 @@ class Exposed:
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
-           template_visits: Sequence[Visit] = (), keep_noiseless: bool = False) -> Exposed:
-    """The exposure of one detector in a visit.
+           template_visits: Sequence[Visit] = (), keep_noiseless: bool = False, around_px: int = 0) -> Exposed:
+    """The exposure of one detector in a visit; `around_px` adds that many pixels of its neighbours on every side.
 
     `now` replaces the conditions that the visit's time gives. `template_visits` (those of the visit's band are used)
     give TRUTH its template fluxes; without them they are 0.
     """
-    config, c = sky.config, sky.config.camera
-    facts = circumstances(sky, visit, detector, seed, now=now)
+    config = widened(sky.config, around_px)
+    c = config.camera
+    facts = circumstances(sky, visit, detector, seed, now=now, around_px=around_px)
     electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
     points = sky.points(visit)
-    hosts = _draw_galaxies(sky, visit, facts, electrons_per_njy)
+    hosts = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, visit, facts, electrons_per_njy)
     scene = hosts + facts.sky_adu * c.gain
     _draw_points(scene, sky, visit, points, facts, electrons_per_njy)
     image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, facts.wcs, facts.psf,
@@ -89,9 +92,20 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
     return Exposed(exposure, truth, truth_pixels, facts, noiseless)
 
 
-def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None) -> Facts:
+def widened(config: SimulationConfig, around_px: int) -> SimulationConfig:
+    """The same focal plane with detectors that reach so many pixels into their neighbours."""
+    if not around_px:
+        return config
+    c = config.camera
+    camera = replace(c, ny=c.ny + 2 * around_px, nx=c.nx + 2 * around_px, spacing_px=c.spacing_px - 2 * around_px)
+    return replace(config, camera=camera)
+
+
+def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
+                  around_px: int = 0) -> Facts:
     """Everything true of an exposure but its pixels."""
-    config, c = sky.config, sky.config.camera
+    config = widened(sky.config, around_px)
+    c = config.camera
     now = conditions(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
     pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
@@ -117,10 +131,9 @@ def _template_flux(sky: Sky, visit: Visit, points: np.ndarray, template_visits: 
     return sky.template_flux(points["id"], [v for v in template_visits if v.band == visit.band])
 
 
-def _draw_galaxies(sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> np.ndarray:
-    """(ny, nx) electrons of galaxies."""
+def _draw_galaxies(image: np.ndarray, sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> np.ndarray:
+    """(ny, nx) electrons of galaxies, added to a blank image."""
     c = sky.config.camera
-    image = np.zeros((c.ny, c.nx))
     flux = sky.galaxies["flux"][:, band_index(visit.band)] * electrons_per_njy
     add_galaxies(image, sky.galaxies, flux, facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * c.gain)
     return image

@@ -67,8 +67,18 @@ class Observatory:
             out[band] = [here[i] for i in sorted(chosen)]
         return out
 
+    @cached_property
+    def around_px(self) -> int:
+        """How far earlier exposures reach beyond a detector: in life its neighbours saw what dithers bring in.
+
+        Two dithers, and two and a half sigmas of both turns at the detector's corner.
+        """
+        cadence_, camera = self.config.cadence, self.config.camera
+        turn = 2.5 * np.sqrt(2) * np.radians(cadence_.rotation_spread_deg) * np.hypot(camera.ny, camera.nx) / 2
+        return int(np.ceil(2 * cadence_.dither_arcsec / camera.scale_arcsec + turn)) + 8
+
     def facts(self, visit: Visit, detector: int) -> Facts:
-        """The true circumstances of an exposure."""
+        """The true circumstances of an exposure of the night."""
         return circumstances(self.sky, visit, detector, self.seed)
 
     def inputs(self, band: str) -> list[Input]:
@@ -76,7 +86,7 @@ class Observatory:
         out = []
         for visit in self.earlier[band]:
             for detector in self.config.camera.detectors:
-                facts = self.facts(visit, detector)
+                facts = circumstances(self.sky, visit, detector, self.seed, around_px=self.around_px)
                 per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
                 out.append(Input(visit, detector, facts, (facts.noise_adu * per_adu) ** -2,
                                  per_adu / self.config.camera.gain))
@@ -84,7 +94,7 @@ class Observatory:
 
     def expose_earlier(self, visit: Visit, detector: int) -> Exposed:
         """An earlier exposure; its mask is kept for the truth of the night."""
-        exposed = expose(self.sky, visit, detector, self.seed)
+        exposed = expose(self.sky, visit, detector, self.seed, around_px=self.around_px)
         self.masks.mkdir(parents=True, exist_ok=True)
         np.save(self._mask_path(visit, detector), exposed.exposure.mask.astype(np.uint8), allow_pickle=False)
         return exposed
@@ -106,7 +116,7 @@ class Observatory:
         truth = exposed.truth.copy()
         if not len(truth):
             return truth
-        covers = np.stack([_covers(one, truth, exposed.exposure.shape) for one in inputs])
+        covers = np.stack([_covers(one, truth) for one in inputs])
         weights = covers * np.array([one.weight for one in inputs])[:, None]
         weights = weights / np.maximum(weights.sum(axis=0), 1e-30)
         self._template_flux(truth, inputs, weights)
@@ -216,8 +226,9 @@ def _stamps(facts: Facts, truth: np.ndarray) -> np.ndarray:
                      for a, b in zip(np.clip(x, 0, nx - 1), np.clip(y, 0, ny - 1), strict=True)])
 
 
-def _covers(one: Input, truth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _covers(one: Input, truth: np.ndarray) -> np.ndarray:
     """Which sources lie on an input."""
+    shape = one.facts.psf.shape
     x, y = one.facts.wcs.pixels(truth["ra"], truth["dec"])
     return np.asarray((x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5))
 

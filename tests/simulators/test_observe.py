@@ -136,7 +136,7 @@ def test_moved_stars_have_two_places_and_truth_stands_between() -> None:
     sky = Sky(config, 3)
     night, earlier = visits(config, 3)[0], history(config, 3)[0]
     exposed = expose(sky, night, 94, 3, template_visits=history(config, 3))
-    truth = exposed.truth[np.hypot(exposed.truth["x"] - 250, exposed.truth["y"] - 250) < 100]
+    truth = exposed.truth[np.hypot(exposed.truth["x"] - 250, exposed.truth["y"] - 250) < 180]
     truth = truth[truth["isolated"]]
     assert len(truth)
     assert np.all((truth["separation_px"] > 3.9) & (truth["separation_px"] < 6.1))
@@ -159,7 +159,7 @@ def test_an_exposure_depends_on_its_own_key_alone() -> None:
     expose(sky, night[0], 94, 5)
     after = expose(sky, night[1], 94, 5)
     assert np.array_equal(alone.exposure.image, after.exposure.image)
-    assert np.array_equal(alone.truth_pixels, after.truth_pixels)
+    assert alone.truth_pixels.tobytes() == after.truth_pixels.tobytes()
     assert not np.array_equal(alone.exposure.image, expose(sky, night[0], 94, 5).exposure.image)
 
 
