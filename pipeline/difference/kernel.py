@@ -208,7 +208,7 @@ def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, pri
     matrix, right = matrix[np.ix_(index, index)], right[index]
     unit = 1.0 / np.sqrt(np.maximum(np.diag(matrix), 1e-30))
     values, vectors = np.linalg.eigh(matrix * unit[:, None] * unit)
-    keep = values > 1e-9 * values[-1]
+    keep = values > 1e-8 * values[-1]
     root = vectors[:, keep] / np.sqrt(values[keep]) * unit[:, None]
     out, covariance = np.zeros(count * k), np.zeros((count * k, count * k))
     out[index] = root @ (root.T @ right)

@@ -30,9 +30,8 @@ def spectrum(acf: np.ndarray, size: int = SIZE) -> np.ndarray:
     side = acf.shape[0]
     if side == 1:
         return np.ones((size, size))
-    taper = np.hanning(side + 2)[1:-1] ** 0.25
     stamp = np.zeros((size, size))
-    stamp[:side, :side] = acf * taper[:, None] * taper
+    stamp[:side, :side] = acf
     power = fft.fft2(np.roll(stamp, (-(side // 2), -(side // 2)), axis=(0, 1))).real
     power = np.maximum(power, FLOOR)
     return np.asarray(power / power.mean())
