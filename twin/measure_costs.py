@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
+from msgspec import structs
 
 from pipeline.errors import InputError
 from reports.store import Store
@@ -48,10 +48,16 @@ def measure_costs(scenario: Path | None, out: Path, *, runs: Path | None = None,
 
 
 def _at_side(base: Scenario, side: int, number: int) -> Scenario:
-    """The scenario with detectors of another size, and another seed, so that sizes are independent draws."""
-    camera = msgspec.structs.replace(base.simulation.camera, ny=side, nx=side)
-    return msgspec.structs.replace(base, seed=base.seed + number,
-                                   simulation=msgspec.structs.replace(base.simulation, camera=camera))
+    """The scenario with detectors of another size, and another seed, so that sizes are independent draws.
+
+    Ephemerides are asked for in a box wider than the detector: asteroids are made denser where it is larger, so that
+    their numbers span as much as the areas do.
+    """
+    simulation, sky = base.simulation, base.simulation.sky
+    asteroids = structs.replace(sky.asteroids, belt_per_field=sky.asteroids.belt_per_field * side / 1000)
+    return structs.replace(base, seed=base.seed + number, simulation=structs.replace(
+        simulation, camera=structs.replace(simulation.camera, ny=side, nx=side),
+        sky=structs.replace(sky, asteroids=asteroids)))
 
 
 def _assumed(file: CostFile) -> CostFile:
