@@ -58,7 +58,7 @@ def features(sources: np.ndarray, science: Cutouts, template: Cutouts, differenc
     columns = _measured(sources) | _imaged(sources, science, template, difference)
     columns |= {name: sources[name].astype(float) for name in FLAGS}
     table = np.stack([columns[name] for name in NAMES], axis=1)
-    return np.clip(np.nan_to_num(table, nan=0.0, posinf=1e4, neginf=-1e4), -1e4, 1e4).astype(np.float32)
+    return np.asarray(np.clip(np.nan_to_num(table, nan=0.0, posinf=1e4, neginf=-1e4), -1e4, 1e4), np.float32)
 
 
 def _measured(s: np.ndarray) -> dict[str, np.ndarray]:

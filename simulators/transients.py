@@ -69,7 +69,7 @@ def transients(config: TransientConfig, rng: np.random.Generator, ra: np.ndarray
         out["dec"][hosted] = galaxies["dec"][chosen] + north / 3600
         out["ra"][hosted] = (galaxies["ra"][chosen]
                              + east / 3600 / np.cos(np.radians(galaxies["dec"][chosen]))) % 360.0
-    out = out[apart(out["ra"], out["dec"], config.separation_arcsec)]
+    out = np.asarray(out[apart(out["ra"], out["dec"], config.separation_arcsec)])
     out["id"] = first_id + np.arange(len(out))
     return out
 

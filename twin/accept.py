@@ -23,6 +23,7 @@ from pipeline.alerts.read import read_cutout
 from reports import acceptance
 from reports.acceptance import Figure
 from reports.association import Association, association
+from reports.intervals import Estimate, fraction
 from reports.match import match
 from reports.store import Store
 from twin.night import claim, run_night
@@ -85,10 +86,10 @@ def _packets(runs: Sequence[Path]) -> Iterator[Figure]:
         source, stamp = record["diaSource"], record["cutoutDifference"]
         if stamp and source["snr"] > 10 and not source["isDipole"] and not (source["trailLength"] or 0.0) > 1.0:
             ratios.append(psf_flux(read_cutout(stamp), max_shift=2.0).flux / source["psfFlux"])
-    share = acceptance.fraction(read, total)
+    share = fraction(read, total)
     yield acceptance.at_least("packets.valid", "Packets that lsst-alert-packet reads and validates", share, 1.0)
     low, middle, high = np.percentile(ratios, [16, 50, 84])
-    agrees = acceptance.Estimate(float(middle), float(low), float(high), len(ratios))
+    agrees = Estimate(float(middle), float(low), float(high), len(ratios))
     yield acceptance.between("packets.flux", "Flux on a packet's own cutout over psfFlux (16-84 % shown)", agrees,
                              *REAL_FLUX)
 

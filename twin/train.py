@@ -46,8 +46,9 @@ class Examples:
     @classmethod
     def joined(cls, parts: Sequence["Examples"]) -> "Examples":
         """All of them."""
-        return cls(*(np.concatenate([getattr(p, name) for p in parts])
-                     for name in ("features", "real", "snr", "seed")), sum(p.pixels for p in parts))
+        return cls(np.concatenate([p.features for p in parts]), np.concatenate([p.real for p in parts]),
+                   np.concatenate([p.snr for p in parts]), np.concatenate([p.seed for p in parts]),
+                   sum(p.pixels for p in parts))
 
     def __getitem__(self, rows: np.ndarray) -> "Examples":
         return Examples(self.features[rows], self.real[rows], self.snr[rows], self.seed[rows], self.pixels)
@@ -73,7 +74,7 @@ def train(scenario: Scenario, seeds: Sequence[int], out: Path, *, processes: int
             "scenario": scenario.name, "seeds": list(seeds), "held_back": list(seeds)[::SHARE_HELD_BACK],
             "real": int(examples.real.sum()), "false": int((~examples.real).sum()), "false_weight": false_weight,
             "forest": FOREST, "features": list(reliability.NAMES),
-            "validation": validation(model, examples[held], examples.pixels * np.mean(held))}
+            "validation": validation(model, examples[held], examples.pixels * float(np.mean(held)))}
     _write(out, _onnx(model), card)
     return f"{out}: {card['real']} real and {card['false']} false detections; held back: {card['validation']}"
 

@@ -76,7 +76,7 @@ def test_no_truth_is_in_the_bundle(bundle: Path) -> None:
             columns = {name for hdu in hdus if isinstance(hdu, fits.BinTableHDU) for name in hdu.columns.names}
             keys = {key.lower() for hdu in hdus for key in hdu.header}
         assert not columns & private, path.name
-        assert not [key for key in keys if "true" in key or "psf" in key and path.parent.name == "exposures"], path.name
+        assert not [key for key in keys if "true" in key or ("psf" in key and path.parent.name == "exposures")], path.name
 
 
 def test_a_bundle_of_no_run_is_refused(tmp_path: Path) -> None:
