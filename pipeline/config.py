@@ -1,7 +1,7 @@
 """Every setting of the pipeline: frozen, unknown keys refused, each default with its origin.
 
-"[AP]" is what Rubin's Alert Production configures today (ap_pipe, ip_diffim, ap_association, snapshots of 2026); "paper"
-is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
+"[AP]" is what Rubin's Alert Production configures today (ap_pipe, ip_diffim, ap_association, snapshots of 2026);
+"paper" is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
 """
 
 import msgspec
@@ -76,7 +76,7 @@ class DetectConfig(Section, frozen=True):
     low_threshold: float = 3.0         # ours: a footprint follows its source down to here (a faint trail is one source)
     valley: float = 3.0                # ours: two maxima are two sources if the lower stands so many sigmas ...
     valley_fraction: float = 0.15      # ... and this fraction of itself above the saddle between them
-    contrast: float = 0.03             # ours: ... and is not so much fainter than its neighbour (residuals round bright stars)
+    contrast: float = 0.03             # ours: ... and is not so much fainter than its neighbour (residuals of stars)
     grow_sigmas: float = 2.4           # [AP] nSigmaToGrow, isotropic
     dipole_sigmas: float = 5.0         # [AP] maxSeparation of a dipole's lobes, in PSF sigmas
     lobe_sigmas: float = 3.5           # ours: so near, peaks of opposite sign are one source, whatever their heights

@@ -81,10 +81,11 @@ class Difference:
     variance: np.ndarray          # (ny, nx) float32 [nJy^2]
     mask: np.ndarray              # (ny, nx) int32
     psf: Psf
-    matched: np.ndarray           # (ny, nx) float32 [nJy]: the template convolved to the science PSF, background and scale fitted
+    matched: np.ndarray           # (ny, nx) float32 [nJy]: the template convolved to the science PSF, background and
+    #                               flux scale fitted
     matched_variance: np.ndarray  # (ny, nx) float32 [nJy^2]
     matched_psf: Psf              # of `matched`, and so of the science image where the template was convolved
-    noise_scale: float            # factor by which matched-filter noise exceeds sqrt(variance) of white noise: 1 when whitened
+    noise_scale: float            # matched-filter noise over that of white noise of this variance: 1 when whitened
     lag1: float                   # measured lag-1 noise correlation on blank sky
     n_kernel_stars: int
     kernel_sum: float             # flux scale between the two calibrations, near 1

@@ -1,16 +1,15 @@
 """The suite runs offline: sockets may reach this machine and nothing else."""
 
 import os
-
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
-
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")     # before NumPy is imported: results must not depend on the cores
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::")
