@@ -44,8 +44,9 @@ def correlated(rng: np.random.Generator, shape: tuple[int, int], share: float) -
 def make(*, seed: int = 1, shape: tuple[int, int] = (384, 384), fwhm: float = 4.5, template_fwhm: float = 3.6,
          beta: float = 3.0, ellipticity: float = 0.05, noise: float = 10.0, template_noise: float = 3.0,
          stars: int = 60, magnitudes: float = 2.0, brightest: float = 1.2e5, scale: float = 1.0,
-         shift: tuple[float, float] = (0.0, 0.0), jitter: float = 0.0, new: Sequence[tuple[float, float, float]] = (), vary: Sequence[float] = (),
-         smooth: float = 0.0, saturation: float = np.inf, sky: float = 0.0) -> Pair:
+         shift: tuple[float, float] = (0.0, 0.0), jitter: float = 0.0,
+         new: Sequence[tuple[float, float, float]] = (), vary: Sequence[float] = (), smooth: float = 0.0,
+         saturation: float = np.inf, sky: float = 0.0) -> Pair:
     """A pair of images; the PSF models are exact.
 
     `scale` multiplies the template's fluxes, `shift` and the rms `jitter` [pixel] move its stars; `new` are (x, y,
