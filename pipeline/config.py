@@ -42,7 +42,7 @@ class TemplateConfig(Section, frozen=True):
 
 class DifferenceConfig(Section, frozen=True):
     """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, convolve
-    "template" and systematics False; the rest is the same.
+    "template", max_kernel_sources 1000 and systematics False; the rest is the same.
     """
 
     decorrelate: bool = True           # DMTN-021; False is a control: the S/N rms leaves 1
@@ -58,7 +58,7 @@ class DifferenceConfig(Section, frozen=True):
     cell: int = 128                    # [AP] sizeCellX, sizeCellY [pixel]
     per_cell: int = 5                  # [AP] nStarPerCell
     min_kernel_sources: int = 3        # [AP] minKernelSources
-    max_kernel_sources: int = 1000     # [AP] maxKernelSources
+    max_kernel_sources: int = 400      # the brightest; [AP] 1000: no better, and slower on a whole CCD
     iterations: int = 3                # [AP] maxSpatialIterations: rounds of clipping
     weight_floor: float = 0.003        # relative error per pixel of any model of a star: keeps one star from deciding
     prior_snr: float = 100.0           # each of 25 PSF pairs weighs as a star of this S/N; 0 leaves them out
