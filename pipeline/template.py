@@ -333,7 +333,10 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
 
 
 def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfig) -> np.ndarray:
-    """HIGH_VARIANCE where the variance averaged in bins exceeds a number of medians of the bins."""
+    """HIGH_VARIANCE where the variance averaged in bins exceeds a number of medians of the bins.
+
+    A pixel counts with at most so much that half a bin must be bad: a star's own photon noise is no lack of depth.
+    """
     side = config.variance_bin_px
     usable = (mask & planes.NO_DATA) == 0
     rows, columns = np.arange(variance.shape[0]) // side, np.arange(variance.shape[1]) // side
@@ -341,7 +344,9 @@ def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfi
     counts = np.bincount(cell[usable], minlength=cell.max() + 1)
     if not counts.any():
         return np.zeros_like(mask)
-    means = np.bincount(cell[usable], variance[usable].astype(float), cell.max() + 1) / np.maximum(counts, 1)
+    most = (2 * config.high_variance - 1) * float(np.median(variance[usable]))
+    means = np.bincount(cell[usable], np.minimum(variance[usable], most).astype(float), cell.max() + 1) \
+        / np.maximum(counts, 1)
     high = (means > config.high_variance * np.median(means[counts > 0])) & (counts >= 0.1 * side**2)
     return np.where(high[cell] & usable, planes.HIGH_VARIANCE, 0).astype(np.int32)
 
