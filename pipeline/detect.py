@@ -201,7 +201,7 @@ def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig
     at = np.concatenate(tops)
     y, x = np.divmod(at, snr.shape[1])
     positive = np.arange(len(at)) < len(tops[0])
-    group = _groups(x, y, snr[y, x], difference.psf.sigma, config)
+    group = _groups(x, y, _heights(difference.image, x, y), difference.psf.sigma, config)
     labels, distance = np.zeros(snr.shape, np.int32), np.full(snr.shape, FAR)
     signs, start = [], 0
     for (seeds, flat), top in zip(hills, tops, strict=True):
@@ -212,6 +212,12 @@ def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig
         kernels.grow(seeds, flat, number, radius, own, own_distance)
         signs.append(own > 0)
     return labels, _rows(x, y, positive, group, labels, snr, difference.mask), (signs[0], signs[1])
+
+
+def _heights(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) mean of 3 x 3 pixels at peaks: light, and not its significance, which is less where a bright star was."""
+    padded = np.pad(image, 1, mode="edge")
+    return np.asarray(sum(padded[y + j, x + i] for j in range(3) for i in range(3)) / 9.0)
 
 
 def _groups(x: np.ndarray, y: np.ndarray, height: np.ndarray, sigma: float, config: DetectConfig) -> np.ndarray:
@@ -231,7 +237,7 @@ def _groups(x: np.ndarray, y: np.ndarray, height: np.ndarray, sigma: float, conf
         for i, j in cKDTree(np.column_stack([x, y])).query_pairs(config.dipole_sigmas * sigma, output_type="ndarray"):
             low, high = sorted((abs(height[i]), abs(height[j])))
             near = np.hypot(x[i] - x[j], y[i] - y[j]) <= config.lobe_sigmas * sigma
-            if height[i] * height[j] < 0 and (near or low > 0.5 * high or low < config.residual * high):
+            if height[i] * height[j] < 0 and (near or low > config.lobe_ratio * high or low < config.residual * high):
                 a, b = sorted((root(i), root(j)))
                 parent[b] = a
     roots = np.array([root(i) for i in range(len(x))], int)

@@ -22,6 +22,7 @@ from schemas.wcs import Wcs
 _STEP = 16             # px between exact evaluations of a map from grid to grid
 _SMOOTHING_PX = 1.5    # about a PSF: where a satellite's trail stands out
 _MAX_LAG = 5           # px of the noise's autocorrelation
+_ACROSS_A_STAR_PX = 5  # how far an artifact is followed into a star that it crosses
 _BEYOND_PX = 24      # around a warped template, for convolution at its border (ip_diffim getTemplate: 20)
 _REFUSED = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.SPIKE | planes.STREAK
 _SATURATED_SHARE = 1 / 3   # of the inputs' weight from which a pixel of the template counts as saturated
@@ -304,7 +305,8 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
     """Pixels that differ from the other visits by more than noise and seeing explain.
 
     Compared twice: as they are (cosmic rays) and smoothed to about a PSF (satellites), against the median of the
-    visits. The allowance grows with the brightness nearby, by as much as the visits' PSFs differ.
+    visits. The allowance grows with the brightness nearby, by as much as the visits' PSFs differ; and a star may vary:
+    a difference in proportion to its light is the star's own, unless it hangs together with an artifact beside it.
     """
     values = np.where(good, images, np.nan)
     if good.sum(axis=0).min() > 0:
@@ -315,7 +317,7 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
         middle[any_good] = np.nanmedian(values[:, any_good], axis=0)
     pair = good.sum(axis=0) == 2      # of two, neither is the odd one: the brighter is, artifacts add light
     gain = np.where(pair, np.float32(np.sqrt(2.0)), np.float32(1.0))
-    _, steep, _, smooth_bright = _surroundings(middle)
+    bright, steep, _, smooth_bright = _surroundings(middle)
     found = np.zeros(images.shape, bool)
     for n in range(len(images)):
         difference = np.where(good[n], (images[n] - middle) * gain, 0)
@@ -323,10 +325,13 @@ def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tole
         sigma = np.sqrt(variances[n])
         allowed = tolerance.sharp[n] * steep
         smooth = _smoothed(difference)
-        sharp = np.abs(difference) > config.artifact_sigma * sigma + allowed
-        broad = np.abs(smooth) > config.artifact_sigma * tolerance.noise[n] * sigma + tolerance.broad[n] * smooth_bright
-        core = (sharp | broad) & good[n]
+        sharp = np.abs(difference) - config.artifact_sigma * sigma - allowed
+        broad = (np.abs(smooth) - config.artifact_sigma * tolerance.noise[n] * sigma
+                 - tolerance.broad[n] * smooth_bright)
+        odd = ((sharp > 0) | (broad > 0)) & good[n]
+        core = ((sharp > config.variability * bright) | (broad > config.variability * smooth_bright)) & good[n]
         if core.any():
+            core = ndimage.binary_dilation(core, iterations=_ACROSS_A_STAR_PX, mask=odd | core)
             near = ndimage.binary_dilation(core, iterations=2)
             found[n] = ndimage.binary_dilation(core) | (near & (np.abs(difference) > 1.5 * sigma + allowed))
     return np.asarray(found & good)

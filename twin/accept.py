@@ -26,7 +26,8 @@ from reports.association import Association, association
 from reports.intervals import Estimate, fraction
 from reports.match import match
 from reports.store import Store
-from twin.night import claim, run_night
+from twin.folders import claim
+from twin.night import run_night
 from twin.process import process_files
 from twin.scenario import read_scenario
 
@@ -73,10 +74,9 @@ def _judged(runs: Sequence[Path]) -> list[Figure]:
 
 def _packets(runs: Sequence[Path]) -> Iterator[Figure]:
     """How many packets lsst-alert-packet reads, and the flux measured again on their difference cutouts."""
-    from lsst.alert.packet import Schema, SchemaRegistry
+    from lsst.alert.packet import Schema
 
-    registry = SchemaRegistry.all_definitions()
-    schema: Any = registry.get_by_version("11.1") if "11.1" in registry.known_versions else Schema.from_file()
+    schema = Schema.from_file()
     read, ratios = 0, []
     total = 0
     for packet in (p for run in runs for p in read_packets(run / "alerts")):

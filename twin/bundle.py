@@ -22,9 +22,9 @@ from pipeline.open import open_store
 from pipeline.prompt import footprint_box
 from schemas.exposure import Box, Visit
 from schemas.table import take
+from twin.folders import claim
 from twin.halves import observatory
 from twin.history import REFERENCE_MARGIN_ARCSEC, template_path
-from twin.night import claim
 from twin.scenario import dump
 
 WHOLE_SKY = Box(0.0, 360.0, -90.0, 90.0)

@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, help="instead of the scenario's")
     run.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1, help="operating-system processes")
     run.add_argument("--keep", choices=["images"], help="images: write calibrated, difference and template FITS")
+    run.add_argument("--sink", default="", help="where alerts go instead of files: kafka://host:port/alerts-simulated")
+    run.add_argument("--any-topic", action="store_true", help="let simulated alerts go to a topic of another name")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
@@ -122,7 +124,8 @@ def _run(options: argparse.Namespace) -> int:
     scenario = read_scenario(options.scenario, options.overrides, options.seed)
     with _progress(options.quiet) as progress:
         outcome = run_night(scenario, options.out, beside=options.scenario.parent, processes=options.processes,
-                            keep_images=options.keep == "images", progress=progress)
+                            keep_images=options.keep == "images", progress=progress, sink=options.sink,
+                            any_topic=options.any_topic)
     print(outcome)
     return 0
 

@@ -13,8 +13,9 @@ from msgspec import structs
 from pipeline.errors import InputError
 from reports.store import Store
 from twin.costs import CostFile, CostTable, fit_table, shortfalls, to_toml
+from twin.folders import claim
 from twin.halves import machine_name
-from twin.night import claim, run_night
+from twin.night import run_night
 from twin.pool import warm
 from twin.scenario import Scenario, find_file, read_scenario
 

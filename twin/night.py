@@ -32,6 +32,7 @@ from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
 from schemas.wcs import Wcs
 from simulators.camera import offset_px
 from twin.costs import CostTable
+from twin.folders import claim
 from twin.halves import Half, Job, Worked, machine_name, observatory, pixel_half, scratch, template_job
 from twin.observatory import Observatory
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
@@ -40,6 +41,7 @@ from twin.recorder import ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
 
 PRELOAD_MARGIN_ARCSEC = 50.1      # padding of the predicted footprint in production
+TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 MEASURED = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, MEASUREMENT[n]) for n in MEASUREMENT.names or ())])
 
@@ -62,8 +64,11 @@ class Outcome:
 
 
 def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
-              progress: Progress = lambda what, done, total: None) -> Outcome:
+              progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False) -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
+
+    `sink` is a URL for the alerts, files in the folder without one. Simulated alerts go to the Kafka topic
+    `alerts-simulated`; `any_topic` allows another.
 
     InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
     early takes the folder with it.
@@ -71,9 +76,12 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     begun = perf_counter()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+    if sink.startswith("kafka:") and not any_topic and sink.rsplit("/", 1)[-1] != TOPIC:
+        raise InputError(f"sink {sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
+                         "expressly (--any-topic)")
     claim(folder)
     try:
-        night = _into(folder, scenario, costs, processes, keep_images, progress)
+        night = _into(folder, scenario, costs, processes, keep_images, progress, sink or f"file:{folder / 'alerts'}")
         wall = perf_counter() - begun
         with ParquetRecorder(folder / "measures") as recorder:
             recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
@@ -85,7 +93,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
 
 
 def _into(folder: Path, scenario: Scenario, costs: CostTable, processes: int, keep_images: bool,
-          progress: Progress) -> "Night":
+          progress: Progress, sink: str) -> "Night":
     """The night, over, with everything it recorded in its folder."""
     (folder / "scenario.toml").write_text(to_toml(scenario))
     if processes > 1:
@@ -93,25 +101,12 @@ def _into(folder: Path, scenario: Scenario, costs: CostTable, processes: int, ke
         warm()
         progress("kernels", 1, 1)
     with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
-          _ports(folder, recorder) as ports):
+          _ports(folder, recorder, sink) as ports):
         night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
         night.run()
         for name in PROMPT_TABLES:
             recorder.append(name, ports.store.table(name))
     return night
-
-
-def claim(folder: Path) -> None:
-    """Make a run folder; InputError where it is occupied or cannot be written."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: the run folder is occupied; name another or remove it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{folder}: the run folder cannot be written ({error.strerror})") from None
 
 
 class Night:
@@ -258,10 +253,10 @@ def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
 
 
 @contextmanager
-def _ports(folder: Path, recorder: ParquetRecorder) -> Iterator[Ports]:
+def _ports(folder: Path, recorder: ParquetRecorder, url: str) -> Iterator[Ports]:
     """The outside of a simulated night: a store and a folder of alerts of its own."""
     store = open_store(f"duckdb:{folder / 'prompt.duckdb'}")
-    sink = open_sink(f"file:{folder / 'alerts'}")
+    sink = open_sink(url, headers={"simulated": "true"})
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
@@ -294,4 +289,4 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
     return rows
 
 
-__all__ = ["Night", "Outcome", "claim", "run_night", "scratch"]
+__all__ = ["Night", "Outcome", "run_night", "scratch"]

@@ -20,6 +20,7 @@ from pipeline.prompt import Measured
 from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
+from twin.folders import claim
 from twin.recorder import ParquetRecorder
 
 TAI_MINUS_UTC_S = 37.0        # since 2017-01-01 (IERS Bulletin C)
@@ -64,19 +65,6 @@ def fits_files(paths: Sequence[Path]) -> list[Path]:
             raise InputError(f"{path}: no .fits files in this folder")
         files += inside
     return files
-
-
-def claim(out: Path) -> None:
-    """Make the run folder; one that holds anything, or cannot be made, is an InputError."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: occupied; a run needs a folder of its own that is new or empty")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from None
 
 
 def _process(exposures: Sequence[Exposure], world: service.World, site: service.SiteConfig, folder: Path,

@@ -19,8 +19,8 @@ import numpy as np
 from pipeline import reliability
 from pipeline.errors import InputError
 from reports.match import distances
+from twin.folders import claim
 from twin.halves import Job, observatory, pixel_half, template_job
-from twin.night import claim
 from twin.pool import open_pool
 from twin.scenario import Scenario, to_toml
 

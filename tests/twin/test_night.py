@@ -12,7 +12,8 @@ from pipeline.errors import InputError
 from pipeline.ingest import read_template
 from reports.store import Store
 from schemas.mask import UNUSABLE
-from twin.night import claim, run_night
+from twin.folders import claim
+from twin.night import run_night
 from twin.scenario import read_scenario
 
 from .conftest import small
