@@ -8,10 +8,12 @@ photo, which meas_algorithms has; here against the difference's own PSF).
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from pipeline.config import DetectConfig
 from pipeline.psf import Psf
 
+_HOLE: Final = 0.35       # of the pixel's own height: deeper than whitening leaves beside a cosmic ray
 _DIRECTIONS: Final = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -33,6 +35,7 @@ def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, 
         spread = 0.25 * (sigma2[y - dy, x - dx].astype(float) + sigma2[y + dy, x + dx])
         excess = limit * value - pair
         sharp |= excess > config.cosmic_ray_excess * np.sqrt(limit**2 * noise + spread)
+    sharp &= ~_beside_a_hole(image, noise, value, y, x)
     y, x = y[sharp], x[sharp]
     found[y, x] = True
     for dy in (-1, 0, 1):
@@ -41,6 +44,13 @@ def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, 
             raised = image[v, u] > 2.0 * np.sqrt(np.where(usable[v, u], sigma2[v, u], np.inf))
             found[v[raised], u[raised]] = True
     return found
+
+
+def _beside_a_hole(image: np.ndarray, noise: np.ndarray, value: np.ndarray, y: np.ndarray,
+                   x: np.ndarray) -> np.ndarray:
+    """(n,) bool: a pixel with one about as negative within two pixels is a lobe of a dipole, which is sharp by itself."""
+    lowest = minimum_filter(image, 5, mode="nearest")[y, x]
+    return np.asarray((lowest < -_HOLE * value) & (lowest < -4.0 * np.sqrt(noise)))
 
 
 def contrast(psf: Psf) -> tuple[float, ...]:
