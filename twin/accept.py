@@ -2,7 +2,8 @@
 
     sources x seeds   (six fields each) completeness, purity, pulls, positions, stages, depth, Solar System, reasons
     movers x seeds    (three fields each) trails and dipoles
-    first light       the eight settings of association side by side; predicted against measured CPU time;
+    first light       the eight settings of association side by side; CPU time measured, against what a table of costs
+                      fitted on this machine predicts;
                       packets read by lsst-alert-packet, and their flux measured again on their own cutouts
     a real field      DECam exposures with injected sources, where the files are at hand
 """
@@ -27,6 +28,7 @@ from reports.intervals import Estimate, fraction
 from reports.match import match
 from reports.store import Store
 from twin.folders import claim
+from twin.measure_costs import measure_costs
 from twin.night import run_night
 from twin.process import process_files
 from twin.scenario import read_scenario
@@ -50,7 +52,9 @@ def accept(seeds: Sequence[int], out: Path, *, processes: int = 1, real: Path | 
               for name, bands in (("sources", "grigri"), ("movers", "gri"))}
     found += [f for f in _judged(nights["sources"]) if not f.key.startswith(MOVERS + OF_FIRST_LIGHT)]
     found += [f for f in _judged(nights["movers"]) if f.key.startswith(MOVERS)]
-    first = _night("first_light.toml", seeds[0], out / f"first_light_{seeds[0]}", 1, say)
+    say(measure_costs(None, out / "costs.toml", runs=out / "costs"))
+    first = _night("first_light.toml", seeds[0], out / f"first_light_{seeds[0]}", 1, say,
+                   [f'platform.costs="{(out / "costs.toml").absolute()}"'])
     found += [f for f in _judged([first]) if f.key.startswith(OF_FIRST_LIGHT)]
     found += list(_packets([first, *nights["sources"]]))
     if real is not None:

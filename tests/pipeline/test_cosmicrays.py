@@ -73,3 +73,12 @@ def test_contrast_is_that_of_the_profile():
     sigma = 4.0 / np.sqrt(8 * np.log(2))
     expected = [np.exp(-0.5 * r2 / sigma**2) for r2 in (1, 1, 2, 2)]
     assert cosmicrays.contrast(scene.psf) == pytest.approx(expected, rel=1e-6)
+
+
+def test_lobes_of_a_star_that_moved_are_no_cosmic_rays() -> None:
+    scene = Scene(seed=21, shape=(300, 300))
+    x, y = scene.grid(50.0)
+    scene.moved(x, y, np.full(len(x), 2.0), np.full(len(x), 1.0), np.full(len(x), 80.0))
+    image = scene.difference()
+    usable = np.ones(image.image.shape, bool)
+    assert not cosmicrays.find(image.image, image.variance, usable, image.psf, DetectConfig()).any()

@@ -381,3 +381,28 @@ def test_turning_a_psf_by_its_own_symmetry_keeps_it() -> None:
     turned = rotated(stamp, np.array([[c, -s], [s, c]]), 41)
     expected = fields.psf_stamp(41, 3.6, 3.0, 0.2, -np.degrees(0.5))
     assert np.abs(turned - expected).max() < 1.5e-3 * stamp.max()
+
+
+def blinking(factors: Sequence[float]) -> list[Calibrated]:
+    """Blank visits, exactly aligned, of one star whose flux changes by these factors."""
+    out = []
+    for i, factor in enumerate(factors):
+        wcs = Wcs.tangent(150.0, -30.0, SHAPE)
+        base = fields.known(fields.make(seed=i, shape=SHAPE, wcs=wcs, density=0.0, visit=i))
+        noise = np.random.default_rng([i, 3]).normal(0, 20.0, SHAPE)
+        stamp = base.psf.central
+        half = stamp.shape[0] // 2
+        noise[110 - half:111 + half, 120 - half:121 + half] += 40_000.0 * factor * stamp
+        out.append(replace(base, image=noise.astype(np.float32), variance=np.full(SHAPE, 400.0, np.float32)))
+    return out
+
+
+def test_a_star_that_varies_keeps_the_mean_of_its_visits() -> None:
+    factors = [1.0, 1.3, 0.75, 1.35, 0.7, 0.95]
+    wcs = Wcs.tangent(150.0, -30.0, SHAPE)
+    whole = coadd(blinking(factors), wcs, SHAPE, CONFIG)
+    clipped = coadd(blinking(factors), wcs, SHAPE, TemplateConfig(variability=0.0))
+    core = np.s_[108:113, 118:123]
+    assert whole.n_inputs[core].min() == 6
+    assert fitted(whole.image, whole.psf, 120.0, 110.0)[0] == pytest.approx(40_000 * np.mean(factors), rel=0.01)
+    assert clipped.n_inputs[core].min() < 6      # the control: the visits that differ most are left out

@@ -81,3 +81,11 @@ def test_process_on_fits_files_loads_nothing_of_the_simulation(night: Path, tmp_
     loaded = set(found.stdout.rpartition("loaded")[2].split())
     assert "pipeline.prompt" in loaded
     assert not SIMULATION & loaded
+
+
+def test_simulated_alerts_do_not_go_to_a_topic_of_real_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "night.toml").write_text("")
+    line = refused(capsys, "run", tmp_path / "night.toml", "--out", tmp_path / "run", "--sink",
+                   "kafka://localhost:9092/lsst-alerts-v11")
+    assert "simulated alerts go to the topic alerts-simulated" in line
+    assert not (tmp_path / "run").exists()

@@ -151,3 +151,16 @@ def test_scatter_beyond_the_errors_is_measured_and_never_invented(true: float, s
     error = np.full(2000, 0.1)
     found = intrinsic(rng.normal(0, np.hypot(error, true)), error)
     assert found == pytest.approx(true, abs=0.15 * true + 0.05)
+
+
+def test_convolution_with_the_pixels_beyond_is_that_of_the_larger_image() -> None:
+    rng = np.random.default_rng(4)
+    wide = rng.normal(size=(140, 160)).astype(np.float32)
+    inner = np.s_[20:-20, 20:-20]
+    y, x = np.mgrid[-6:7, -6:7]
+    stamp = np.exp(-(x**2 + y**2) / 8.0)[None]
+    small, large = SpatialKernel(stamp, 0, (100, 120)), SpatialKernel(stamp, 0, wide.shape)
+    expected = convolve(wide, large)[inner]
+    assert np.allclose(convolve(wide[inner], small, wide), expected, atol=1e-4 * np.abs(expected).max())
+    mirrored = convolve(wide[inner], small)
+    assert np.abs(mirrored - expected)[:6].max() > 0.1 * np.abs(expected).max()      # the control: without them
