@@ -39,6 +39,8 @@ from schemas.measures import EPHEMERIS, EXPOSURE_LOG, PUBLICATION, REJECTION, em
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT
 from schemas.wcs import Wcs
 
+PRELOAD_MARGIN_ARCSEC = 50.1   # padding of the predicted footprint in production (phalanx, prompt-keda-lsstcam)
+
 
 @dataclass(frozen=True, slots=True)
 class Static:

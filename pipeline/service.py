@@ -19,6 +19,7 @@ from pipeline.errors import InputError, NoWorkFound, PipelineError
 from pipeline.images import Calibrated, Template
 from pipeline.ports import Clock, Ports, PromptStore, Recorder, SaveRequest, Segment
 from pipeline.prompt import (
+    PRELOAD_MARGIN_ARCSEC,
     Measured,
     Static,
     Summary,
@@ -35,8 +36,6 @@ from pipeline.template import coadd, warp
 from schemas.exposure import Exposure
 from schemas.measures import EPHEMERIS, REFERENCE, TRACK, TRUTH, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY
-
-PRELOAD_MARGIN_ARCSEC = 50.1   # padding of the predicted footprint in production (phalanx, prompt-keda-lsstcam)
 
 
 class InjectConfig(Section, frozen=True):

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 

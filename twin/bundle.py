@@ -19,12 +19,12 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.ingest import write_exposure, write_table
 from pipeline.open import open_store
-from pipeline.prompt import footprint_box
+from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from schemas.exposure import Box, Visit
 from schemas.table import take
 from twin.folders import claim
 from twin.halves import observatory
-from twin.history import REFERENCE_MARGIN_ARCSEC, template_path
+from twin.history import template_path
 from twin.scenario import dump
 
 WHOLE_SKY = Box(0.0, 360.0, -90.0, 90.0)
@@ -83,7 +83,7 @@ def _field(visits: list[Visit], run: Path) -> Box:
     for visit in visits:
         for detector in here.config.camera.detectors:
             shape = here.config.camera.ny, here.config.camera.nx
-            box = footprint_box(here.facts(visit, detector).wcs, shape, 4 * REFERENCE_MARGIN_ARCSEC)
+            box = footprint_box(here.facts(visit, detector).wcs, shape, 4 * PRELOAD_MARGIN_ARCSEC)
             ra += [box.ra_min, box.ra_max]
             dec += [box.dec_min, box.dec_max]
     return Box.around(np.array(ra), np.array(dec))

@@ -8,13 +8,11 @@ from pipeline.calibrate import calibrate
 from pipeline.errors import AlgorithmError, NoWorkFound
 from pipeline.images import Calibrated, Template
 from pipeline.ingest import read_template, write_template
-from pipeline.prompt import footprint_box
+from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from pipeline.template import coadd
 from schemas.exposure import Exposure
 from schemas.wcs import Wcs
 from twin.observatory import Observatory
-
-REFERENCE_MARGIN_ARCSEC = 50.1    # as preload pads the predicted footprint in production
 
 
 def template_path(folder: Path, band: str) -> Path:
@@ -24,7 +22,7 @@ def template_path(folder: Path, band: str) -> Path:
 
 def references(observatory: Observatory, exposure: Exposure) -> np.ndarray:
     """REFERENCE rows around an exposure."""
-    box = footprint_box(exposure.wcs, exposure.shape, REFERENCE_MARGIN_ARCSEC)
+    box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
     return observatory.sky.references(box, observatory.seed)
 
 

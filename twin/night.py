@@ -25,7 +25,7 @@ from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError, NoWorkFound, PipelineError, VisitTimeout
 from pipeline.open import open_sink, open_store
 from pipeline.ports import Ports
-from pipeline.prompt import Summary, deliver, footprint_box, preload, report_sources
+from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from schemas.exposure import Visit
 from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
@@ -37,12 +37,10 @@ from twin.halves import Half, Job, Worked, machine_name, observatory, pixel_half
 from twin.observatory import Observatory
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
-from twin.recorder import ParquetRecorder
+from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
 
-PRELOAD_MARGIN_ARCSEC = 50.1      # padding of the predicted footprint in production
 TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
-PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 MEASURED = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, MEASUREMENT[n]) for n in MEASUREMENT.names or ())])
 
 Progress = Callable[[str, int, int], None]      # what, done, of how many

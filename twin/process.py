@@ -21,11 +21,10 @@ from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
 from twin.folders import claim
-from twin.recorder import ParquetRecorder
+from twin.recorder import PROMPT_TABLES, ParquetRecorder
 
 TAI_MINUS_UTC_S = 37.0        # since 2017-01-01 (IERS Bulletin C)
 UNIX_EPOCH_MJD = 40587.0
-PROMPT_TABLES = ("DiaObject", "DiaSource", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 
 
 def tai_now() -> float:

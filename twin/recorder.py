@@ -25,6 +25,7 @@ from typing import Self
 import duckdb
 import numpy as np
 
+PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 PART_ROWS = 200_000   # a part is written when a table has gathered as many rows
 
 
