@@ -48,7 +48,7 @@ def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, 
 
 def _beside_a_hole(image: np.ndarray, noise: np.ndarray, value: np.ndarray, y: np.ndarray,
                    x: np.ndarray) -> np.ndarray:
-    """(n,) bool: a pixel with one about as negative within two pixels is a lobe of a dipole, which is sharp by itself."""
+    """(n,) bool: a pixel with one about as negative near it is the lobe of a dipole, which is sharp by itself."""
     lowest = minimum_filter(image, 5, mode="nearest")[y, x]
     return np.asarray((lowest < -_HOLE * value) & (lowest < -4.0 * np.sqrt(noise)))
 

@@ -26,7 +26,7 @@ from schemas import mask as planes
 UNFIT = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE | planes.SAT_TEMPLATE
 WRONG = planes.NO_DATA | planes.BAD | planes.SAT | planes.CR | planes.SAT_TEMPLATE   # values that mean nothing
 KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE # of a template's planes, under their own names
-LEAST_ERROR = (0.005, 0.01, 0.01)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
+LEAST_ERROR = (0.003, 0.006, 0.006)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
 RESTORED_ERROR = 0.1     # relative error of a saturated star's restored core (assumed)
 SHARPER = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 
