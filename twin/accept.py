@@ -23,9 +23,7 @@ from pipeline.alerts.check import psf_flux
 from pipeline.alerts.read import read_cutout
 from reports import acceptance
 from reports.acceptance import Figure
-from reports.association import Association, association
 from reports.intervals import Estimate, fraction
-from reports.match import match
 from reports.store import Store
 from twin.folders import claim
 from twin.measure_costs import measure_costs
@@ -60,7 +58,7 @@ def accept(seeds: Sequence[int], out: Path, *, processes: int = 1, real: Path | 
     if real is not None:
         found += _real_field(real, out / "real", say)
     say(acceptance.table(found))
-    say(_settings(seeds[0], out, processes, say))
+    say(_settings(seeds[0], out, processes))
     (out / "figures.json").write_text(json.dumps([asdict(f) for f in found], indent=1))
     return acceptance.accepted(found)
 
@@ -116,20 +114,13 @@ def _renamed(figure: Figure, prefix: str) -> Figure:
     return replace(figure, key=f"real.{figure.key}", name=prefix + figure.name)
 
 
-def _settings(seed: int, out: Path, processes: int, say: Callable[[str], None]) -> str:
+def _settings(seed: int, out: Path, processes: int) -> str:
     """Association under the eight settings of order, matcher and re-read, on the same night."""
-    lines = ["", "association of first light by truth", f"{'order':14s}{'matcher':12s}{'re-read':9s}{'accuracy':>10s}"
-             f"{'duplicates':>12s}{'merged':>7s}{'n':>6s}"]
+    runs = {}
     for order, matcher, reload in SETTINGS:
         folder = out / f"association_{order}_{matcher}_{'on' if reload else 'off'}"
         overrides = [f'pipeline.associate.order="{order}"', f'pipeline.associate.matcher="{matcher}"',
                      f"pipeline.associate.reload={str(reload).lower()}"]
         _night("first_light.toml", seed, folder, processes, lambda line: None, overrides)
-        result = association(match(Store(folder)))
-        lines.append(f"{order:14s}{matcher:12s}{'on' if reload else 'off':9s}{_association_row(result)}")
-        say(lines[-1])
-    return "\n".join(lines)
-
-
-def _association_row(result: Association) -> str:
-    return f"{result.accuracy.value:10.4f}{result.duplicates:12d}{result.merged:7d}{result.accuracy.n:6d}"
+        runs[f"{order}, {matcher}, re-read {'on' if reload else 'off'}"] = [Store(folder)]
+    return f"\nassociation of first light by truth\n{acceptance.side_by_side(runs)}"
