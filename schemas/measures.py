@@ -146,6 +146,45 @@ STAMP: Final = np.dtype([
     ("truthId", "i8"), ("id", "i4"),                     # of TRUTH (kind truth), of MEASUREMENT (kind source); else -1
     ("x", "f8"), ("y", "f8")])
 
+# What each Step left behind in numbers, so that two runs can be laid side by side: the first Step that differs made the
+# difference. One row per detector-visit, Step and quantity.
+TRACE: Final = np.dtype([("visit", "i8"), ("detector", "i2"), ("step", "S24"), ("quantity", "S32"), ("value", "f8")])
+
+# --- outcomes: a run laid against its truth, what two runs are compared by -------------------------------------------
+
+# One row per true source and detector-visit; `seed` says which night of a test.
+OUTCOME: Final = np.dtype([
+    ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("truthId", "i8"), ("kind", "S12"),
+    ("ra", "f8"), ("dec", "f8"), ("x", "f4"), ("y", "f4"), ("flux", "f8"), ("science_flux", "f8"),   # [nJy]
+    ("snr", "f4"), ("magnitude", "f4"), ("host_sep_arcsec", "f4"), ("host_sb", "f4"),
+    ("trail_length", "f4"), ("trail_angle", "f4"), ("separation_px", "f4"),
+    ("ssObjectId", "i8"), ("eph_err_arcsec", "f4"),
+    ("judged", "?"), ("isolated", "?"), ("clean", "?"),   # in denominators; alone; on no mask plane that spoils a flux
+    ("raw", "?"), ("alert", "?"), ("reason", "S64"),      # detected; published; why not (closed list)
+    ("measured_id", "i4"), ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("found_ssObjectId", "i8"),   # of the detection
+    ("found_snr", "f4"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("scienceFlux", "f4"), ("scienceFluxErr", "f4"),
+    ("dra", "f4"), ("ddec", "f4"), ("raErr", "f4"), ("decErr", "f4"),   # found less true, and claimed error [arcsec]
+    ("reliability", "f4"), ("isDipole", "?"), ("found_trail_length", "f4"), ("found_trail_angle", "f4"),
+    ("trailFlux", "f4"), ("found_dipole_length", "f4"),
+    ("forced_flux", "f4"), ("forced_flux_err", "f4"), ("mask_at", "i4"), ("significance_at", "f4")])
+
+# Every detection that no true source explains.
+OUTCOME_FALSE: Final = np.dtype([
+    ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("x", "f4"), ("y", "f4"), ("ra", "f8"), ("dec", "f8"),
+    ("snr", "f4"), ("cause", "S24"), ("raw", "?"), ("alert", "?"), ("stage", "S24"), ("reason", "S40"),
+    ("reliability", "f4"), ("isNegative", "?"), ("isDipole", "?"), ("measured_id", "i4"), ("diaSourceId", "i8"),
+    ("diaObjectId", "i8")])
+
+# Forced photometry of DIAObjects of true static sources, against the true flux at that time.
+OUTCOME_FORCED: Final = np.dtype([
+    ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("truthId", "i8"), ("diaObjectId", "i8"),
+    ("flux", "f8"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("snr", "f4"), ("clean", "?")])
+
+# Direct-image sources: true static stars against the stars that calibration found.
+OUTCOME_STAR: Final = np.dtype([
+    ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("starId", "i8"), ("flux", "f8"),
+    ("snr", "f4"), ("found", "?"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("dx_arcsec", "f4"), ("dy_arcsec", "f4")])
+
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
 
