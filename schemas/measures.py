@@ -161,7 +161,7 @@ OUTCOME: Final = np.dtype([
     ("ssObjectId", "i8"), ("eph_err_arcsec", "f4"),
     ("judged", "?"), ("isolated", "?"), ("clean", "?"),   # in denominators; alone; on no mask plane that spoils a flux
     ("raw", "?"), ("alert", "?"), ("reason", "S64"),      # detected; published; why not (closed list)
-    ("measured_id", "i4"), ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("found_ssObjectId", "i8"),   # of the detection
+    ("measured_id", "i4"), ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("found_ssObjectId", "i8"),  # detection
     ("found_snr", "f4"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("scienceFlux", "f4"), ("scienceFluxErr", "f4"),
     ("dra", "f4"), ("ddec", "f4"), ("raErr", "f4"), ("decErr", "f4"),   # found less true, and claimed error [arcsec]
     ("reliability", "f4"), ("isDipole", "?"), ("found_trail_length", "f4"), ("found_trail_angle", "f4"),
