@@ -23,7 +23,8 @@ MEASURED: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, measures.
 DTYPES: Final[dict[str, np.dtype]] = {
     "step": measures.STEP, "publication": measures.PUBLICATION, "rejection": measures.REJECTION,
     "exposure_log": measures.EXPOSURE_LOG, "truth": measures.TRUTH, "truth_pixels": measures.TRUTH_PIXELS,
-    "injection": measures.INJECTION, "stamp": measures.STAMP, "fact": measures.FACT, "measurement": MEASURED}
+    "injection": measures.INJECTION, "stamp": measures.STAMP, "star": measures.STAR_TRUTH,
+    "fact": measures.FACT, "measurement": MEASURED}
 
 
 class StoreError(ValueError):

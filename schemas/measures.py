@@ -107,6 +107,10 @@ EXPOSURE_LOG: Final = np.dtype([
     ("n_kernel_star", "i4"), ("noise_correlation", "f4"),   # lag 1 of the decorrelated difference
     ("snr_rms", "f4"),                                   # rms of the matched-filter S/N on blank sky
     ("template_fwhm_arcsec", "f4"), ("template_coverage", "f4"), ("diffim_mag_lim", "f4"),
+    ("template_mag_lim", "f4"),                          # of a point source of S/N 5 on the warped template
+    ("template_high_variance", "f4"),                    # fraction of the covered pixels in HIGH_VARIANCE
+    ("template_n_inputs", "f4"),                         # median number of visits over the covered pixels
+    ("n_star", "i4"),                                    # sources that calibration measured
     # true values (NaN in production)
     ("true_fwhm_arcsec", "f4"), ("true_psf_sigma_px", "f4"), ("true_zeropoint", "f4"), ("true_sky_adu", "f4"),
     ("true_m5", "f4"), ("wcs_rms_arcsec", "f4"), ("wcs_max_arcsec", "f4")])
@@ -128,6 +132,16 @@ TRUTH: Final = np.dtype([
     ("forced_flux", "f4"), ("forced_flux_err", "f4"),    # the pipeline's pixels at the true position, afterwards
     ("mask_at", "i4"), ("significance_at", "f4"),        # difference mask and S/N at the true position
     ("reason", "S40")])                                  # why there is no alert; b"" when there is one
+
+# Every true static star of science S/N >= 5 on a detector, against the stars that calibration found there.
+STAR_TRUTH: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("starId", "i8"), ("flux", "f8"),   # [nJy]
+    ("snr", "f4"),                                       # over the smallest error that its and the sky's noise allow
+    ("found", "?"), ("psfFlux", "f4"), ("psfFluxErr", "f4"),   # [nJy], of the science image; NaN where not found
+    ("dx_arcsec", "f4"), ("dy_arcsec", "f4"),            # found less true, to the East and the North
+    ("position_err_arcsec", "f4"),                       # claimed, per axis
+    ("judged", "?"),                                     # no mask plane of the input under it
+    ("isolated", "?")])                                  # others' light under its PSF is less than half its error
 
 # Pixels that a cause touched: artifacts, with the line or box they cover.
 TRUTH_PIXELS: Final = np.dtype([
@@ -180,10 +194,8 @@ OUTCOME_FORCED: Final = np.dtype([
     ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("truthId", "i8"), ("diaObjectId", "i8"),
     ("flux", "f8"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("snr", "f4"), ("clean", "?")])
 
-# Direct-image sources: true static stars against the stars that calibration found.
-OUTCOME_STAR: Final = np.dtype([
-    ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("starId", "i8"), ("flux", "f8"),
-    ("snr", "f4"), ("found", "?"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("dx_arcsec", "f4"), ("dy_arcsec", "f4")])
+# Direct-image sources: STAR_TRUTH of all nights of a test.
+OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])
 
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
