@@ -62,9 +62,10 @@ def filter_sources(sources: np.ndarray, visit: Visit, detector: int, wcs: Wcs, s
         kept = drop(quality(table.take(sources, kept), visit.exposure_s, wcs.scale_arcsec, config), "quality")
     if config.reliability:
         kept = drop(reliability(table.take(sources, kept), config), "reliability")
-    yield Step("filter", len(sources))
     found = np.concatenate(rejected) if rejected else empty(REJECTION)
-    return Filtered(table.take(sources, kept), kept, found)
+    filtered = Filtered(table.take(sources, kept), kept, found)
+    yield Step("filter", len(sources), left=filtered)
+    return filtered
 
 
 def corners(sources: np.ndarray, wcs: Wcs) -> np.ndarray:

@@ -116,31 +116,31 @@ def measure_sources(exposure: Exposure, static: Static, config: PipelineConfig, 
     if static.template is None:
         raise NoWorkFound(f"visit {exposure.visit.visit}: no template in band {exposure.visit.band}")
     science = calibrate(exposure, static.references, config.calibrate, given_zeropoint=static.given_zeropoint)
-    yield Step("calibrate", n_pixels)
+    yield Step("calibrate", n_pixels, left=science)
     if static.injections is not None and len(static.injections):
         science = inject(science, static.injections, rng)
-        yield Step("inject", len(static.injections))
+        yield Step("inject", len(static.injections), left=science)
     template = warp(static.template, science.wcs, science.shape, config.template)
-    yield Step("warp", n_pixels)
+    yield Step("warp", n_pixels, left=template)
     if not np.any((template.mask & mask.NO_DATA) == 0):
         raise NoWorkFound(f"visit {exposure.visit.visit}: the template does not overlap the exposure")
     difference = subtract(science, template, config.difference)
-    yield Step("subtract", n_pixels)
+    yield Step("subtract", n_pixels, left=difference)
     detections = detect(difference, science, config.detect)
-    yield Step("detect", n_pixels)
+    yield Step("detect", n_pixels, left=detections)
     difference = detections.difference
     measured = measure(detections, science, template, config.measure)
     kept, reasons = quality_cut(measured)
     sources = table.take(measured, np.flatnonzero(kept))
     rejected = rejections(measured, reasons, "measure", exposure.visit.visit, exposure.detector, science.wcs)
-    yield Step("measure", len(measured))
+    yield Step("measure", len(measured), left=sources)
     stamps = (cut(science.image, science.variance, science.psf, sources),
               cut(template.image, template.variance, template.psf, sources),   # warped, not matched, as deployed
               cut(difference.image, difference.variance, difference.psf, sources))
-    yield Step("cutouts", len(sources))
+    yield Step("cutouts", len(sources), left=stamps)
     sources = sources.copy()
     sources["reliability"] = score(sources, *stamps, config.reliability)
-    yield Step("reliability", len(sources))
+    yield Step("reliability", len(sources), left=sources)
     return Measured(
         visit=exposure.visit, detector=exposure.detector, sources=sources, wcs=science.wcs, shape=science.shape,
         box=footprint_box(science.wcs, science.shape), calibration=science.calibration, science=stamps[0],
@@ -227,16 +227,16 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
                                          config.filter)
     sources = transform(filtered.sources, measured.wcs, visit, detector, ports.clock(),
                         reliability_version=measured.reliability_version)
-    yield Step("transform", len(sources))
+    yield Step("transform", len(sources), left=sources)
     objects = (yield from _reload(measured.box, known, ports, config)) if config.associate.reload else known.objects
     associated = associate(sources, objects, known.ephemerides, visit.mjd_tai, config.associate, config.filter)
-    yield Step("associate", len(sources))
+    yield Step("associate", len(sources), left=associated)
     versions = _versions(associated, objects, known, ports.clock(), config)
-    yield Step("statistics", len(versions))
+    yield Step("statistics", len(versions), left=versions)
     forced = _forced(measured, associated, versions, objects, known, ports.clock(), config)
-    yield Step("forced", len(forced))
+    yield Step("forced", len(forced), left=forced)
     segment = _package(measured, associated, filtered.index, versions, known, forced, config)
-    yield Step("package", segment.size)
+    yield Step("package", segment.size, left=segment)
     request = SaveRequest(visit.visit, detector, versions, associated.sources, forced, associated.ss_sources,
                           processing_summary(visit, detector, measured.wcs, measured.shape, measured.log))
     yield from write("save", len(request), lambda: ports.store.save(request, segment), config.retry,

@@ -194,7 +194,7 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
     def note(step: Step) -> None:
         nonlocal last
         now = cpu_clock()
-        steps.append((step, now - last))
+        steps.append((step.bare(), now - last))
         last = now
 
     log = log_row(exposure)

@@ -5,7 +5,7 @@ found: the snapshot is taken at the start and the transfer comes after. Pure wor
 """
 
 from collections.abc import Callable, Generator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pipeline.config import RetryConfig
@@ -22,6 +22,11 @@ class Step:
     size: int = 1          # what its cost grows with: pixels, sources, rows, bytes
     delay_s: float = 0.0   # a wait that is not work: the pause before a retry
     ahead: bool = False    # announced before it is performed, as writes are: its work comes after
+    left: Any = field(default=None, compare=False, repr=False)   # what it leaves to the next, for who wants to look
+
+    def bare(self) -> "Step":
+        """The Step without what it left: what is kept of it must not hold on to images."""
+        return replace(self, left=None)
 
 
 Steps = Generator[Step, None, T]
@@ -37,7 +42,7 @@ def read(name: str, call: Callable[[], T], retry: RetryConfig) -> Steps[T]:
                 raise
             yield Step(f"retry.{name}", delay_s=retry.delay_s)
         else:
-            yield Step(name, len(found) if isinstance(found, Sized) else 1)
+            yield Step(name, len(found) if isinstance(found, Sized) else 1, left=found)
             return found
     raise AssertionError("unreachable")
 

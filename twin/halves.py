@@ -119,7 +119,7 @@ def _noting(steps: list[Worked]) -> Callable[[Step], None]:
     def note(step: Step) -> None:
         nonlocal last
         now = thread_time()
-        steps.append(Worked(step, now - last, _peak_mb()))
+        steps.append(Worked(step.bare(), now - last, _peak_mb()))
         _reset_peak()
         last = thread_time()
 
