@@ -5,6 +5,7 @@ here. Unknown keys and impossible values are refused with the file and the key. 
 another file, beside this one or shipped, and changes what is said again.
 """
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -54,6 +55,17 @@ class RecorderConfig(Section, frozen=True):
     stamps_per_visit: Annotated[int, msgspec.Meta(ge=0)] = 24   # of truth and of sources each, for the gallery
 
 
+class JudgeConfig(Section, frozen=True):
+    """How two sides of this test are judged, set before anybody looks at them."""
+
+    level: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05   # of false verdicts among all metrics, and of intervals
+    resamples: Annotated[int, msgspec.Meta(ge=100)] = 2000     # of the bootstrap and of the randomisation
+    seeds: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = (1, 2, 3)   # nights of the test, where none are asked for
+    budget: AtLeastOne = 12              # nights at most, where seeds are added until all is decided
+    primary: tuple[str, ...] = ()        # keys of metrics that have to be decided; empty: the metrics' own choice
+    margins: dict[str, NotNegative] = {}   # by key: a difference within it does not matter; others have their own
+
+
 class Scenario(Section, frozen=True):
     """One night."""
 
@@ -65,6 +77,7 @@ class Scenario(Section, frozen=True):
     platform: PlatformConfig = PlatformConfig()
     history: HistoryConfig = HistoryConfig()
     recorder: RecorderConfig = RecorderConfig()
+    judge: JudgeConfig = JudgeConfig()
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -72,16 +85,35 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
 
     InputError names the file and the key that cannot be used.
     """
+    data = read_settings(path, overrides)
+    if seed is not None:
+        data["seed"] = seed
+    return scenario_of(data, str(path))
+
+
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a scenario file and those below it say, as they say it, with overrides; defaults are not filled in."""
     data = _load(path, DEPTH)
     for override in overrides:
         _override(data, override)
-    if seed is not None:
-        data["seed"] = seed
+    return data
+
+
+def overlaid(settings: Mapping[str, Any], above: Mapping[str, Any] | None = None,
+             overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings with others laid above them, section by section, and overrides above both."""
+    data = copy.deepcopy(_merged(dict(settings), dict(above or {})))
+    for override in overrides:
+        _override(data, override)
+    return data
+
+
+def scenario_of(settings: Mapping[str, Any], source: str) -> Scenario:
+    """The scenario that settings describe; InputError names their source and the key that cannot be used."""
     try:
-        scenario = msgspec.convert(data, Scenario)
+        return msgspec.convert(settings, Scenario)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {_explained(error)}") from None
-    return scenario
+        raise InputError(f"{source}: {_explained(error)}") from None
 
 
 def find_file(name: str, beside: Path, kind: str) -> Path:

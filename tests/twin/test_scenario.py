@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from twin.scenario import Scenario, dump, read_scenario, to_toml
+from twin.scenario import (
+    JudgeConfig,
+    Scenario,
+    dump,
+    overlaid,
+    read_scenario,
+    read_settings,
+    scenario_of,
+    to_toml,
+)
 
 
 def write(folder: Path, text: str, name: str = "night.toml") -> Path:
@@ -68,3 +77,21 @@ def test_values_are_spelled_as_toml_spells_them() -> None:
     data = {"a": 1e-12, "b": "quote \" and \\ back", "c": [1, 2.5], "d": True, "e": {"f g": {"h": [{"i": 1}]}},
             "j": float("inf")}
     assert tomllib.loads(dump(data)) == data
+
+
+def test_the_terms_of_judgement_are_read_as_strictly_as_the_rest(tmp_path: Path) -> None:
+    text = '[judge]\nseeds = [4, 5]\nprimary = ["a_5.5"]\n[judge.margins]\n"a_5.5" = 0.01\n'
+    scenario = read_scenario(write(tmp_path, text))
+    assert scenario.judge == JudgeConfig(seeds=(4, 5), primary=("a_5.5",), margins={"a_5.5": 0.01})
+    assert read_scenario(write(tmp_path, to_toml(scenario), "again.toml")) == scenario
+    for wrong, named in (("level = 1.0", "level"), ("margins = {a = -1.0}", r"margins"), ("seed = 1", "`seed`")):
+        with pytest.raises(InputError, match=named):
+            read_scenario(write(tmp_path, f"[judge]\n{wrong}\n"))
+
+
+def test_settings_are_laid_above_others_section_by_section(tmp_path: Path) -> None:
+    below = read_settings(write(tmp_path, '[simulation.camera]\nny = 512\nnx = 256\n'))
+    above = overlaid(below, {"simulation": {"camera": {"ny": 300}}}, ["pipeline.detect.threshold=6.0"])
+    assert below == {"simulation": {"camera": {"ny": 512, "nx": 256}}}
+    assert above == {"simulation": {"camera": {"ny": 300, "nx": 256}}, "pipeline": {"detect": {"threshold": 6.0}}}
+    assert scenario_of(above, "test").simulation.camera.ny == 300
