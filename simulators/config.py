@@ -92,6 +92,8 @@ class ConditionsConfig(Strict, frozen=True):
     fwhm_eff: Positive | None = None                      # [arcsec] given: every visit has this FWHMeff
     sky_mag: dict[Band, float] = {}                       # [mag/arcsec^2] at zenith; default: dark sky (SMTN-002)
     sky_scatter: NotNegative = 0.1                        # [mag] rms from visit to visit: assumed
+    sky_gradient: NotNegative = 0.0                       # of the sky's level, from edge to edge of a detector, in a
+    #                                                       direction of its own in each visit; off by default
     airmass: Annotated[float, Meta(ge=1, le=4)] | None = None   # given: every visit has it
     clouds: NotNegative = 0.0                             # [mag] mean extinction; off by default
     zeropoint_scatter: NotNegative = 0.02                 # [mag] rms of the throughput: assumed

@@ -79,7 +79,7 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
     electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
     points = sky.points(visit)
     hosts = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, visit, facts, electrons_per_njy)
-    scene = hosts + facts.sky_adu * c.gain
+    scene = hosts + facts.sky_adu * c.gain * _sky_shape(config, visit, seed)
     _draw_points(scene, sky, visit, points, facts, electrons_per_njy)
     image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, facts.wcs, facts.psf,
                                                  facts.zeropoint + 2.5 * np.log10(c.gain))
@@ -129,6 +129,16 @@ def sources(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions
 
 def _template_flux(sky: Sky, visit: Visit, points: np.ndarray, template_visits: Sequence[Visit]) -> np.ndarray:
     return sky.template_flux(points["id"], [v for v in template_visits if v.band == visit.band])
+
+
+def _sky_shape(config: SimulationConfig, visit: Visit, seed: int) -> np.ndarray | float:
+    """The sky over its mean: a plane that falls across the detector, in a direction drawn for the visit."""
+    gradient, c = config.conditions.sky_gradient, config.camera
+    if not gradient:
+        return 1.0
+    angle = stream(seed, "sky gradient", visit.visit).uniform(0, 2 * np.pi)
+    x, y = np.linspace(-0.5, 0.5, c.nx), np.linspace(-0.5, 0.5, c.ny)[:, None]
+    return np.asarray(1.0 + gradient * (x * np.cos(angle) + y * np.sin(angle)))
 
 
 def _draw_galaxies(image: np.ndarray, sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from msgspec import structs
 
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
 from simulators.cadence import history, visits
@@ -212,3 +213,17 @@ def test_time_of_an_exposure(side: int, benchmark: object) -> None:
     sky, night = Sky(config, 1), visits(config, 1)
     exposed = benchmark(expose, sky, night[0], 94, 1)  # type: ignore[operator]  # pytest-benchmark has no types
     assert exposed.exposure.shape == (side, side)
+
+
+def test_a_sky_gradient_tilts_the_sky_and_leaves_its_mean() -> None:
+    config = simulation(200)
+    tilted = structs.replace(config, conditions=structs.replace(config.conditions, sky_gradient=0.1))
+    first = visits(config, 3)[0]
+    flat, steep = (expose(Sky(c, 3), first, 94, 3, keep_noiseless=True) for c in (config, tilted))
+    assert flat.noiseless is not None
+    assert steep.noiseless is not None
+    ratio = (steep.noiseless - flat.noiseless) / steep.facts.sky_adu
+    corners = ratio[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert abs(ratio.mean()) < 1e-4
+    assert 0.1 <= np.ptp(corners) <= 0.1 * np.sqrt(2) + 1e-4
+    assert np.ptp(flat.noiseless) == 0
