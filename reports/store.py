@@ -6,8 +6,10 @@
 A part that is being written has another name (`.part-00000.parquet.writing`), so that only whole parts are read.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +22,22 @@ from schemas.table import TABLES, Table
 MEASURED: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, measures.MEASUREMENT[n])
                             for n in measures.MEASUREMENT.names or ())])   # MEASUREMENT of all detector-visits
 
+
+def seeded(kind: np.dtype) -> np.dtype:
+    """A table's dtype with the seed of the night in front: several nights in one table."""
+    return np.dtype([("seed", "i8"), *((name, kind[name]) for name in kind.names or ())])
+
+
 DTYPES: Final[dict[str, np.dtype]] = {
     "step": measures.STEP, "publication": measures.PUBLICATION, "rejection": measures.REJECTION,
     "exposure_log": measures.EXPOSURE_LOG, "truth": measures.TRUTH, "truth_pixels": measures.TRUTH_PIXELS,
     "injection": measures.INJECTION, "stamp": measures.STAMP, "star": measures.STAR_TRUTH,
-    "fact": measures.FACT, "measurement": MEASURED}
+    "fact": measures.FACT, "measurement": MEASURED,
+    "trace": measures.TRACE,
+    "outcome": measures.OUTCOME, "outcome_false": measures.OUTCOME_FALSE, "outcome_forced": measures.OUTCOME_FORCED,
+    "outcome_star": measures.OUTCOME_STAR, "seed_exposure_log": seeded(measures.EXPOSURE_LOG),
+    "seed_publication": seeded(measures.PUBLICATION), "seed_step": seeded(measures.STEP),
+    "seed_trace": seeded(measures.TRACE)}
 
 
 class StoreError(ValueError):
@@ -101,10 +114,16 @@ def empty(name: str, n: int = 0) -> np.ndarray:
     return TABLES[name].empty(n) if name in TABLES else measures.empty(dtype(name), n)
 
 
+@cache
+def _database(process: int) -> duckdb.DuckDBPyConnection:
+    """The one database of a process: to open another for each table took four times as long as to read it."""
+    return duckdb.connect(":memory:", config={"threads": 1})
+
+
 def _rows(name: str, parts: list[Path]) -> np.ndarray:
     kind = dtype(name)
     try:
-        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        with _database(os.getpid()).cursor() as connection:
             found = connection.execute("SELECT * FROM read_parquet(?, union_by_name=true)",
                                        [[str(part) for part in parts]]).fetchnumpy()
     except duckdb.Error as error:

@@ -180,14 +180,18 @@ OUTCOME: Final = np.dtype([
     ("dra", "f4"), ("ddec", "f4"), ("raErr", "f4"), ("decErr", "f4"),   # found less true, and claimed error [arcsec]
     ("reliability", "f4"), ("isDipole", "?"), ("found_trail_length", "f4"), ("found_trail_angle", "f4"),
     ("trailFlux", "f4"), ("found_dipole_length", "f4"),
-    ("forced_flux", "f4"), ("forced_flux_err", "f4"), ("mask_at", "i4"), ("significance_at", "f4")])
+    ("forced_flux", "f4"), ("forced_flux_err", "f4"), ("mask_at", "i4"), ("significance_at", "f4"),
+    ("associated", "?"),                                  # an alert in the DIAObject (SSObject) of its source
+    ("duplicate", "?"),                                   # the alert that opened a further DIAObject of its source
+    ("merged", "?"),                                      # an alert in a DIAObject that is mainly another source's
+    ("lone", "?")])                                       # the only DIASource of its DIAObject
 
 # Every detection that no true source explains.
 OUTCOME_FALSE: Final = np.dtype([
     ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("x", "f4"), ("y", "f4"), ("ra", "f8"), ("dec", "f8"),
     ("snr", "f4"), ("cause", "S24"), ("raw", "?"), ("alert", "?"), ("stage", "S24"), ("reason", "S40"),
     ("reliability", "f4"), ("isNegative", "?"), ("isDipole", "?"), ("measured_id", "i4"), ("diaSourceId", "i8"),
-    ("diaObjectId", "i8")])
+    ("diaObjectId", "i8"), ("lone", "?")])
 
 # Forced photometry of DIAObjects of true static sources, against the true flux at that time.
 OUTCOME_FORCED: Final = np.dtype([
