@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from scipy.ndimage import minimum_filter
 
-from pipeline.config import DetectConfig
+from pipeline.pixel_config import DetectConfig
 from pipeline.psf import Psf
 
 _HOLE: Final = 0.35       # of the pixel's own height: deeper than whitening leaves beside a cosmic ray

@@ -23,9 +23,9 @@ from scipy import fft, ndimage
 from scipy.spatial import cKDTree
 
 from pipeline import cosmicrays, streaks
-from pipeline.config import DetectConfig
 from pipeline.images import PEAK, Calibrated, Detections, Difference
 from pipeline.kernels import peaks as kernels
+from pipeline.pixel_config import DetectConfig
 from pipeline.psf import Psf
 from schemas import mask as planes
 

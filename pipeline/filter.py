@@ -18,13 +18,14 @@ from scipy.special import betainc, betaincinv
 from pipeline.config import FilterConfig
 from pipeline.errors import NonRetriableError
 from pipeline.ports import Satellites
-from pipeline.steps import Step, Steps, read
+from pipeline.reasons import REASON, first_reason, rejections
+from pipeline.retry import read
+from pipeline.steps import Step, Steps
 from schemas import ids, table
 from schemas.exposure import Visit
 from schemas.measures import REJECTION, empty
 from schemas.wcs import Wcs
 
-REASON = "S40"
 QUALITY_FLAGS = ("sky_source", "centroid_flag", "pixelFlags_crCenter", "high_varianceCenterAll", "trail_off_image")
 # FilterDiaSourceCatalogTask of the LSST Science Pipelines, 2026
 GLINT_MOST = 50   # sources beyond a line's first two that are counted
@@ -109,27 +110,6 @@ def new_object(sources: np.ndarray, config: FilterConfig) -> np.ndarray:
     tests = [(sources[name], name) for name in config.new_object_flags]
     tests.append((sources["reliability"] < config.new_object_min_reliability, "reliability"))
     return first_reason(tests, len(sources))
-
-
-def first_reason(tests: list[tuple[np.ndarray, str]], n: int) -> np.ndarray:
-    """The name of the first test that each of `n` sources meets, b"" where it meets none."""
-    reasons = np.zeros(n, REASON)
-    for met, name in reversed(tests):
-        reasons[np.asarray(met, bool)] = name.encode()
-    return reasons
-
-
-def rejections(sources: np.ndarray, reasons: np.ndarray, stage: str, visit: int, detector: int,
-               wcs: Wcs) -> np.ndarray:
-    """REJECTION rows of the MEASUREMENT rows that have a reason."""
-    index = np.flatnonzero(reasons != b"")
-    rows = empty(REJECTION, len(index))
-    for name in REJECTION.names or ():
-        if name in (sources.dtype.names or ()):
-            rows[name] = sources[name][index]
-    rows["ra"], rows["dec"] = wcs.sky(sources["x"][index], sources["y"][index])
-    rows["visit"], rows["detector"], rows["stage"], rows["reason"] = visit, detector, stage.encode(), reasons[index]
-    return rows
 
 
 def glints(sources: np.ndarray, config: FilterConfig) -> np.ndarray:

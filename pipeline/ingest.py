@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from astropy.io import fits
 
-from pipeline.config import Section
 from pipeline.errors import InputError
 from pipeline.images import Template
+from pipeline.pixel_config import Section
 from pipeline.psf import Psf
 from schemas import mask as planes
 from schemas.exposure import BANDS, Exposure, Visit

@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.config import ReliabilityConfig
 from pipeline.errors import InputError
 from pipeline.images import Cutouts
+from pipeline.pixel_config import ReliabilityConfig
 
 RADIUS: Final = 10          # [pixel] of the square of every stamp that features see
 SHIPPED: Final = "reliability.onnx"

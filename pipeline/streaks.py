@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.config import DetectConfig
+from pipeline.pixel_config import DetectConfig
 
 STEP: Final = 4                # pixels between samples (the real system bins by 4)
 LOW: Final = 2.5               # significance of a bright sample

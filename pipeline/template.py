@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from pipeline import interpolate
 from pipeline.calibrate.psf import polynomial
-from pipeline.config import TemplateConfig
 from pipeline.errors import NoWorkFound
 from pipeline.images import Calibrated, Template
 from pipeline.kernels.resample import resample
+from pipeline.pixel_config import TemplateConfig
 from pipeline.psf import Psf
 from schemas import mask as planes
 from schemas.wcs import Wcs

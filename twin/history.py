@@ -6,9 +6,9 @@ import numpy as np
 
 from pipeline.calibrate import calibrate
 from pipeline.errors import AlgorithmError, NoWorkFound
+from pipeline.footprint import PRELOAD_MARGIN_ARCSEC, footprint_box
 from pipeline.images import Calibrated, Template
 from pipeline.ingest import read_template, write_template
-from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from pipeline.template import coadd
 from schemas.exposure import Exposure
 from schemas.wcs import Wcs

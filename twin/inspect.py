@@ -6,7 +6,7 @@ keeps stamps for the report's gallery.
 
 import numpy as np
 
-from pipeline.prompt import Images, Measured
+from pipeline.pixel_half import Images, Measured
 from schemas.measures import STAMP, STAMP_SIDE, empty
 
 

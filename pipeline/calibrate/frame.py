@@ -10,9 +10,9 @@ from pipeline.calibrate import astrometry, noise, photometry
 from pipeline.calibrate.background import Background, estimate
 from pipeline.calibrate.psf import PointFits, PsfModel, build, fit_points, light_outside
 from pipeline.calibrate.stars import find
-from pipeline.config import CalibrateConfig
 from pipeline.errors import AlgorithmError
 from pipeline.images import Calibrated, Calibration
+from pipeline.pixel_config import CalibrateConfig
 from schemas import mask as planes
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure
 from schemas.measures import STAR

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, uniform_filter
 
-from pipeline.config import DifferenceConfig
 from pipeline.difference import kernel as matching
 from pipeline.difference.repair import repaired
 from pipeline.difference.spatial import SpatialKernel, convolve, identity, polynomial, terms
@@ -20,6 +19,7 @@ from pipeline.difference.whiten import Nodes, Noise, blend, interpolate, whiteni
 from pipeline.difference.wings import wings
 from pipeline.errors import AlgorithmError, NoWorkFound
 from pipeline.images import Calibrated, Difference, Template
+from pipeline.pixel_config import DifferenceConfig
 from pipeline.psf import Psf
 from schemas import mask as planes
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import DifferenceConfig
 from pipeline.difference.spatial import SpatialKernel, powers, terms
 from pipeline.difference.stars import KernelStars
 from pipeline.errors import AlgorithmError
+from pipeline.pixel_config import DifferenceConfig
 from pipeline.psf import Psf
 
 CLIP_SIGMA = 4.0        # robust sigmas of the sample beyond which a source leaves the fit

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from pipeline.config import DifferenceConfig
 from pipeline.errors import AlgorithmError
 from pipeline.images import Calibrated
+from pipeline.pixel_config import DifferenceConfig
 
 MAX_FLUX_RATIO = 2.0    # science over template, beyond the median ratio: another source, or none
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from pipeline.config import MeasureConfig
 from pipeline.images import Calibrated, Detections, Template
 from pipeline.measure.centroid import centre
 from pipeline.measure.dipole import fit_dipoles
@@ -10,6 +9,7 @@ from pipeline.measure.flags import bbox_size, quality_cut, set_flags
 from pipeline.measure.flux import PsfModel, force
 from pipeline.measure.shapes import aperture, shape
 from pipeline.measure.trail import fit_trails
+from pipeline.pixel_config import MeasureConfig
 from schemas.measures import MEASUREMENT, empty
 
 __all__ = ["measure", "quality_cut"]

@@ -4,8 +4,9 @@ import pytest
 from pipeline.config import RetryConfig
 from pipeline.errors import NonRetriableError, RetriableError
 from pipeline.ports import SaveRequest, Segment
+from pipeline.retry import read, write
 from pipeline.sinks.memory import MemorySink
-from pipeline.steps import read, run, write
+from pipeline.steps import run
 from pipeline.stores.memory import MemoryStore
 from schemas.exposure import Box
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY

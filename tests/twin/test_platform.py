@@ -7,7 +7,8 @@ import simpy
 
 from pipeline.config import RetryConfig
 from pipeline.errors import InputError, RetriableError, VisitTimeout
-from pipeline.steps import Step, Steps, read, write
+from pipeline.retry import read, write
+from pipeline.steps import Step, Steps
 from twin.costs import CostFile, CostTable, StepCost
 from twin.platform import Platform, Timed, drive, replay
 from twin.scenario import PlatformConfig
