@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 
 from reports import (
@@ -30,20 +29,12 @@ from reports.acceptance import Evidence, Figure, cost_factor, figures, interval,
 from reports.drawing import svg
 from reports.gallery import GROUPS, Triplet, appearance, evidence, gallery
 from reports.match import REASONS, Matches, match
-from reports.store import Store, StoreError
+from reports.page import Table, plain, rendered, written
+from reports.store import Store
 
 VERSION: Final = 1                 # of report.json; a key that changes its meaning makes it 2
 FIDELITIES: Final = {"pixels": "measured", "catalogue": "modelled", "counts": "modelled"}
 LISTED: Final = 30                 # rows of a list on the page
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A small table of the page, cells as text."""
-
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +81,8 @@ def render(run_folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `report.json` into a run folder; the page's path. StoreError if it is none."""
     report = gather(Store(Path(run_folder)))
     page, machine = html(report), json.dumps(document(report), indent=1, allow_nan=False)
-    for name, text in (("report.json", machine), ("report.html", page)):
-        aside = report.folder / f".{name}.writing"
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(report.folder / name)
-        except OSError as error:
-            raise StoreError(f"{report.folder / name}: cannot be written ({error.strerror})") from error
-    return report.folder / "report.html"
+    written(report.folder / "report.json", machine)
+    return written(report.folder / "report.html", page)
 
 
 def gather(store: Store) -> Report:
@@ -371,13 +356,12 @@ def headline(found: Sequence[Figure]) -> str:
 
 def html(report: Report) -> str:
     """The page."""
-    loader = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     others = {f"{kind} · {FIDELITIES[kind]}": found for kind, found in report.others.items()}
-    return loader.get_template("page.html").render(
-        name=report.folder.resolve().name, facts=report.facts, tiles=tiles(report), headline=headline(report.figures),
-        figures=report.figures, tag=f"{report.fidelity} · {FIDELITIES[report.fidelity]}", others=others,
-        sections=sections(report), number=number, interval=interval, truth=report.matches.kind)
+    tag = f"{report.fidelity} · {FIDELITIES[report.fidelity]}"
+    return rendered(
+        "page.html", name=report.folder.resolve().name, facts=report.facts, tiles=tiles(report), tag=tag, number=number,
+        headline=headline(report.figures), figures=report.figures, others=others, sections=sections(report),
+        interval=interval, truth=report.matches.kind)
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -405,24 +389,3 @@ def document(report: Report) -> dict[str, Any]:
 
 def _figure(figure: Figure) -> dict[str, Any]:
     return {**plain(figure), "verdict": figure.verdict}
-
-
-def plain(value: Any) -> Any:
-    """Numbers, text, lists and dicts alone; NaN and infinities become None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, np.ndarray):
-        if value.dtype.names:
-            return [{name: plain(row[name].item()) for name in value.dtype.names} for row in value]
-        return [plain(v) for v in value.tolist()]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
