@@ -145,16 +145,29 @@ def _log(exposure: Exposure, science: Calibrated, template: Template, detections
              "n_psf_star": found.n_psf_star, "n_kernel_star": difference.n_kernel_stars,
              "noise_correlation": difference.lag1, "snr_rms": detections.snr_rms,
              "template_fwhm_arcsec": template.psf.fwhm(template.wcs.scale_arcsec),
-             "template_coverage": float(covered.mean()),
+             "template_coverage": float(covered.mean()), "n_star": found.n_stars,
+             "template_mag_lim": _five_sigma(template.variance, template.psf, template.mask, template.noise_acf),
+             "template_high_variance": float(np.mean((template.mask[covered] & mask.HIGH_VARIANCE) != 0)),
+             "template_n_inputs": float(np.median(template.n_inputs[covered])),
              "diffim_mag_lim": _five_sigma(difference.variance, difference.psf, difference.mask)}
     for name, value in facts.items():
         row[name] = value
     return row
 
 
-def _five_sigma(variance: np.ndarray, psf: Psf, bits: np.ndarray) -> float:
-    """AB magnitude of a point source of S/N 5 on a typical pixel."""
+def _five_sigma(variance: np.ndarray, psf: Psf, bits: np.ndarray, acf: np.ndarray | None = None) -> float:
+    """AB magnitude of a point source of S/N 5 on a typical pixel; `acf` of the noise where it is not white."""
     good = (bits & mask.UNUSABLE) == 0
     if not good.any():
         return float("nan")
-    return float(magnitudes(5.0 * np.sqrt(float(np.median(variance[good])) * psf.effective_area)))
+    scale = 1.0 if acf is None else correlated_noise(psf.central, acf)
+    return float(magnitudes(5.0 * np.sqrt(float(np.median(variance[good])) * psf.effective_area * scale)))
+
+
+def correlated_noise(psf: np.ndarray, acf: np.ndarray) -> float:
+    """Variance of a matched filter's flux over that in white noise: sum over lags of acf times the PSF's own."""
+    k, side = acf.shape[0] // 2, psf.shape[0]
+    padded = np.pad(psf, k)
+    own = np.array([[np.sum(psf * padded[k + j:k + j + side, k + i:k + i + side]) for i in range(-k, k + 1)]
+                    for j in range(-k, k + 1)])
+    return float(np.sum(own * acf) / np.sum(psf**2))
