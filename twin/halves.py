@@ -15,8 +15,8 @@ import numpy as np
 from pipeline.errors import NoWorkFound, PipelineError
 from pipeline.images import Template
 from pipeline.ingest import write_template
+from pipeline.pixel_half import Images, Measured, Static, log_row, measure_sources
 from pipeline.pixels import PixelsOnDisk
-from pipeline.prompt import Images, Measured, Static, log_row, measure_sources
 from pipeline.steps import Step, run
 from schemas.exposure import Visit
 from schemas.measures import STAMP, empty
@@ -24,6 +24,7 @@ from simulators.observe import Exposed
 from twin import history, inspect
 from twin.observatory import Observatory
 from twin.scenario import Scenario, read_scenario
+from twin.trace import PixelTracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Half:
     truth: np.ndarray            # TRUTH, inspected
     truth_pixels: np.ndarray
     stamps: np.ndarray           # STAMP
+    trace: np.ndarray            # TRACE of its Steps
 
 
 @lru_cache(maxsize=2)
@@ -87,12 +89,14 @@ def pixel_half(job: Job) -> Half:
     exposure = exposed.exposure
     static = Static(_template(job.folder, job.visit.band), history.references(here, exposure))
     steps: list[Worked] = []
+    tracer = PixelTracer(job.visit.visit, job.detector, exposure.wcs)
     try:
-        measured = run(measure_sources(exposure, static, here.scenario.pipeline), _noting(steps))
+        measured = run(measure_sources(exposure, static, here.scenario.pipeline), _noting(steps, tracer))
     except PipelineError as error:
         status = "no_work" if isinstance(error, NoWorkFound) else "failed"
         log = _with_truth(log_row(exposure), exposed, None)
-        return Half(None, status, str(error), log, tuple(steps), exposed.truth, exposed.truth_pixels, empty(STAMP))
+        return Half(None, status, str(error), log, tuple(steps), exposed.truth, exposed.truth_pixels, empty(STAMP),
+                    tracer.rows())
     images = measured.images
     assert images is not None
     truth = inspect.inspect(exposed.truth, measured, images)
@@ -103,7 +107,7 @@ def pixel_half(job: Job) -> Half:
     pixels = PixelsOnDisk.write(scratch(job), images.difference, images.science, measured.wcs)
     log = _with_truth(measured.log, exposed, measured)
     return Half(replace(measured, pixels=pixels, images=None, log=log), "done", "", log, tuple(steps), truth,
-                exposed.truth_pixels, index)
+                exposed.truth_pixels, index, tracer.rows())
 
 
 def scratch(job: Job) -> Path:
@@ -111,8 +115,8 @@ def scratch(job: Job) -> Path:
     return job.folder / "scratch" / f"{job.visit.visit:d}_{job.detector:d}"
 
 
-def _noting(steps: list[Worked]) -> Callable[[Step], None]:
-    """Notes each Step with its CPU seconds and the process's peak memory while it worked."""
+def _noting(steps: list[Worked], trace: Callable[[Step], None] = lambda step: None) -> Callable[[Step], None]:
+    """Notes each Step with its CPU seconds and the process's peak memory while it worked; `trace` looks, untimed."""
     last = thread_time()
     _reset_peak()
 
@@ -120,6 +124,7 @@ def _noting(steps: list[Worked]) -> Callable[[Step], None]:
         nonlocal last
         now = thread_time()
         steps.append(Worked(step.bare(), now - last, _peak_mb()))
+        trace(step)
         _reset_peak()
         last = thread_time()
 

@@ -27,6 +27,7 @@ from pipeline.open import open_sink, open_store
 from pipeline.ports import Ports
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
+from pipeline.steps import Step
 from schemas.exposure import Visit
 from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
 from schemas.wcs import Wcs
@@ -39,6 +40,7 @@ from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
+from twin.trace_catalogue import CatalogueTracer
 
 TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 MEASURED = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, MEASUREMENT[n]) for n in MEASUREMENT.names or ())])
@@ -151,6 +153,8 @@ class Night:
         opens = visit.mjd_tai - visit.exposure_s / 2 / SECONDS_PER_DAY
         yield p.until(opens - settings.lead_s / SECONDS_PER_DAY)
         arrives = visit.shutter_close_mjd_tai + (settings.readout_s + settings.transfer_s) / SECONDS_PER_DAY
+        predicted = self._predicted(visit, job.detector)
+        tracer = CatalogueTracer(visit.visit, job.detector, predicted)
         half: Half | None = None
         summary: Summary | None = None
         status, reason = "done", ""
@@ -158,16 +162,17 @@ class Night:
             yield worker
             alarm = p.env.process(self._alarm(p.env.active_process))
             try:
-                box = footprint_box(self._predicted(visit, job.detector), self._shape, PRELOAD_MARGIN_ARCSEC)
+                box = footprint_box(predicted, self._shape, PRELOAD_MARGIN_ARCSEC)
                 known = yield from drive(preload(visit, job.detector, box, self.ports, self.config), p,
-                                         partial(self._note, job))
+                                         partial(self._note, job, trace=tracer))
                 yield p.until(arrives)
                 half = self.ahead.result(job)
                 yield from replay([(w.step, w.cpu_s) for w in half.steps], p, partial(self._note_half, job, half.steps))
                 status, reason = half.status, half.reason
                 if half.measured is not None:
+                    tracer.wcs = half.measured.wcs
                     summary = yield from drive(report_sources(half.measured, known, self.ports, self.config), p,
-                                               partial(self._note, job))
+                                               partial(self._note, job, trace=tracer))
             except (VisitTimeout, simpy.Interrupt):
                 status, reason = "timeout", f"not done after {settings.timeout_s:g} s"
             except PipelineError as error:
@@ -180,6 +185,7 @@ class Night:
             if alarm.is_alive:
                 alarm.interrupt()
         self._record(job, half, summary, status, reason)
+        self.recorder.append("trace", tracer.rows())
         if summary is not None:
             yield from drive(deliver(self.ports, self.config, only=(visit.visit, job.detector)), p,
                              partial(self._note, job))
@@ -205,9 +211,11 @@ class Night:
 
     # --- records ----------------------------------------------------------------------------------------------------
 
-    def _note(self, job: Job, timed: Timed, peak_mb: float = float("nan")) -> None:
+    def _note(self, job: Job, timed: Timed, peak_mb: float = float("nan"),
+              trace: Callable[[Step], None] = lambda step: None) -> None:
         row = empty(STEP, 1)
         step = timed.step
+        trace(step)
         row["visit"], row["detector"], row["name"], row["size"] = job.visit.visit, job.detector, step.name, step.size
         row["start_mjd_tai"] = self.platform.origin_mjd_tai + timed.start_s / SECONDS_PER_DAY
         row["duration_s"], row["cpu_s"], row["peak_mb"] = timed.duration_s, timed.cpu_s, peak_mb
@@ -237,6 +245,7 @@ class Night:
             self.recorder.append("truth", half.truth)
             self.recorder.append("truth_pixels", half.truth_pixels)
             self.recorder.append("stamp", half.stamps)
+            self.recorder.append("trace", half.trace)
             if half.measured is not None:
                 self.recorder.append("measurement", _with_visit(half.measured.sources, job))
         self.progress("detector-visits", len(self.log), len(self.jobs))

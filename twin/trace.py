@@ -1,8 +1,8 @@
 """What each Step left behind, in a few numbers: laid beside another run's they show where the two first part.
 
-A tracer follows one detector-visit and looks at `Step.left`. Its values serve to be compared at a relative 1e-4 of
-max(|value|, 1): units are chosen so that 1 is a scale that matters (arcsec, S/N, counts, noise variances), and no sum
-runs over both signs. So a value says whether something changed, and a perturbation of the pixels by 1e-6 does not.
+A tracer follows one detector-visit and looks at `Step.left`. Its values serve to be compared relative to
+max(|value|, 1): units are chosen so that 1 is a scale that matters (arcsec, S/N, counts, noise variances), no sum runs
+over both signs, and where a few values may be beyond measure (errors of a singular fit) the median stands for them.
 Quantities `mask:PLANE` and `n:NAME` are counts that are zero where they are missing.
 
     calibrate   zeropoint, PSF, corners of the WCS, stars, variance, noise, mask planes
@@ -32,7 +32,7 @@ from schemas.wcs import Wcs
 
 STRIDE: Final = 3                      # of the pixels that medians and means are taken of, in x and y
 SUMMED: Final = ("snr", "psfFlux", "psfFluxErr", "apFlux", "scienceFlux", "templateFlux", "trailFlux", "trailLength",
-                 "dipoleMeanFlux", "dipoleLength", "ixx", "iyy", "extendedness", "xErr", "yErr", "footprint_area",
+                 "dipoleMeanFlux", "dipoleLength", "ixx", "iyy", "extendedness", "footprint_area",
                  "bboxSize")           # of MEASUREMENT, magnitudes of their values
 
 Numbers = dict[str, float]
@@ -79,20 +79,20 @@ class PixelTracer(Tracer):
         return {"njy_per_adu": 10 ** (0.4 * (AB_ZEROPOINT_NJY - found.zeropoint)), "psf_sigma_px": science.psf.sigma,
                 "psf_at_corner": 1 / float((science.psf.at(0.0, 0.0) ** 2).sum()), "stars": found.n_stars,
                 "psf_stars": found.n_psf_star, "matches": found.n_matches, "sky_adu": found.sky_adu,
-                "mean_light": light, "variance": _median(science.variance),
+                "mean_light": light, "variance": median(_thinned(science.variance)),
                 "noise_correlation": found.noise_correlation, **corners, **_planes(science.mask)}
 
     def _warp(self, template: Template) -> Numbers:
         covered = (_thinned(template.mask) & mask.NO_DATA) == 0
         image, variance = _thinned(template.image)[covered], _thinned(template.variance)[covered]
-        return {"mean_light": np.abs(image).mean(dtype=float) if image.size else 0.0, "variance": _median(variance, 1),
+        return {"mean_light": np.abs(image).mean(dtype=float) if image.size else 0.0, "variance": median(variance),
                 "inputs": _thinned(template.n_inputs).mean(), "psf_sigma_px": template.psf.sigma,
                 **_planes(template.mask)}
 
     def _subtract(self, difference: Difference) -> Numbers:
         return {"kernel_sum": difference.kernel_sum, "noise_scale": difference.noise_scale,
                 "noise_correlation": difference.lag1, "kernel_stars": difference.n_kernel_stars,
-                "psf_sigma_px": difference.psf.sigma, "matched_variance": _median(difference.matched_variance),
+                "psf_sigma_px": difference.psf.sigma, "matched_variance": median(_thinned(difference.matched_variance)),
                 **_noise(difference), **_planes(difference.mask)}
 
     def _detect(self, found: Detections) -> Numbers:
@@ -104,7 +104,7 @@ class PixelTracer(Tracer):
         flags = {f"n:{name}": float(np.count_nonzero(sources[name])) for name in sources.dtype.names or ()
                  if sources.dtype[name].kind == "b"}
         return {"n": len(sources), **{name: total(sources[name]) for name in SUMMED},
-                **{name: mean(sources[name]) for name in ("x", "y")}, **counted(flags)}
+                **{name: median(sources[name]) for name in ("x", "y", "xErr", "yErr")}, **counted(flags)}
 
     def _cutouts(self, stamps: Iterable[Cutouts]) -> Numbers:
         numbers: Numbers = {}
@@ -124,10 +124,9 @@ def _thinned(plane: np.ndarray) -> np.ndarray:
     return plane[::STRIDE, ::STRIDE]
 
 
-def _median(plane: np.ndarray, stride: int = STRIDE) -> float:
-    """The median of the finite values, 0 without any."""
-    thin = plane[::stride, ::stride] if stride > 1 else plane
-    known = thin[np.isfinite(thin)]
+def median(values: np.ndarray) -> float:
+    """The median of the known values, 0 without any."""
+    known = values[np.isfinite(values)]
     return float(np.median(known)) if known.size else 0.0
 
 
@@ -151,7 +150,7 @@ def _noise(difference: Difference) -> Numbers:
     known = np.isfinite(image) & (variance > 0)
     pulls = np.abs(image[known]) / np.sqrt(variance[known])
     return {"mean_pull": mean(pulls), "rms_pull": float(np.sqrt(mean(np.minimum(pulls, 100.0) ** 2))),
-            "variance": _median(variance, 1)}
+            "variance": median(variance)}
 
 
 def _planes(bits: np.ndarray) -> Numbers:

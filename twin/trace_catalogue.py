@@ -18,7 +18,7 @@ from pipeline.ports import History, Segment
 from schemas.exposure import BANDS
 from schemas.table import DIA_OBJECT, DIA_SOURCE
 from schemas.wcs import Wcs
-from twin.trace import Numbers, Tracer, apart, mean, total
+from twin.trace import Numbers, Tracer, apart, mean, median, total
 
 
 class CatalogueTracer(Tracer):
@@ -39,7 +39,7 @@ class CatalogueTracer(Tracer):
     def _transform(self, sources: np.ndarray) -> Numbers:
         shift = np.hypot(*apart((sources["ra"], sources["dec"]), self.wcs.sky(sources["x"], sources["y"])))
         return {"n": len(sources), "shift_arcsec": mean(shift), "psfFlux": total(sources["psfFlux"]),
-                "error_mas": 3.6e6 * mean(sources["raErr"]), "trailLength": total(sources["trailLength"]),
+                "error_mas": 3.6e6 * median(sources["raErr"]), "trailLength": total(sources["trailLength"]),
                 "dipoleLength": total(sources["dipoleLength"])}
 
     def _read(self, objects: np.ndarray) -> Numbers:
@@ -69,7 +69,7 @@ class CatalogueTracer(Tracer):
             gap = np.hypot(*apart((versions["ra"], versions["dec"]),
                                   (self._sources["ra"][here], self._sources["dec"][here])))
         return {"n": len(versions), "sources": total(versions["nDiaSources"]), "from_source_arcsec": total(gap),
-                "error_mas": 3.6e6 * mean(versions["raErr"]),
+                "error_mas": 3.6e6 * median(versions["raErr"]),
                 "psfFlux": sum(total(versions[f"{band}_psfFluxMean"]) for band in BANDS)}
 
     def _forced(self, rows: np.ndarray) -> Numbers:
