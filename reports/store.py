@@ -92,7 +92,7 @@ class Store:
         if not path.is_file():
             return none
         try:
-            return np.asarray(np.load(path, allow_pickle=False))
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))   # of many stamps few are looked at
         except (ValueError, EOFError, OSError) as error:
             raise StoreError(f"{path}: not a stack of stamps ({error})") from error
 
