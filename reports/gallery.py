@@ -18,6 +18,7 @@ PER_FIELD: Final = 60              # detections of a real field that were not in
 ZOOM: Final = 2                    # screen pixels per image pixel
 GAP: Final = 3                     # pixels between the planes of a triplet
 NO_DATA_COLOUR: Final = (205, 216, 228)
+TICK_COLOUR: Final = (217, 131, 36)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +133,34 @@ def _triplet(store: Store, index: np.ndarray, choice: _Choice) -> Triplet | None
     return Triplet(choice.group, picture(stamps[int(row["index"])]), choice.title, choice.lines, choice.snr % 1e6)
 
 
-def picture(planes: np.ndarray) -> str:
-    """Three stamps as one PNG in a data URI: science and template on one scale, the difference on its own."""
-    science, template, difference = (np.asarray(p, float) for p in planes)
-    _, noise = _level(difference)
+def picture(planes: np.ndarray, *, zoom: int = ZOOM, like: np.ndarray | None = None, centre: bool = False) -> str:
+    """Three stamps as one PNG in a data URI: science and template on one scale, the difference on its own.
+
+    `like` is another triplet whose scales are taken, so that two sides can be compared; `centre` marks the middle by
+    ticks at the border.
+    """
+    scales = [_level(np.asarray(p, float)) for p in (planes if like is None else like)]
+    noise = scales[2][1]
     parts = []
-    for plane in (science, template):
-        level, own = _level(plane)
-        parts.append(_grey(np.arcsinh((plane - level) / max(own, noise) / 2), -1.0, 3.2))
-    parts.append(_grey(difference / noise, -7.0, 7.0))
+    for plane, (level, own) in zip(planes[:2], scales[:2], strict=True):
+        parts.append(_grey(np.arcsinh((np.asarray(plane, float) - level) / max(own, noise) / 2), -1.0, 3.2))
+    parts.append(_grey(np.asarray(planes[2], float) / noise, -7.0, 7.0))
+    if centre:
+        parts = [_ticked(part) for part in parts]
     gap = np.full((parts[0].shape[0], GAP, 3), 255, np.uint8)
     row = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)[::-1]
     buffer = io.BytesIO()
-    image.imsave(buffer, np.repeat(np.repeat(row, ZOOM, 0), ZOOM, 1), format="png", pil_kwargs={"optimize": False})
+    image.imsave(buffer, np.repeat(np.repeat(row, zoom, 0), zoom, 1), format="png", pil_kwargs={"optimize": False})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _ticked(rgb: np.ndarray) -> np.ndarray:
+    """The picture with short ticks that point to its middle pixel from each side."""
+    out, (ny, nx) = rgb.copy(), rgb.shape[:2]
+    for rows, columns in ((slice(0, 5), nx // 2), (slice(ny - 5, ny), nx // 2), (ny // 2, slice(0, 5)),
+                          (ny // 2, slice(nx - 5, nx))):
+        out[rows, columns] = TICK_COLOUR
+    return out
 
 
 def _level(plane: np.ndarray) -> tuple[float, float]:
