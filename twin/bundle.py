@@ -7,7 +7,7 @@
       references.fits     the reference catalogue around the field
       ephemerides.fits    known Solar System objects: polynomials and orbits
       satellites.fits     predicted tracks
-      state/              objects and their history before the first of these visits
+      state/              objects and their history before the first of these visits; absent where there is none
 """
 
 import shutil
@@ -22,7 +22,7 @@ from pipeline.open import open_store
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from schemas.exposure import Box, Visit
 from schemas.table import take
-from twin.folders import claim
+from twin.folders import claimed
 from twin.halves import observatory
 from twin.history import template_path
 from twin.scenario import dump
@@ -35,6 +35,14 @@ def write_bundle(run: Path, out: Path, *, after: int = 0) -> str:
 
     InputError where `run` is no finished run, or `out` is occupied; nothing is left half-written.
     """
+    visits = bundled(run, after)
+    with claimed(out):
+        fill(run, out, visits, after)
+    return f"{len(visits)} visits in {out}"
+
+
+def bundled(run: Path, after: int = 0) -> list[Visit]:
+    """The visits that come after the first `after` of a finished run of pixels; InputError where it is none."""
     for needed in ("scenario.toml", "templates", "prompt.duckdb"):
         if not (run / needed).exists():
             raise InputError(f"{run}: not a finished run of pixels: it has no {needed}")
@@ -42,18 +50,13 @@ def write_bundle(run: Path, out: Path, *, after: int = 0) -> str:
     visits = here.visits[after:]
     if not visits:
         raise InputError(f"after: the run has {len(here.visits)} visits, none comes after {after}")
-    claim(out)
-    try:
-        _write(run, out, visits, after)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
-    return f"{len(visits)} visits in {out}"
+    return visits
 
 
-def _write(run: Path, out: Path, visits: list[Visit], after: int) -> None:
+def fill(run: Path, out: Path, visits: list[Visit], after: int = 0) -> None:
+    """Write a bundle of some visits into an empty folder."""
     here = observatory(run)
-    for name in ("exposures", "templates", "state"):
+    for name in ("exposures", "templates", *(["state"] if after else [])):
         (out / name).mkdir()
     for visit in visits:
         for detector in here.config.camera.detectors:

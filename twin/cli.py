@@ -86,6 +86,17 @@ def _parser() -> argparse.ArgumentParser:
                         "objects and history that they made")
     bundle.set_defaults(call=_bundle)
 
+    export = commands.add_parser("export", help="write a run as FITS files for other programs, and their answer sheet")
+    export.add_argument("run", type=Path)
+    export.add_argument("--out", type=Path, required=True, help="the folder; it must not exist or be empty")
+    export.set_defaults(call=_export)
+
+    score = commands.add_parser("score", help="lay another program's detections against a run's truth")
+    score.add_argument("run", type=Path)
+    score.add_argument("file", type=Path, help="Parquet, CSV, FITS table or Avro alerts, or a folder of them")
+    score.add_argument("--out", type=Path, help="the run folder to write; FILE-scored beside the file without it")
+    score.set_defaults(call=_score)
+
     accept = commands.add_parser("accept", help="print the acceptance figures")
     accept.add_argument("--seeds", type=int, nargs="+", required=True)
     accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; new or empty")
@@ -180,6 +191,24 @@ def _bundle(options: argparse.Namespace) -> int:
     from twin.bundle import write_bundle
 
     print(write_bundle(options.run, options.out, after=options.after))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from twin.export import export_run
+
+    print(export_run(options.run, options.out))
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from reports.render import render
+    from twin.score import score_catalog, summary
+
+    out = options.out or options.file.with_name(f"{options.file.stem}-scored")
+    score_catalog(options.run, options.file, out)
+    print(summary(out))
+    print(render(out))
     return 0
 
 

@@ -1,5 +1,8 @@
 """Run folders: new or empty, writable, and a run's own."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -16,3 +19,14 @@ def claim(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"{folder}: the run folder cannot be written ({error.strerror})") from None
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """A folder made by `claim`, which is gone again if what fills it fails."""
+    claim(folder)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
