@@ -21,7 +21,7 @@ from twin.pool import THREAD_VARIABLES
 from twin.workspace import Child, Workspace, git
 
 PACKAGES: Final = ("twin", "pipeline", "simulators", "reports", "schemas", "scenarios")
-CODE: Final = (*PACKAGES, "pyproject.toml")   # what decides results; notes, tests and runs beside it do not
+CODE: Final = (*PACKAGES, "pyproject.toml", ":(exclude)scenarios/baselines")   # what decides results
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,18 @@ def resolve(name: str, root: Path) -> str:
 def is_code(folder: Path) -> bool:
     """Whether a folder holds the project's code."""
     return all((folder / package).is_dir() for package in PACKAGES)
+
+
+def fingerprint(root: Path) -> str:
+    """A hash of all code and scenarios in a folder, recorded baselines aside."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            name = path.relative_to(root)
+            if path.is_file() and "__pycache__" not in name.parts and "baselines" not in name.parts:
+                digest.update(f"{name}\0{path.stat().st_size}\0".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def check_out(revision: str, place: Workspace, environments: Path, say: Callable[[str], None]) -> Checkout:

@@ -20,7 +20,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import duckdb
 import numpy as np
@@ -32,13 +32,15 @@ PART_ROWS = 200_000   # a part is written when a table has gathered as many rows
 class ParquetRecorder:
     """A `pipeline.ports.Recorder` that gathers rows and writes them as Parquet parts.
 
-    Use it as a context manager, or call `flush` at the end.
+    Use it as a context manager, or call `flush` at the end. `compression` is Parquet's: what is kept for
+    long takes the smaller, slower `zstd`.
     """
 
-    def __init__(self, folder: Path, *, part_rows: int = PART_ROWS) -> None:
+    def __init__(self, folder: Path, *, part_rows: int = PART_ROWS,
+                 compression: Literal["snappy", "zstd"] = "snappy") -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._part_rows = part_rows
+        self._part_rows, self._compression = part_rows, compression
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
         self._parts: dict[str, int] = defaultdict(int)
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
@@ -87,7 +89,7 @@ class ParquetRecorder:
         self._connection.register(view, plain_columns(rows))
         try:
             self._connection.execute(f'COPY (SELECT {_selection(rows.dtype)} FROM "{view}") TO \'{_quoted(aside)}\' '
-                                     "(FORMAT parquet)")
+                                     f"(FORMAT parquet, COMPRESSION {self._compression})")
         finally:
             self._connection.unregister(view)
         os.replace(aside, folder / name)

@@ -1,5 +1,6 @@
 """A small night that several tests look at."""
 
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -29,4 +30,14 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the small night, one process, images kept."""
     folder = tmp_path_factory.mktemp("night") / "run"
     run_night(small(), folder, processes=1, keep_images=True)
+    return folder
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder of the test's own, for this process and its children."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     return folder
