@@ -1,6 +1,6 @@
 """A test's runs laid against their truth, row by row: what two sides are compared by, and what a baseline keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -67,20 +67,30 @@ def of_run(store: Store, seed: int) -> Outcome:
 def of_baseline(store: Store) -> Outcome:
     """What `tables` gave, read back from a measurement store that holds nothing else."""
     store.table("seed_exposure_log")
-    return _with_tables({name: store.optional(table) for name, table in TABLES.items()}, store.facts(), {})
+    return _made({name: store.optional(table) for name, table in TABLES.items()}, store.facts(), {})
 
 
 def joined(parts: Sequence[Outcome]) -> Outcome:
     """All nights of a side as one; what `paired` has filled in is dropped."""
     if not parts:
         raise ValueError("no outcomes to join: at least one is needed")
-    return _with_tables({name: join([getattr(part, name) for part in parts]) for name in TABLES}, parts[0].facts,
-                        {seed: folder for part in parts for seed, folder in part.folders.items()})
+    return _made({name: join([getattr(part, name) for part in parts]) for name in TABLES}, parts[0].facts,
+                 {seed: folder for part in parts for seed, folder in part.folders.items()})
 
 
-def _with_tables(rows: dict[str, np.ndarray], facts: dict[str, str], folders: dict[int, Path]) -> Outcome:
+def with_rows(outcome: Outcome, rows: Mapping[str, np.ndarray]) -> Outcome:
+    """The outcome with the tables of some of its fields exchanged."""
+    kept = {name: rows.get(name, getattr(outcome, name)) for name in TABLES}
+    return _made(kept, outcome.facts, outcome.folders, outcome.units, outcome.objects, outcome.common)
+
+
+Masks = dict[str, np.ndarray]
+
+
+def _made(rows: Mapping[str, np.ndarray], facts: dict[str, str], folders: dict[int, Path], units: Masks | None = None,
+          objects: Masks | None = None, common: Masks | None = None) -> Outcome:
     return Outcome(rows["sources"], rows["false"], rows["forced"], rows["stars"], rows["visits"], rows["packets"],
-                   rows["steps"], rows["traces"], facts, folders)
+                   rows["steps"], rows["traces"], facts, folders, units or {}, objects or {}, common or {})
 
 
 def tables(outcome: Outcome) -> dict[str, np.ndarray]:
@@ -268,4 +278,4 @@ def _forced(store: Store, matches: Matches, rows: np.ndarray, log: np.ndarray) -
     return out
 
 
-__all__ = ["OUTCOME", "TABLES", "Outcome", "joined", "located", "of_baseline", "of_run", "tables"]
+__all__ = ["OUTCOME", "TABLES", "Outcome", "joined", "located", "of_baseline", "of_run", "tables", "with_rows"]
