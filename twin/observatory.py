@@ -1,41 +1,24 @@
-"""The simulated observatory as the night sees it: exposures, and the truth with what no catalogue of the sky knows, its
-template.
+"""The simulated observatory as the night sees it: its visits, exposures with their truth, what services know."""
 
-    Facts of the visit and of the template's inputs -> optimum flux error -> TRUTH.snr
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.template import Quality, select
-from schemas.exposure import AB_ZEROPOINT_NJY, Visit
-from schemas.mask import BAD, NO_DATA, SAT
+from schemas.exposure import Visit
 from schemas.measures import TRACK, empty
 from simulators import cadence
 from simulators.artifacts import satellite_tracks
 from simulators.conditions import conditions
-from simulators.observe import Exposed, Facts, circumstances, expose
+from simulators.observe import Exposed, Facts, circumstances
 from simulators.sky import Sky
-from twin.scenario import Scenario
+from twin import exposures
+from twin.exposures import Input
 
-SIDE = 41            # of the PSF stamps that errors are computed with [pixel]
-GRID = 64            # of the Fourier transforms; 128 for trails
-SHARE = 1 / 3        # of the template's inputs that a mask plane must cover to count as the template's
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One detector's exposure among a template's inputs, as truth knows it."""
-
-    visit: Visit
-    detector: int
-    facts: Facts
-    weight: float            # inverse variance of its blank sky [nJy^-2], as the coadd weighs
-    njy_per_electron: float
+if TYPE_CHECKING:
+    from twin.scenario import Scenario
 
 
 class Observatory:
@@ -44,10 +27,15 @@ class Observatory:
     `masks` is the folder where the masks of earlier exposures are kept, `VISIT_DETECTOR.npy`.
     """
 
-    def __init__(self, scenario: Scenario, masks: Path) -> None:
+    def __init__(self, scenario: "Scenario", masks: Path) -> None:
         self.scenario, self.masks = scenario, masks
         self.config, self.seed = scenario.simulation, scenario.seed
-        self.sky = Sky(self.config, self.seed)
+        self._inputs: dict[str, list[Input]] = {}
+
+    @cached_property
+    def sky(self) -> Sky:
+        """Everything on the sky."""
+        return Sky(self.config, self.seed)
 
     @cached_property
     def visits(self) -> list[Visit]:
@@ -67,44 +55,31 @@ class Observatory:
             out[band] = [here[i] for i in sorted(chosen)]
         return out
 
-    @cached_property
-    def around_px(self) -> int:
-        """How far earlier exposures reach beyond a detector: in life its neighbours saw what dithers bring in.
-
-        Two dithers, and two and a half sigmas of both turns at the detector's corner.
-        """
-        cadence_, camera = self.config.cadence, self.config.camera
-        turn = 2.5 * np.sqrt(2) * np.radians(cadence_.rotation_spread_deg) * np.hypot(camera.ny, camera.nx) / 2
-        return int(np.ceil(2 * cadence_.dither_arcsec / camera.scale_arcsec + turn)) + 8
-
     def facts(self, visit: Visit, detector: int) -> Facts:
         """The true circumstances of an exposure of the night."""
         return circumstances(self.sky, visit, detector, self.seed)
 
     def inputs(self, band: str) -> list[Input]:
         """The inputs of a band's template."""
-        out = []
-        for visit in self.earlier[band]:
-            for detector in self.config.camera.detectors:
-                facts = circumstances(self.sky, visit, detector, self.seed, around_px=self.around_px)
-                per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
-                out.append(Input(visit, detector, facts, (facts.noise_adu * per_adu) ** -2,
-                                 per_adu / self.config.camera.gain))
-        return out
+        if band not in self._inputs:
+            self._inputs[band] = exposures.inputs(self.sky, self.earlier[band], self.seed)
+        return self._inputs[band]
 
     def expose_earlier(self, visit: Visit, detector: int) -> Exposed:
         """An earlier exposure; its mask is kept for the truth of the night."""
-        exposed = expose(self.sky, visit, detector, self.seed, around_px=self.around_px)
+        exposed = exposures.expose_earlier(self.sky, visit, detector, self.seed)
         self.masks.mkdir(parents=True, exist_ok=True)
         np.save(self._mask_path(visit, detector), exposed.exposure.mask.astype(np.uint8), allow_pickle=False)
         return exposed
 
     def expose(self, visit: Visit, detector: int) -> Exposed:
         """An exposure of the night, its truth complete: template flux, optimum error, S/N, masks of the inputs."""
-        exposed = expose(self.sky, visit, detector, self.seed, keep_noiseless=True,
-                         template_visits=self.earlier[visit.band])
-        truth = self._with_template(exposed, self.inputs(visit.band))
-        return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts)
+        return exposures.expose(self.sky, visit, detector, self.seed, self.inputs(visit.band), self.mask)
+
+    def mask(self, visit: Visit, detector: int) -> np.ndarray:
+        """The mask of an earlier exposure, uint8."""
+        found: np.ndarray = np.load(self._mask_path(visit, detector), mmap_mode="r", allow_pickle=False)
+        return found
 
     def tracks(self) -> np.ndarray:
         """TRACK rows of the satellites that the allow-list service knows."""
@@ -112,141 +87,9 @@ class Observatory:
                  for track in satellite_tracks(self.config, visit, self.seed) if track.catalogued]
         return np.array(found, TRACK) if found else empty(TRACK)
 
-    def _with_template(self, exposed: Exposed, inputs: Sequence[Input]) -> np.ndarray:
-        truth = exposed.truth.copy()
-        if not len(truth):
-            return truth
-        covers = np.stack([_covers(one, truth) for one in inputs])
-        weights = covers * np.array([one.weight for one in inputs])[:, None]
-        weights = weights / np.maximum(weights.sum(axis=0), 1e-30)
-        self._template_flux(truth, inputs, weights)
-        truth["input_mask"] |= self._template_mask(truth, inputs, covers) | np.where(covers.any(axis=0), 0, NO_DATA)
-        noise, template_noise, stamps = self._local_noise(exposed, truth, inputs, weights)
-        template_stamps = np.zeros_like(stamps)
-        for one, weight in zip(inputs, weights, strict=True):
-            template_stamps += weight[:, None, None] * _stamps(one.facts, truth)
-        error, correlation = optimum_error(stamps, noise, template_stamps, template_noise,
-                                           truth["trail_length"], truth["trail_angle"],
-                                           np.nan_to_num(truth["separation_px"]))
-        moved = truth["kind"] == b"moved_star"
-        truth["flux_err_optimum"] = error
-        truth["snr"] = truth["flux"] / error * np.where(moved, 1.0 - correlation, 1.0)
-        return truth
-
-    def _template_flux(self, truth: np.ndarray, inputs: Sequence[Input], weights: np.ndarray) -> None:
-        """Replace the plain mean over the template's visits by the coadd's weighted one, in place."""
-        fixed = ~np.isin(truth["kind"], [b"asteroid", b"moved_star"])
-        total = np.zeros(len(truth))
-        for one, weight in zip(inputs, weights, strict=True):
-            total += weight * self.sky.flux_at(truth["truthId"], one.visit.band, one.visit.mjd_tai)
-        truth["template_flux"] = np.where(fixed, total, truth["template_flux"])
-        truth["flux"] = np.where(fixed, truth["science_flux"] - total, truth["flux"])
-
-    def _template_mask(self, truth: np.ndarray, inputs: Sequence[Input], covers: np.ndarray) -> np.ndarray:
-        """Planes that at least `SHARE` of the template's inputs carry within a pixel of the source."""
-        counts = np.zeros((2, len(truth)))
-        for one, covered in zip(inputs, covers, strict=True):
-            mask = np.load(self._mask_path(one.visit, one.detector), mmap_mode="r", allow_pickle=False)
-            bits = _bits_around(mask, *one.facts.wcs.pixels(truth["ra"], truth["dec"]))
-            counts += np.stack([(bits & BAD) > 0, (bits & SAT) > 0]) * covered
-        present = counts >= SHARE * np.maximum(covers.sum(axis=0), 1)
-        return np.asarray(np.where(present[0], BAD, 0) | np.where(present[1], SAT, 0), np.int32)
-
-    def _local_noise(self, exposed: Exposed, truth: np.ndarray, inputs: Sequence[Input], weights: np.ndarray
-                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Variances per pixel of science and template under each source [nJy^2], and the science PSFs.
-
-        Photon noise of everything there is counted, hosts and the source itself, weighted with the squared PSF. The
-        template's scene is the science one's without what changed.
-        """
-        facts, camera = exposed.facts, self.config.camera
-        per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
-        stamps = _stamps(facts, truth)
-        square = stamps**2 / (stamps**2).sum(axis=(1, 2), keepdims=True)
-        assert exposed.noiseless is not None
-        scene = _windows(exposed.noiseless, truth["x"], truth["y"], facts.sky_adu) - facts.sky_adu
-        light = np.maximum((scene * square).sum(axis=(1, 2)), 0.0) * per_adu              # [nJy per pixel]
-        noise = (facts.noise_adu * per_adu) ** 2 + light * per_adu / camera.gain
-        changed = truth["flux"] * (stamps * square).sum(axis=(1, 2))
-        static = np.maximum(light - np.where(truth["trail_length"] > 2.0, light, changed), 0.0)
-        template = np.zeros(len(truth))
-        for one, weight in zip(inputs, weights, strict=True):
-            template += weight**2 * (1.0 / one.weight + static * one.njy_per_electron)
-        return noise, np.where(template > 0, template, np.inf), stamps
+    def ephemerides(self) -> np.ndarray:
+        """EPHEMERIS rows of the asteroids that the ephemeris service knows."""
+        return self.sky.ephemerides()
 
     def _mask_path(self, visit: Visit, detector: int) -> Path:
         return self.masks / f"{visit.visit:d}_{detector:d}.npy"
-
-
-def optimum_error(science: np.ndarray, noise: np.ndarray, template: np.ndarray, template_noise: np.ndarray,
-                  trail_length: np.ndarray, trail_angle: np.ndarray, separation: np.ndarray
-                  ) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest flux error that any differencing can reach, and the optimum filter's correlation at a distance.
-
-    err^-2 = mean over k of |L|^2 |Ps|^2 |Pt|^2 / (Vs |Pt|^2 + Vt |Ps|^2) for white noises Vs and Vt; L is the trail's
-    transform. The PSFs' orientations on the sky are not brought together: that matters at second order of their
-    ellipticities.
-
-    Parameters
-    ----------
-    science, template : (n, m, m) PSFs of unit sum
-    noise, template_noise : (n,) variance per pixel [nJy^2]; infinite without a template: the error is then infinite
-    trail_length, trail_angle : (n,) [pixel], [deg]
-    separation : (n,) distance along the angle at which the correlation is wanted [pixel]
-
-    References
-    ----------
-    Zackay, Ofek & Gal-Yam 2016.
-    """
-    error, correlation = np.full(len(science), np.inf), np.zeros(len(science))
-    for long in (False, True):
-        rows = np.flatnonzero(((trail_length > GRID / 4) == long) & np.isfinite(template_noise))
-        if not len(rows):
-            continue
-        side = 2 * GRID if long else GRID
-        ps = np.abs(np.fft.fft2(science[rows], s=(side, side))) ** 2
-        pt = np.abs(np.fft.fft2(template[rows], s=(side, side))) ** 2
-        power = ps * pt / np.maximum(noise[rows, None, None] * pt + template_noise[rows, None, None] * ps, 1e-300)
-        frequency = np.fft.fftfreq(side)
-        angle = np.radians(np.nan_to_num(trail_angle[rows]))[:, None, None]
-        along = np.cos(angle) * frequency + np.sin(angle) * frequency[:, None]
-        power *= np.sinc(along * trail_length[rows, None, None]) ** 2
-        total = power.mean(axis=(1, 2))
-        error[rows] = 1.0 / np.sqrt(total)
-        shifted = power * np.cos(2 * np.pi * along * separation[rows, None, None])
-        correlation[rows] = shifted.mean(axis=(1, 2)) / total
-    return error, correlation
-
-
-def _stamps(facts: Facts, truth: np.ndarray) -> np.ndarray:
-    """(n, SIDE, SIDE) true PSFs at sources, wherever they are near this exposure."""
-    x, y = facts.wcs.pixels(truth["ra"], truth["dec"])
-    ny, nx = facts.psf.shape
-    return np.stack([facts.psf.at(float(a), float(b), SIDE)
-                     for a, b in zip(np.clip(x, 0, nx - 1), np.clip(y, 0, ny - 1), strict=True)])
-
-
-def _covers(one: Input, truth: np.ndarray) -> np.ndarray:
-    """Which sources lie on an input."""
-    shape = one.facts.psf.shape
-    x, y = one.facts.wcs.pixels(truth["ra"], truth["dec"])
-    return np.asarray((x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5))
-
-
-def _bits_around(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Mask planes within one pixel of positions."""
-    j, i = np.rint(x).astype(int), np.rint(y).astype(int)
-    bits = np.zeros(len(j), np.int32)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            bits |= mask[np.clip(i + dy, 0, mask.shape[0] - 1), np.clip(j + dx, 0, mask.shape[1] - 1)]
-    return bits
-
-
-def _windows(plane: np.ndarray, x: np.ndarray, y: np.ndarray, fill: float) -> np.ndarray:
-    """(n, SIDE, SIDE) pixels around the nearest pixel of each position, `fill` off the plane."""
-    half = SIDE // 2
-    padded = np.pad(plane, half, constant_values=fill)
-    window = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE))
-    return np.asarray(window[np.clip(np.rint(y).astype(int), 0, plane.shape[0] - 1),
-                             np.clip(np.rint(x).astype(int), 0, plane.shape[1] - 1)], float)

@@ -9,8 +9,9 @@ from schemas.exposure import Visit
 from schemas.mask import BAD, NO_DATA, SAT
 from schemas.wcs import Wcs
 from simulators.cadence import history
+from twin.exposures import optimum_error
 from twin.history import grid
-from twin.observatory import Observatory, optimum_error
+from twin.observatory import Observatory
 
 from .conftest import small
 
