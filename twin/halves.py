@@ -24,6 +24,7 @@ from simulators.observe import Exposed
 from twin import history, inspect
 from twin.observatory import Observatory
 from twin.scenario import Scenario, read_scenario
+from twin.stars import stars
 from twin.trace import PixelTracer
 
 
@@ -59,6 +60,7 @@ class Half:
     truth_pixels: np.ndarray
     stamps: np.ndarray           # STAMP
     trace: np.ndarray            # TRACE of its Steps
+    stars: np.ndarray            # STAR_TRUTH
 
 
 @lru_cache(maxsize=2)
@@ -96,7 +98,7 @@ def pixel_half(job: Job) -> Half:
         status = "no_work" if isinstance(error, NoWorkFound) else "failed"
         log = _with_truth(log_row(exposure), exposed, None)
         return Half(None, status, str(error), log, tuple(steps), exposed.truth, exposed.truth_pixels, empty(STAMP),
-                    tracer.rows())
+                    tracer.rows(), stars(here.sky, job.visit, exposed, None))
     images = measured.images
     assert images is not None
     truth = inspect.inspect(exposed.truth, measured, images)
@@ -107,7 +109,7 @@ def pixel_half(job: Job) -> Half:
     pixels = PixelsOnDisk.write(scratch(job), images.difference, images.science, measured.wcs)
     log = _with_truth(measured.log, exposed, measured)
     return Half(replace(measured, pixels=pixels, images=None, log=log), "done", "", log, tuple(steps), truth,
-                exposed.truth_pixels, index, tracer.rows())
+                exposed.truth_pixels, index, tracer.rows(), stars(here.sky, job.visit, exposed, images.science))
 
 
 def scratch(job: Job) -> Path:

@@ -246,6 +246,7 @@ class Night:
             self.recorder.append("truth_pixels", half.truth_pixels)
             self.recorder.append("stamp", half.stamps)
             self.recorder.append("trace", half.trace)
+            self.recorder.append("star", half.stars)
             if half.measured is not None:
                 self.recorder.append("measurement", _with_visit(half.measured.sources, job))
         self.progress("detector-visits", len(self.log), len(self.jobs))

@@ -1,12 +1,14 @@
 """True static stars against those that calibration found."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.images import Calibrated, Calibration
 from pipeline.psf import Psf
+from reports.store import Store
 from schemas import mask
 from schemas.exposure import AB_ZEROPOINT_NJY
 from schemas.measures import STAR
@@ -16,6 +18,7 @@ from simulators.observe import Exposed, expose
 from simulators.sky import Sky
 from simulators.stars import band_index
 from tests.simulators.test_observe import NO_GALAXIES, forced_flux, simulation
+from twin.halves import observatory
 from twin.stars import MIN_SNR, RADIUS_PX, contamination, flux_error, stars
 
 SIDE = 400
@@ -153,3 +156,28 @@ def test_two_stars_share_no_detection(field: tuple[Sky, Exposed]) -> None:
     found = stars(sky_of_two, exposed.exposure.visit, exposed, calibrated(exposed, at[:1]))
     assert found["found"][found["starId"] == rows["starId"][0]].all()
     assert found["found"].sum() == 1
+
+
+def test_a_night_records_its_stars_and_what_calibration_made_of_them(night: Path) -> None:
+    store = Store(night)
+    rows = store.table("star")
+    assert np.unique(rows["visit"]).tolist() == store.table("exposure_log")["visit"].tolist()
+    bright = rows[rows["judged"] & rows["isolated"] & (rows["snr"] > 60)]
+    assert len(bright) > 20
+    assert bright["found"].mean() > 0.9
+    seen = bright[bright["found"]]
+    assert abs(np.median(seen["psfFlux"] / seen["flux"] - 1)) < 0.01
+    assert np.median(np.hypot(seen["dx_arcsec"], seen["dy_arcsec"])) < 0.03
+
+
+def test_the_depth_of_a_template_is_that_of_its_inputs(night: Path) -> None:
+    """error^-2 of a point source is the sum of the inputs', each sky noise^2 times PSF area."""
+    log = Store(night).table("exposure_log")
+    here = observatory(night)
+    inputs = here.inputs("r")
+    error = np.sqrt(1 / sum(one.weight / one.facts.psf.effective_area for one in inputs))
+    np.testing.assert_allclose(log["template_mag_lim"], AB_ZEROPOINT_NJY - 2.5 * np.log10(5 * error), atol=0.08)
+    assert (log["template_n_inputs"] == len(inputs)).all()
+    assert (log["template_high_variance"] < 0.05).all()
+    assert (log["template_mag_lim"] > log["mag_lim"] + 0.2).all()      # two of such visits are deeper than one
+    assert (log["n_star"] > 20).all()
