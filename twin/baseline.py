@@ -27,7 +27,7 @@ from twin.scenario import dump
 from twin.sides import Bench, Trial
 from twin.workspace import workspace
 
-KEPT: Final = ("fidelity", "python", "numpy", "scipy", "numba", "galsim", "duckdb", "twin", "cost_table")   # of a night
+KEPT: Final = ("kind", "fidelity", "python", "numpy", "scipy", "numba", "galsim", "duckdb", "twin", "cost_table")   # of a night
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _facts(outcome: Outcome, settings: Mapping[str, Any], seeds: Sequence[int]) 
 
     version = checkout.version(checkout.present())
     values: dict[str, str] = {
-        "kind": "baseline", "scenario": str(settings.get("name", "")), "scenario_hash": scenario_hash(settings),
+        "scenario": str(settings.get("name", "")), "scenario_hash": scenario_hash(settings),
         "code": str(version), "revision": version.revision, "dirty": str(version.dirty).lower(),
         "sources": checkout.fingerprint(checkout.present()), "seeds": " ".join(map(str, seeds)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_name(),
