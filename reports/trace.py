@@ -87,6 +87,17 @@ def blame(step: str, differences: Sequence[StepDifference]) -> str:
     return next((d.step for d in upstream if d.common > MOST), "")
 
 
+def parted(base: np.ndarray, head: np.ndarray) -> dict[Place, frozenset[str]]:
+    """By detector-visit, the Steps whose traces differ by more than `TOLERANCE`, without those that rest on the store.
+
+    Of one source at one place it tells more than the whole run: what differs there alone can have moved it.
+    """
+    traces = _by_place(base), _by_place(head)
+    return {place: frozenset(step for step, change in _changes(traces[0][place], traces[1][place]).items()
+                             if step not in STORED and max(change.values()) > TOLERANCE)
+            for place in traces[0].keys() & traces[1].keys()}
+
+
 def pipeline_order(*visits: Mapping[str, Numbers]) -> tuple[str, ...]:
     """All Steps of traces in the pipeline's order; one that it does not know comes after the one it followed."""
     order = list(STEP_ORDER)
@@ -162,4 +173,5 @@ def _firsts(changes: Mapping[Place, Mapping[str, Numbers]], order: Sequence[str]
     return firsts, fresh
 
 
-__all__ = ["LEAST", "STEP_ORDER", "StepDifference", "blame", "first_difference", "pipeline_order"]
+__all__ = ["LEAST", "STEP_ORDER", "StepDifference", "blame", "first_difference", "parted",
+           "pipeline_order"]
