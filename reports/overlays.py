@@ -151,7 +151,8 @@ def purity(sides: Sides) -> Figure:
             parts.append(total[::-1].cumsum(axis=0)[::-1])       # that pass a cut
         places.append((parts[0], parts[0] + parts[1]))
     _draw(upper, lower, curve(CUTS, places[0], places[1]), sides.labels, colour=INK)
-    upper.set(ylabel="purity", ylim=(None, max(1.005, upper.get_ylim()[0] + 0.02)), title="Purity at S/N ≥ 6 as the reliability cut moves")
+    upper.set(ylabel="purity", title="Purity at S/N ≥ 6 as the reliability cut moves")
+    upper.set_ylim(None, max(1.005, upper.get_ylim()[0] + 0.02))
     lower.set_xlabel("reliability cut")
     _draw_causes(right, sides)
     return figure
