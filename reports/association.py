@@ -1,4 +1,4 @@
-"""Association judged by truth: do the alerts of one source share one DIAObject, and one DIAObject one source?"""
+"""Association (6.8) judged by truth: do the alerts of one source share one DIAObject, and one DIAObject one source?"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -28,6 +28,10 @@ class Association:
     duplicates: int
     merged: int                # DIAObjects that hold more than one true source
     false_objects: int         # DIAObjects of false detections alone
+    split: Estimate            # fraction of the static sources whose alerts lie in several DIAObjects
+    merges: Estimate           # fraction of their DIAObjects that hold several true sources
+    lone: int                  # DIAObjects with exactly one DIASource: Rubin's totalUnassociatedDiaObjects
+    all_objects: int           # DIAObjects with any DIASource of the run
 
 
 def association(matches: Matches) -> Association:
@@ -50,7 +54,17 @@ def association(matches: Matches) -> Association:
         fraction(right_known, int(known.sum())),
         fraction(int(np.sum(sources["ssObjectId"][static] > 0)), int(static.sum())), len(per_source),
         sum(1 for key in objects if key[1]), sum(max(n - 1, 0) for n in per_source.values()),
-        sum(1 for key, held in objects.items() if key[1] and len(held) > 1), len(alone))
+        sum(1 for key, held in objects.items() if key[1] and len(held) > 1), len(alone),
+        fraction(sum(n > 1 for n in per_source.values()), len(per_source)),
+        fraction(sum(1 for key, held in objects.items() if key[1] and len(held) > 1),
+                 sum(1 for key in objects if key[1])), *unassociated(matches.sources))
+
+
+def unassociated(sources: np.ndarray) -> tuple[int, int]:
+    """DIAObjects with exactly one DIASource, as ap_verify counts totalUnassociatedDiaObjects, and all of them."""
+    held = sources[(sources["stage"] == b"") & (sources["diaObjectId"] > 0)]
+    _, counts = np.unique(held[["run", "diaObjectId"]], return_counts=True)
+    return int(np.sum(counts == 1)), len(counts)
 
 
 Key = tuple[int, int]                     # run, id

@@ -1,4 +1,4 @@
-"""Positions of alerts against truth, and the final error of the WCS."""
+"""Astrometric precision (6.7): positions of alerts against truth, and their errors against those claimed."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reports.drawing import BAD, BLUE, INK, MUTED, WARM, nothing, panels, styled
-from reports.intervals import Estimate, median, spread
+from reports.intervals import UNKNOWN, Estimate, median, spread
 from reports.match import Matches
 
 BRIGHT_SNR: Final = 20.0
@@ -20,12 +20,23 @@ CLIP: Final = 5.0
 POSITION: Final = np.dtype([("snr", "f8"), ("dx", "f8"), ("dy", "f8"), ("radial", "f8"), ("scaled", "f8"),
                             ("pull_ra", "f8"), ("pull_dec", "f8")])   # [arcsec]; scaled to a FWHM of 0.83"
 
+SNR_EDGES: Final = (5.0, 6.0, 8.0, 10.0, 14.0, 20.0, 30.0, 60.0, 200.0)
+BY_SNR: Final = np.dtype([
+    ("low", "f8"), ("high", "f8"), ("n", "i8"),
+    ("radial", "f8"), ("radial_low", "f8"), ("radial_high", "f8"),     # median [arcsec]
+    ("ra", "f8"), ("ra_low", "f8"), ("ra_high", "f8"),                 # median offset to the East [arcsec]
+    ("dec", "f8"), ("dec_low", "f8"), ("dec_high", "f8"),              # to the North
+    ("pull", "f8"), ("pull_low", "f8"), ("pull_high", "f8")])          # std of error / claimed error, both axes
+
 
 @dataclass(frozen=True, slots=True)
 class Astrometry:
     """Errors of the positions of isolated point sources."""
 
     rows: np.ndarray           # POSITION
+    by_snr: np.ndarray         # BY_SNR
+    offset_ra: Estimate        # median offset at S/N >= 20 [arcsec]: bias to the East
+    offset_dec: Estimate       # to the North
     radial: Estimate           # median of `scaled` at S/N > 20 [arcsec]
     pull_ra: Estimate          # spread of error over claimed error, outliers beyond 5 aside
     pull_dec: Estimate
@@ -50,8 +61,25 @@ def astrometry(matches: Matches) -> Astrometry:
     pulls = [rows[name][(rows["snr"] >= PULL_SNR) & np.isfinite(rows[name])] for name in ("pull_ra", "pull_dec")]
     both = np.concatenate(pulls)
     ra, dec = (spread(p[np.abs(p) <= CLIP]) for p in pulls)
-    return Astrometry(rows, median(bright), ra, dec,
+    near = rows[(rows["snr"] >= BRIGHT_SNR) & np.isfinite(rows["radial"])]
+    return Astrometry(rows, by_snr(rows), median(near["dx"]), median(near["dy"]), median(bright), ra, dec,
                       float(np.mean(np.abs(both) > CLIP)) if len(both) else float("nan"))
+
+
+def by_snr(positions: np.ndarray) -> np.ndarray:
+    """BY_SNR rows of POSITION rows; bins are half-open on the right."""
+    rows = np.zeros(len(SNR_EDGES) - 1, BY_SNR)
+    rows["low"], rows["high"] = SNR_EDGES[:-1], SNR_EDGES[1:]
+    positions = positions[np.isfinite(positions["radial"])]
+    for row in rows:
+        here = positions[(positions["snr"] >= row["low"]) & (positions["snr"] < row["high"])]
+        pulls = np.concatenate([here["pull_ra"], here["pull_dec"]])
+        kept = pulls[np.abs(pulls) <= CLIP]
+        row["n"] = len(here)
+        for name, found in (("radial", median(here["radial"])), ("ra", median(here["dx"])), ("dec", median(here["dy"])),
+                            ("pull", spread(kept) if len(kept) > 2 else UNKNOWN)):
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = found.value, found.low, found.high
+    return rows
 
 
 def _fwhm(matches: Matches, use: np.ndarray) -> np.ndarray:
@@ -103,4 +131,34 @@ def plot(table: Astrometry) -> Figure:
     right.set(xlabel="error / claimed error", ylabel="density", title="Position pulls at S/N ≥ 6", xlim=(-CLIP, CLIP),
               ylim=(0, max(0.6, 1.25 * right.get_ylim()[1])))
     right.legend(loc="upper right")
+    return figure
+
+
+@styled
+def plot_bias(table: Astrometry) -> Figure:
+    """Offsets in both coordinates and the ratio of true to claimed errors, against S/N."""
+    figure, (left, right) = panels(2)
+    rows = table.by_snr[table.by_snr["n"] > 2]
+    if not len(rows):
+        nothing(left, "too few matched point sources")
+        right.set_axis_off()
+        return figure
+    x = np.sqrt(rows["low"] * rows["high"])
+    for name, label, colour, shift in (("ra", "RA cos Dec", BLUE, 0.98), ("dec", "Dec", WARM, 1.02)):
+        errors = np.maximum([rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]], 0.0)
+        left.errorbar(x * shift, 1e3 * rows[name], 1e3 * np.nan_to_num(errors), fmt="o", color=colour, label=label,
+                      elinewidth=1.4)
+    left.axhline(0.0, color=MUTED, linewidth=0.8)
+    left.set(ylabel="found − true [mas]", title="Bias of positions (medians)")
+    left.legend(loc="upper right")
+    errors = np.maximum([rows["pull"] - rows["pull_low"], rows["pull_high"] - rows["pull"]], 0.0)
+    right.errorbar(x, rows["pull"], np.nan_to_num(errors), fmt="o", color=BLUE, elinewidth=1.4)
+    right.axhline(1.0, color=INK, linewidth=1, linestyle="--")
+    top = max(1.8, 1.1 * float(np.nanmax(np.append(rows["pull_high"], rows["pull"]))))
+    right.set(ylabel="std of (position − true) / claimed error", title="Are the errors as claimed?",
+              ylim=(0.5, min(top, 4.0)))
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="true S/N", xlim=(4.5, 200))
+        axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+        axes.minorticks_off()
     return figure

@@ -1,4 +1,4 @@
-"""Completeness against S/N and magnitude, raw and after all filters, with the S/N of half completeness."""
+"""Completeness (6.4) against S/N, magnitude and host, raw and after all filters, with the S/N of half completeness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,11 @@ SNR_EDGES: Final = (1.0, 2.0, 3.0, 4.0, 4.5, 5.0, 5.5, 6.5, 8.0, 10.0, 14.0, 20.
 MAG_STEP: Final = 0.5
 FLAT_EDGES: Final = np.arange(6.0, 20.5, 1.0)   # a sample flat in S/N from 6 to 20
 FIT_SNR: Final = (1.0, 30.0)                    # sources that constrain the turnover
+HOST_SNR: Final = (6.0, 20.0)                   # sources that are held against their hosts
+BRIGHTNESS_EDGES: Final = (16.0, 20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0, 30.0)     # [mag/arcsec^2] under the source
+DISTANCE_EDGES: Final = (0.0, 0.15, 0.3, 0.5, 0.8, 1.2, 2.0, 4.0, 20.0)              # [arcsec] from the host's centre
+
+HOSTED_KINDS: Final = (b"transient", b"agn", b"injected")
 
 COMPLETENESS: Final = np.dtype([
     ("kind", "S12"), ("low", "f8"), ("high", "f8"), ("n", "i8"), ("raw", "i8"), ("alerts", "i8"),
@@ -31,6 +36,9 @@ class Completeness:
     by_snr: np.ndarray             # COMPLETENESS of all classes together, kind b"all"
     by_snr_and_class: np.ndarray   # COMPLETENESS
     by_magnitude: np.ndarray       # COMPLETENESS by magnitude of the absolute difference flux, per class
+    by_brightness: np.ndarray      # COMPLETENESS of S/N 6 to 20 by the host's surface brightness under the source
+    by_distance: np.ndarray        # COMPLETENESS of S/N 6 to 20 by the distance from the host's centre
+    hostless: np.ndarray           # COMPLETENESS, one row: S/N 6 to 20 without a host
     turnover_raw: Turnover | None
     turnover_alerts: Turnover | None
 
@@ -51,8 +59,22 @@ def completeness(matches: Matches) -> Completeness:
     none = np.zeros(0, COMPLETENESS)
     fitted = (snr >= FIT_SNR[0]) & (snr <= FIT_SNR[1])
     return Completeness(tabulate(snr, raw, alerts, SNR_EDGES), np.concatenate(by_class or [none]),
-                        np.concatenate(by_mag or [none]), turnover(snr[fitted], raw[fitted]),
-                        turnover(snr[fitted], alerts[fitted]))
+                        np.concatenate(by_mag or [none]), *by_host(truth, raw, alerts),
+                        turnover(snr[fitted], raw[fitted]), turnover(snr[fitted], alerts[fitted]))
+
+
+def by_host(truth: np.ndarray, raw: np.ndarray, alerts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """COMPLETENESS by surface brightness and by distance, kind b"hosted", and one row of kind b"hostless".
+
+    Sources of S/N 6 to 20 alone, and of the classes that have hosts: so that the curves are about hosts.
+    """
+    snr = np.abs(truth["snr"])
+    use = (snr >= HOST_SNR[0]) & (snr < HOST_SNR[1]) & np.isin(truth["kind"], HOSTED_KINDS)
+    hosted = np.isfinite(truth["host_sep_arcsec"]) & use
+    hostless = use & ~hosted
+    return (tabulate(truth["host_sb"][hosted], raw[hosted], alerts[hosted], BRIGHTNESS_EDGES, b"hosted"),
+            tabulate(truth["host_sep_arcsec"][hosted], raw[hosted], alerts[hosted], DISTANCE_EDGES, b"hosted"),
+            tabulate(snr[hostless], raw[hostless], alerts[hostless], HOST_SNR, b"hostless"))
 
 
 def tabulate(value: np.ndarray, raw: np.ndarray, alerts: np.ndarray, edges: Sequence[float] | np.ndarray,
@@ -120,6 +142,38 @@ def plot_magnitude(table: Completeness) -> Figure:
     _plot_classes(axes, table.by_magnitude, "Alerts by magnitude of the difference flux")
     axes.set(xlabel="AB magnitude of |difference flux|")
     return figure
+
+
+@styled
+def plot_hosts(table: Completeness) -> Figure:
+    """Completeness against the host's surface brightness and the distance from its centre, beside hostless sources."""
+    figure, (left, right) = panels(2)
+    for axes, rows, label, title in (
+            (left, table.by_brightness, "surface brightness under the source [mag/arcsec²]", "Completeness on hosts"),
+            (right, table.by_distance, "distance from the host's centre [arcsec]", "Completeness near hosts' centres")):
+        _plot_host(axes, rows, table.hostless[0] if len(table.hostless) else None)
+        axes.set(xlabel=label, title=title)
+    return figure
+
+
+def _plot_host(axes: Axes, rows: np.ndarray, hostless: np.void | None) -> None:
+    rows = rows[rows["n"] > 0]
+    if not len(rows):
+        return nothing(axes, "no true source of S/N 6 to 20 has a host")
+    place = np.arange(len(rows))
+    for name, label, colour, shift in (("raw", "raw detections", BLUE, -0.06), ("alert", "alerts", WARM, 0.06)):
+        y = rows[f"{name}_fraction"]
+        errors = np.maximum([y - rows[f"{name}_low"], rows[f"{name}_high"] - y], 0.0)
+        axes.errorbar(place + shift, y, errors, fmt="o", color=colour, label=label, elinewidth=1.2)
+    if hostless is not None and hostless["n"]:
+        axes.axhspan(hostless["alert_low"], hostless["alert_high"], color=WARM, alpha=0.13, linewidth=0,
+                     label=f"hostless alerts ({int(hostless['n'])})")
+    for i, row in enumerate(rows):
+        axes.annotate(f"{int(row['n'])}", (i, 0.0), ha="center", fontsize=7.5, color=MUTED)
+    axes.set_xticks(place, [f"{row['low']:g}–{row['high']:g}" for row in rows], fontsize=8)
+    axes.set(ylabel="fraction found, S/N 6 to 20", ylim=(-0.04, 1.06), xlim=(-0.5, len(rows) - 0.5))
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06))
+    return None
 
 
 def _plot_all(axes: Axes, table: Completeness) -> None:

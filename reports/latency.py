@@ -1,4 +1,4 @@
-"""Latency: when alerts leave, from the end of readout and from shutter close, and what the time went into."""
+"""Latency (6.5): when alerts leave, from the end of readout and from shutter close, and what the time went into."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.drawing import BAD, BLUE, INK, MUTED, PALE, WARM, nothing, panels, styled
-from reports.intervals import Estimate, fraction
+from reports.intervals import Estimate, fraction, median
 from reports.store import Store, groups
 
 LIMIT_S: Final = 60.0              # OTT1 of DMS-REQ-0406, from the end of readout
@@ -29,6 +29,7 @@ class Latency:
     late_visits: Estimate          # fraction of visits with fewer than 98 % of their alerts on time
     steps: np.ndarray              # BY_STEP in order of their median start; start from shutter close
     readout_s: float               # median time from shutter close to the end of readout
+    timing: Estimate               # alert_timing_since_shutter_close [s]: the last alerts of detector-visits, median
 
     def percentile(self, q: float) -> float:
         """Of the delay since the end of readout [s]."""
@@ -41,7 +42,9 @@ def latency(store: Store) -> Latency:
     readout = (sent["sent_mjd_tai"] - _moments(sent, log, "readout_end_mjd_tai")) * DAY_S
     shutter = (sent["sent_mjd_tai"] - _moments(sent, log, "shutter_close_mjd_tai")) * DAY_S
     known = np.isfinite(readout) & (readout < DAY_S)     # older exposures were processed afterwards: no latency
-    shutter = shutter[shutter < DAY_S]
+    live = shutter < DAY_S
+    each = [float(np.max(shutter[live][rows])) for _, rows in groups(sent["visit"][live], sent["detector"][live])]
+    shutter = shutter[live]
     on_time = readout[known] <= LIMIT_S
     shares = [float(np.mean(on_time[rows])) for _, rows in groups(sent["visit"][known])]
     gap = (log["readout_end_mjd_tai"] - log["shutter_close_mjd_tai"]) * DAY_S
@@ -49,7 +52,8 @@ def latency(store: Store) -> Latency:
                    fraction(int(on_time.sum()), len(on_time)),
                    fraction(sum(share < MIN_ON_TIME for share in shares), len(shares)),
                    by_step(store.optional("step"), log),
-                   float(np.median(gap[np.isfinite(gap)])) if np.isfinite(gap).any() else float("nan"))
+                   float(np.median(gap[np.isfinite(gap)])) if np.isfinite(gap).any() else float("nan"),
+                   median(np.array(each, float)))
 
 
 def _moments(sent: np.ndarray, log: np.ndarray, name: str) -> np.ndarray:

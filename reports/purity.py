@@ -21,6 +21,11 @@ CURVE: Final = np.dtype([
     ("completeness", "f8"), ("completeness_low", "f8"), ("completeness_high", "f8"),
     ("purity", "f8"), ("purity_low", "f8"), ("purity_high", "f8"), ("purity_on_sky", "f8")])
 
+RELIABILITY: Final = np.dtype([("low", "f8"), ("high", "f8"), ("real", "i8"), ("false", "i8")])
+SCORE_EDGES: Final = np.linspace(0.0, 1.0, 21)
+HIGH_SCORE: Final = 0.9            # analysis_tools counts DIASources above and below
+LOW_SCORE: Final = 0.1
+
 CAUSES: Final = np.dtype([("cause", "S24"), ("raw", "i8"), ("alerts", "i8"), ("raw_rate", "f8"), ("alert_rate", "f8")])
 
 
@@ -37,6 +42,10 @@ class Purity:
     false_alerts: Estimate      # per 10^6 px and visit, at any S/N
     density: float              # true sources of S/N >= 6 per 10^6 px
     megapixels: float
+    scores: np.ndarray          # RELIABILITY: detections of any S/N that passed every other filter
+    unscored: int               # of them, without a score
+    high_real: Estimate         # fraction of real detections that score over 0.9
+    low_false: Estimate         # fraction of false ones that score under 0.1
 
 
 def purity(matches: Matches) -> Purity:
@@ -50,7 +59,19 @@ def purity(matches: Matches) -> Purity:
     return Purity(
         _curve(matches, bright, sample, weight), _causes(matches), fraction(raw[0], sum(raw)),
         fraction(alerts[0], sum(alerts)), on_sky(*raw, weight), on_sky(*alerts, weight),
-        poisson_rate(int(np.sum(sources["alert"] & ~real)), matches.megapixels), density, matches.megapixels)
+        poisson_rate(int(np.sum(sources["alert"] & ~real)), matches.megapixels), density, matches.megapixels,
+        *reliability(sources["reliability"][sources["raw"]], real[sources["raw"]]))
+
+
+def reliability(score: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, int, Estimate, Estimate]:
+    """RELIABILITY rows of real and false detections, those without a score, and the shares at both ends."""
+    known = np.isfinite(score)
+    rows = np.zeros(len(SCORE_EDGES) - 1, RELIABILITY)
+    rows["low"], rows["high"] = SCORE_EDGES[:-1], SCORE_EDGES[1:]
+    for name, of in (("real", real), ("false", ~real)):
+        rows[name] = np.histogram(score[known & of], SCORE_EDGES)[0]
+    high, low = score[known & real] > HIGH_SCORE, score[known & ~real] < LOW_SCORE
+    return (rows, int(np.sum(~known)), fraction(int(high.sum()), len(high)), fraction(int(low.sum()), len(low)))
 
 
 def on_sky(real: float, false: float, weight: float) -> float:
@@ -110,6 +131,29 @@ def plot(table: Purity) -> Figure:
     figure, (left, right) = panels(2, labels=["", max(names, key=len, default="")])
     _plot_curve(left, table.curve)
     _plot_causes(right, table.causes)
+    return figure
+
+
+@styled
+def plot_scores(table: Purity) -> Figure:
+    """Reliability of real and of false detections."""
+    figure, (axes,) = panels(1, width=6.4, height=3.0)
+    rows = table.scores
+    if not (rows["real"].any() or rows["false"].any()):
+        nothing(axes, "no detection has a score")
+        return figure
+    middle, width = (rows["low"] + rows["high"]) / 2, (rows["high"] - rows["low"])
+    for name, colour, shift in (("real", BLUE, -0.22), ("false", WARM, 0.22)):
+        axes.bar(middle + shift * width, rows[name], 0.44 * width, color=colour, label=f"{name} ({rows[name].sum()})")
+    axes.axvline(0.5, color=INK, linewidth=1, linestyle=":")
+    axes.annotate("0.5, the default cut", (0.5, 0.93), xycoords=("data", "axes fraction"), xytext=(4, 0), fontsize=8,
+                  textcoords="offset points", color=INK)
+    axes.set(yscale="symlog", xlim=(0, 1), xlabel="reliability", ylabel="detections",
+             title="Reliability of what passes the other filters")
+    axes.set_yticks([0, 1, 10, 100, 1000], ["0", "1", "10", "100", "1000"])
+    axes.set_ylim(0, 3 * max(rows["real"].max(), rows["false"].max()))
+    axes.minorticks_off()
+    axes.legend(loc="upper left")
     return figure
 
 
