@@ -28,6 +28,7 @@ from reports import (
 from reports.acceptance import Evidence, Figure, cost_factor, figures, interval, number
 from reports.drawing import svg
 from reports.gallery import GROUPS, Triplet, appearance, evidence, gallery
+from reports.known import CHECK, known_figures, silent, unknown
 from reports.match import REASONS, Matches, match
 from reports.page import Table, plain, rendered, written
 from reports.store import Store
@@ -95,11 +96,12 @@ def gather(store: Store) -> Report:
     given = {kind: Evidence(match(store, fidelity=kind if len(log) else ""), known,
                             work if kind == "pixels" else work[:0], math.isfinite(factor) and kind == "pixels")
              for kind in kinds}
-    judged = {kind: figures(found) for kind, found in given.items()}
+    facts = store.facts()
+    judged = {kind: known_figures(figures(found), facts) for kind, found in given.items()}
     matches = given[kinds[0]].matches
     return Report(store.folder, kinds[0], matches, judged[kinds[0]], {k: judged[k] for k in kinds[1:]},
                   latency.latency(store), steps.step_costs(work, 1.0 if math.isfinite(factor) else factor),
-                  math.isfinite(factor), store.facts(), gallery(store, matches),
+                  math.isfinite(factor), facts, gallery(store, matches),
                   solarsystem.solar_system(matches, known))
 
 
@@ -128,7 +130,8 @@ def sections(report: Report) -> list[Section]:
     out.append(Section("sky", "Sky map", tag, "Every alert of the run, in the plane of the sky.",
                        [(svg(skymap.plot(skymap.sky_map(matches))), "Alerts on the sky")]))
     out += [_latency(report, clock), _steps(report), _exposures(matches, tag)]
-    return out
+    out = [section for section in out if not silent(section.key, report.facts)]
+    return [*out, _unknown(report, tag)] if unknown(report.facts) else out
 
 
 def _completeness(matches: Matches, tag: str) -> Section:
@@ -303,6 +306,14 @@ def _exposures(matches: Matches, tag: str) -> Section:
     return Section("exposures", "Detector-visits", tag, f"{len(rows)} detector-visits.", [], [Table(head, rows)])
 
 
+def _unknown(report: Report, tag: str) -> Section:
+    """Another program's catalogue: what it does not say, and doubts about what it says."""
+    checks = [(text,) for key, text in report.facts.items() if key.startswith(CHECK)]
+    return Section("unknown", "Not known", tag, f"The detections of {report.facts.get('program', 'another program')}, "
+                   "as a catalogue: this report judges what it says, and nothing of our own pipeline's pixels.", [],
+                   [Table(("topic", "why"), list(unknown(report.facts).items())), Table(("doubt",), checks)])
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %" if math.isfinite(value) else "an unknown share"
 
@@ -380,7 +391,8 @@ def document(report: Report) -> dict[str, Any]:
                     "since_readout_s": {f"p{q}": plain(report.latency.percentile(q)) for q in (5, 50, 95, 98, 100)},
                     "steps": plain(report.latency.steps)},
         "pulls": {k: plain(getattr(photometry.pulls(matches), k)) for k in ("hosted", "hostless")} if truth else None,
-        "association": plain(association.association(matches)) if simulated else None,
+        "association": plain(association.association(matches)) if simulated and not silent(
+            "association", report.facts) else None,
         "solar_system": {"associated": plain(report.solar_system.associated), "causes": report.solar_system.causes},
         "rejections": plain(filters.filters(matches).rows), "steps": plain(report.steps),
         "missed": plain(Counter(r.decode().partition(":")[0] for r in matches.reasons.tolist() if r)),

@@ -42,7 +42,7 @@ def sky_map(matches: Matches) -> SkyMap:
     if not len(ra):
         return SkyMap(marks, np.nan, np.nan, np.nan, np.zeros((0, 2)))
     turn = float(np.degrees(np.angle(np.mean(np.exp(1j * np.radians(ra))))) % 360.0)
-    side = float(np.median(np.hypot(*_plane(matches, turn)))) if len(marks) else 0.05
+    side = float(np.median(np.hypot(*_plane(matches, turn)))) if len(alerts) else 0.05
     return SkyMap(marks, turn, float(np.median(dec)), side, np.column_stack([ra, dec]))
 
 

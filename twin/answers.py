@@ -147,18 +147,29 @@ def _converted(file: Path, column: Column, values: np.ma.MaskedArray) -> np.ndar
 
 def _numbers(file: Path, column: Column, texts: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """Text as the numbers that it spells."""
-    out = np.zeros(len(texts), "i8" if column.kind == "integer" else "f8")
+    kind = "i8" if column.kind == "integer" else "f8"
+    words = [word.decode(errors="replace").strip() if isinstance(word, bytes) else str(word).strip()
+             for word in np.where(missing, "0", texts).tolist()]
+    try:
+        return np.array(words, "U").astype(kind) if words else np.zeros(0, kind)
+    except (ValueError, OverflowError):
+        return np.array([_number(file, column, i, word) for i, word in enumerate(words, 1)], kind)
+
+
+def _number(file: Path, column: Column, row: int, word: str) -> float:
     spelled = {"true": 1, "false": 0, "t": 1, "f": 0} if column.kind == "boolean" else {}
-    for i, text in enumerate(texts.tolist()):
-        if missing[i]:
-            continue
-        word = (text.decode(errors="replace") if isinstance(text, bytes) else str(text)).strip()
-        try:
-            out[i] = spelled[word.lower()] if word.lower() in spelled else \
-                int(word) if column.kind == "integer" else float(word)
-        except (ValueError, OverflowError):
-            raise InputError(f"{file}: row {i + 1}: {column.name} {word[:40]!r} is not a {column.kind}") from None
-    return out
+    try:
+        if word.lower() in spelled:
+            return spelled[word.lower()]
+        if column.kind != "integer":
+            return float(word)
+        number = float(word) if "." in word or "e" in word.lower() else int(word)
+        if number != int(number) or abs(number) >= 2**63:
+            raise ValueError
+        return int(number)
+    except (ValueError, OverflowError):
+        wanted = {"integer": "an integer", "number": "a number", "boolean": "true or false"}[column.kind]
+        raise InputError(f"{file}: row {row}: {column.name} {word[:40]!r} is not {wanted}") from None
 
 
 def _refuse(file: Path, column: Column, values: np.ndarray, odd: np.ndarray, wanted: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.transform import jacobians
+from reports import known
 from reports.match import RADIUS_PX, Matches, distances, match
 from reports.store import Store, StoreError, groups
 from reports.store import empty as blank
@@ -29,8 +30,6 @@ from twin.answers import Answers, read_answers
 from twin.folders import claimed
 from twin.halves import observatory
 from twin.recorder import ParquetRecorder
-
-KIND: Final = "catalogue"          # of such a run, in its facts
 
 # What a detector-visit is, whoever looks at it; true values beside.
 CIRCUMSTANCES: Final = ("visit", "detector", "band", "midpointMjdTai", "exposure_s", "nx", "ny", "ra", "dec", "airmass",
@@ -46,20 +45,21 @@ _SAME: Final = ("psfFlux", "psfFluxErr", "isDipole", "trailFlux", "scienceFlux",
 _SKY: Final = ("ra", "dec", "x", "y", "raErr", "decErr", "diaObjectId", "ssObjectId", "dipoleLength", "trailLength",
                "trailAngle")
 
-# What a report cannot say without a column.
+# Topics that a report knows nothing of (`reports.known`): never from a catalogue, and not without a column.
+_NEVER: Final = {
+    "work and latency": "a catalogue has no clock",
+    "own masks and forced fluxes": "they need the program's own pixels: a source without a detection is called not "
+                                   "detected, whatever stopped it",
+    "calibration": "the program's own PSF, WCS and zeropoint are not in a catalogue"}
 _NEEDED: Final = {
-    "psfFlux": ("fluxes", "no column psfFlux: every detection counts as positive unless sign says otherwise"),
-    "snr": ("purity at S/N 6 and above", "no column snr, and no psfFlux with psfFluxErr"),
-    "reliability": ("purity as a cut moves", "no column reliability"),
+    "psfFlux": ("fluxes", "no column psfFlux; without sign or isNegative every detection counts as positive"),
+    "snr": ("signal-to-noise", "no column snr, and no psfFlux with psfFluxErr"),
+    "reliability": ("reliability", "no column reliability: purity is one point, not a curve"),
     "diaObjectId": ("association", "no column diaObjectId"),
     "ssObjectId": ("Solar System objects", "no column ssObjectId"),
-    "raErr": ("claimed errors of positions", "no columns raErr and decErr"),
+    "raErr": ("errors of positions", "no columns raErr and decErr"),
     "isDipole": ("dipoles", "no column isDipole"),
     "trailLength": ("trails", "no columns trailLength and trailAngle")}
-_NEVER: Final = {"latency, CPU time and memory": "a catalogue has no clock",
-                 "own masks, and fluxes at true positions": "they need the program's own pixels: a source without a "
-                 "detection is called not detected, whatever stopped it",
-                 "calibration": "the program's own PSF, WCS and zeropoint are not in a catalogue"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def score_catalog(run: Path, file: Path, out: Path) -> Path:
         with ParquetRecorder(out / "measures") as recorder:
             for table, kept in _tables(rows, answers.given, night).items():
                 recorder.append(table, kept)
-        facts = _facts(answers, night) | {f"check {i}": text for i, text in
+        facts = _facts(answers, night) | {f"{known.CHECK}{i}": text for i, text in
                                           enumerate(_checks(match(Store(out)), answers, night, len(rows)), 1)}
         with ParquetRecorder(out / "measures") as recorder:
             recorder.append("fact", _fact_rows(facts))
@@ -97,7 +97,7 @@ def score_catalog(run: Path, file: Path, out: Path) -> Path:
 def summary(folder: Path) -> str:
     """A line on a scored catalogue, and one for each doubt about it."""
     facts = Store(folder).facts()
-    doubts = [f"  {value}" for key, value in facts.items() if key.startswith("check ")]
+    doubts = [f"  {value}" for key, value in facts.items() if key.startswith(known.CHECK)]
     return "\n".join([f"{facts['detections']} detections of {facts['program']} in {facts['detector_visits']} "
                       f"detector-visits, {facts['alerts']} of them alerts", *doubts])
 
@@ -163,9 +163,8 @@ def _of_run(answers: Answers, night: _Night) -> Answers:
         if len(detectors) > 1:
             raise InputError(f"{file}: no column detector; {night.folder} has {len(detectors)} detectors")
         rows["detector"] = detectors[0]
-    known = set(night.given)
     for row in rows[["visit", "detector", "row"]]:
-        if (int(row["visit"]), int(row["detector"])) not in known:
+        if (int(row["visit"]), int(row["detector"])) not in night.given:
             visits = np.unique(night.log["visit"])
             raise InputError(f"{file}: row {row['row']}: visit {row['visit']}, detector {row['detector']} is not in "
                              f"{night.folder}, which has visits {visits[0]} to {visits[-1]} ({len(visits)}) of "
@@ -305,14 +304,14 @@ def _rejections(rows: np.ndarray, measured_ids: np.ndarray) -> np.ndarray:
 
 def _facts(answers: Answers, night: _Night) -> dict[str, str]:
     theirs, rows, given = night.store.facts(), answers.rows, answers.given
-    known = given | ({"snr"} if {"psfFlux", "psfFluxErr"} <= given else set())
-    facts = {"kind": KIND, "fidelity": "pixels", "program": answers.file.name, "run": night.folder.resolve().name,
-             "scenario": theirs.get("scenario", ""), "seed": str(night.seed),
-             "detector_visits": str(len(night.log)), "detections": str(len(rows)),
+    said = given | ({"snr"} if {"psfFlux", "psfFluxErr"} <= given else set())
+    facts = {"kind": known.CATALOGUE, "fidelity": "pixels", "program": answers.file.name,
+             "run": night.folder.resolve().name, "scenario": theirs.get("scenario", ""),
+             "seed": str(night.seed), "detector_visits": str(len(night.log)), "detections": str(len(rows)),
              "alerts": str(int(rows["alert"].sum())), "columns": ", ".join(sorted(given)),
              "twin": version("rubin-alert-twin")}
-    lacking = [pair for column, pair in _NEEDED.items() if column not in known]
-    return facts | {f"not known: {what}": why for what, why in (*_NEVER.items(), *lacking)}
+    lacking = [pair for column, pair in _NEEDED.items() if column not in said]
+    return facts | {f"{known.FACT}{topic}": why for topic, why in (*_NEVER.items(), *lacking)}
 
 
 def _fact_rows(facts: dict[str, str]) -> np.ndarray:

@@ -75,7 +75,8 @@ def _read(path: Path, wanted: Mapping[str, str]) -> Columns:
         return _container(path, wanted)
     if head.startswith(b"\x00"):
         return _packet(path, wanted)
-    return _queried(path, wanted, "read_csv(?, header=true, sample_size=-1, nullstr=['', 'NULL', 'null', 'None'])",
+    # as text: what a word means depends on its column, and is not to be guessed from the others
+    return _queried(path, wanted, "read_csv(?, header=true, all_varchar=true, nullstr=['', 'NULL', 'null', 'None'])",
                     "CSV")
 
 
