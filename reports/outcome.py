@@ -21,7 +21,8 @@ TABLES: Final = {"sources": "outcome", "false": "outcome_false", "forced": "outc
                  "traces": "seed_trace"}
 _FROM_TRUTH: Final = ("visit", "detector", "truthId", "kind", "ra", "dec", "x", "y", "flux", "science_flux", "snr",
                       "host_sep_arcsec", "host_sb", "trail_length", "trail_angle", "separation_px", "ssObjectId",
-                      "eph_err_arcsec", "isolated", "forced_flux", "forced_flux_err", "mask_at", "significance_at")
+                      "eph_err_arcsec", "isolated", "forced_flux", "forced_flux_err", "mask_at", "significance_at",
+                      "input_mask")
 _FROM_SOURCE: Final = ("measured_id", "psfFlux", "psfFluxErr", "scienceFlux", "reliability", "isDipole", "diaObjectId")
 
 

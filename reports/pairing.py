@@ -36,7 +36,7 @@ INJECTED: Final = {"ra": (0.0, 3e-5), "dec": (0.0, 3e-5), "flux": (0.05, 0.0), "
                    "snr": (0.05, 0.0)}
 CIRCUMSTANCES: Final = ("band", "snr", "magnitude", "host_sep_arcsec", "host_sb")     # what bins are made of
 TRUE: Final = (*CIRCUMSTANCES, "truthId", "kind", "ra", "dec", "x", "y", "flux", "science_flux", "trail_length",
-               "trail_angle", "separation_px", "ssObjectId", "eph_err_arcsec", "isolated")
+               "trail_angle", "separation_px", "ssObjectId", "eph_err_arcsec", "isolated", "input_mask")
 SIDES: Final = ("the base side", "the head side")
 
 
@@ -67,7 +67,7 @@ def paired(base: Outcome, head: Outcome) -> tuple[Outcome, Outcome, Units]:
 
     - `found`, `alert`, `clean` of `sources`: detected, published, on clean pixels on both sides;
     - `visits`: the detector-visit was done on both; `steps`: the Step was measured on both;
-    - `forced`: the source was forced at the detector-visit on both; `stars`: the star was found on both.
+    - `forced`: the source was forced on clean pixels of the detector-visit on both; `stars`: the star was found on both.
     """
     for outcome, side in zip((base, head), SIDES, strict=True):
         _check_tables(outcome, side)
@@ -278,7 +278,7 @@ def _common(base: Outcome, head: Outcome) -> tuple[dict[str, np.ndarray], dict[s
         masks["visits"] = _done(one.visits) & _shared(one.visits, other.visits[_done(other.visits)], VISIT)
         masks["steps"] = one.steps["measured"] & _shared(one.steps, other.steps[other.steps["measured"]],
                                                          (*VISIT, "name"))
-        masks["forced"] = _shared(one.forced, other.forced, SOURCE)
+        masks["forced"] = one.forced["clean"] & _shared(one.forced, other.forced[other.forced["clean"]], SOURCE)
         masks["stars"] = one.stars["found"] & _shared(one.stars, other.stars[other.stars["found"]], (*VISIT, "starId"))
     return out
 

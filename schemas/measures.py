@@ -184,7 +184,8 @@ OUTCOME: Final = np.dtype([
     ("associated", "?"),                                  # an alert in the DIAObject (SSObject) of its source
     ("duplicate", "?"),                                   # the alert that opened a further DIAObject of its source
     ("merged", "?"),                                      # an alert in a DIAObject that is mainly another source's
-    ("lone", "?")])                                       # the only DIASource of its DIAObject
+    ("lone", "?"),                                        # the only DIASource of its DIAObject
+    ("input_mask", "i4")])                                # as in TRUTH
 
 # Every detection that no true source explains.
 OUTCOME_FALSE: Final = np.dtype([
