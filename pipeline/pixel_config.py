@@ -107,3 +107,7 @@ class PixelConfig(Section, frozen=True):
     detect: DetectConfig = DetectConfig()
     measure: MeasureConfig = MeasureConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
+
+    def pixel_part(self) -> "PixelConfig":
+        """These settings without those of the catalogue half."""
+        return PixelConfig(**{name: getattr(self, name) for name in PixelConfig.__struct_fields__})

@@ -1,7 +1,8 @@
 """A detector-visit's pixels kept for forced photometry: in memory, or in a scratch folder mapped into memory.
 
 Both answer `force(ra, dec)`. The folder is what crosses from a worker to its parent: a path and two small PSFs instead
-of four planes. It is deleted by `close()`.
+of six planes. It is deleted by `close()`. Of the masks it keeps what forced photometry asks of them: which pixels take
+no part.
 """
 
 import shutil
@@ -12,12 +13,13 @@ from typing import Final, Self
 import numpy as np
 
 from pipeline.images import Calibrated, Difference
-from pipeline.measure.flux import PsfModel, force
+from pipeline.measure.flux import BAD_PIXELS, PsfModel, force
 from pipeline.psf import Psf
 from schemas.measures import FORCED, empty
 from schemas.wcs import Wcs
 
-_PLANES: Final = ("difference", "difference_variance", "difference_mask", "science", "science_variance", "science_mask")
+_IMAGES: Final = ("difference", "difference_variance", "science", "science_variance")
+_MASKS: Final = ("difference_bad", "science_bad")   # a bit per pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +51,28 @@ class PixelsOnDisk:
     wcs: Wcs
 
     @classmethod
-    def write(cls, folder: Path, difference: Difference, science: Calibrated, wcs: Wcs) -> Self:
-        """Put the planes into a new folder; FileExistsError where it exists."""
-        folder.mkdir(parents=True)
-        planes = (difference.image, difference.variance, difference.mask, science.image, science.variance,
-                  science.mask)
-        for name, plane in zip(_PLANES, planes, strict=True):
+    def write(cls, folder: Path, difference: Difference, science: Calibrated, wcs: Wcs, *,
+              exist_ok: bool = False) -> Self:
+        """Put the planes into a new folder; FileExistsError where it exists and that is not `exist_ok`."""
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        images = (difference.image, difference.variance, science.image, science.variance)
+        masks = (np.packbits((mask & BAD_PIXELS) != 0) for mask in (difference.mask, science.mask))
+        for name, plane in zip((*_IMAGES, *_MASKS), (*images, *masks), strict=True):
             np.save(folder / f"{name}.npy", plane, allow_pickle=False)
         return cls(folder, difference.psf, science.psf, difference.noise_scale, wcs)
 
     def force(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """FORCED rows: PSF fluxes at sky positions [deg]; NaN off the image."""
-        mapped = tuple(np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in _PLANES)
-        return _force(mapped, self.difference_psf, self.science_psf, self.noise_scale, self.wcs, ra, dec)
+        difference, difference_variance, science, science_variance = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in _IMAGES)
+        difference_mask, science_mask = (self._mask(name, difference.shape) for name in _MASKS)
+        return _force((difference, difference_variance, difference_mask, science, science_variance, science_mask),
+                      self.difference_psf, self.science_psf, self.noise_scale, self.wcs, ra, dec)
+
+    def _mask(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A mask with all of `BAD_PIXELS` set where any was."""
+        bits = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+        return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.int32) * np.int32(BAD_PIXELS)
 
     def close(self) -> None:
         """Delete the folder; again is harmless."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.exposure import AB_ZEROPOINT_NJY, Visit
+from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.mask import BAD, NO_DATA, SAT
+from schemas.measures import TRACK, empty
 from simulators import observe
+from simulators.artifacts import satellite_tracks
 from simulators.config import SimulationConfig
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.sky import Sky
@@ -59,9 +61,9 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
     return out
 
 
-def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposed:
+def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposure:
     """An exposure of an earlier visit, for a template."""
-    return observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config))
+    return observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config)).exposure
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[Input], masks: Masks) -> Exposed:
@@ -70,6 +72,13 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[
     exposed = observe.expose(sky, visit, detector, seed, keep_noiseless=True, template_visits=earlier)
     truth = _with_template(sky, exposed, template, masks)
     return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts)
+
+
+def tracks(config: SimulationConfig, visits: Sequence[Visit], seed: int) -> np.ndarray:
+    """TRACK rows of the satellites that the allow-list service knows."""
+    found = [(visit.visit, track.ra[0], track.dec[0], track.ra[1], track.dec[1]) for visit in visits
+             for track in satellite_tracks(config, visit, seed) if track.catalogued]
+    return np.array(found, TRACK) if found else empty(TRACK)
 
 
 def _with_template(sky: Sky, exposed: Exposed, inputs: Sequence[Input], masks: Masks) -> np.ndarray:

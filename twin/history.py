@@ -45,8 +45,8 @@ def grid(observatory: Observatory) -> tuple[Wcs, tuple[int, int]]:
     return plain.shifted(low_x, low_y), shape
 
 
-def make_template(observatory: Observatory, band: str, folder: Path) -> str:
-    """Draw, calibrate and coadd the earlier visits of a band; gives a line that says what became of them.
+def make_template(observatory: Observatory, band: str, path: Path) -> str:
+    """Draw, calibrate and coadd the earlier visits of a band into a file; gives a line that says what became of them.
 
     An earlier exposure that cannot be calibrated is left out; without any there is no template, and the visits of the
     band have no work.
@@ -55,7 +55,7 @@ def make_template(observatory: Observatory, band: str, folder: Path) -> str:
     lost: list[str] = []
     for visit in observatory.earlier[band]:
         for detector in observatory.config.camera.detectors:
-            exposure = observatory.expose_earlier(visit, detector).exposure
+            exposure = observatory.expose_earlier(visit, detector)
             try:
                 inputs.append(calibrate(exposure, references(observatory, exposure),
                                         observatory.scenario.pipeline.calibrate, given_zeropoint=np.nan))
@@ -66,7 +66,6 @@ def make_template(observatory: Observatory, band: str, folder: Path) -> str:
         template = coadd(inputs, wcs, shape, observatory.scenario.pipeline.template)
     except NoWorkFound as error:
         return f"no template in {band}: {error}" + (f"; left out {'; '.join(lost)}" if lost else "")
-    path = template_path(folder, band)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_template(path, template)
     return f"{len(inputs)} exposures" + (f", left out {'; '.join(lost)}" if lost else "")

@@ -32,10 +32,22 @@ from schemas.exposure import Visit
 from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
 from schemas.wcs import Wcs
 from simulators.camera import offset_px
+from twin.cache import Cache
 from twin.costs import CostTable
 from twin.folders import claim
-from twin.halves import Half, Job, Worked, machine_name, observatory, pixel_half, scratch, template_job
-from twin.observatory import Observatory
+from twin.halves import (
+    Half,
+    Job,
+    Worked,
+    is_known,
+    machine_name,
+    observatory,
+    pixel_half,
+    recalled_half,
+    recalled_template,
+    scratch,
+    template_job,
+)
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
@@ -64,11 +76,13 @@ class Outcome:
 
 
 def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
-              progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False) -> Outcome:
+              progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False,
+              cache: Cache | None = None, store: str = "") -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
 
     `sink` is a URL for the alerts, files in the folder without one. Simulated alerts go to the Kafka topic
-    `alerts-simulated`; `any_topic` allows another.
+    `alerts-simulated`; `any_topic` allows another. `store` is a URL for the prompt tables while the night lasts, a
+    DuckDB file in the folder without one. With a `cache` nothing is drawn or measured that was before.
 
     InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
     early takes the folder with it.
@@ -81,7 +95,8 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
                          "expressly (--any-topic)")
     claim(folder)
     try:
-        night = _into(folder, scenario, costs, processes, keep_images, progress, sink or f"file:{folder / 'alerts'}")
+        night = _into(Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / 'prompt.duckdb'}",
+                            cache, keep_images), scenario, costs, processes, progress)
         wall = perf_counter() - begun
         with ParquetRecorder(folder / "measures") as recorder:
             recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
@@ -92,17 +107,24 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
                    sum(max(int(row["n_alerts"][0]), 0) for row in night.log), wall)
 
 
-def _into(folder: Path, scenario: Scenario, costs: CostTable, processes: int, keep_images: bool,
-          progress: Progress, sink: str) -> "Night":
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a night leaves what it makes, and finds what was made before."""
+
+    folder: Path
+    sink: str
+    store: str
+    cache: Cache | None = None
+    keep_images: bool = False
+
+
+def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress) -> "Night":
     """The night, over, with everything it recorded in its folder."""
+    folder = place.folder
     (folder / "scenario.toml").write_text(to_toml(scenario))
-    if processes > 1:
-        progress("kernels", 0, 1)
-        warm()
-        progress("kernels", 1, 1)
     with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
-          _ports(folder, recorder, sink) as ports):
-        night = Night(observatory(folder), folder, costs, ports, recorder, pool, processes, keep_images, progress)
+          _ports(place, recorder) as ports):
+        night = Night(place, costs, ports, recorder, pool, processes, progress)
         night.run()
         for name in PROMPT_TABLES:
             recorder.append(name, ports.store.table(name))
@@ -112,20 +134,27 @@ def _into(folder: Path, scenario: Scenario, costs: CostTable, processes: int, ke
 class Night:
     """The simulated processes of one night, and the records they leave."""
 
-    def __init__(self, here: Observatory, folder: Path, costs: CostTable, ports: Ports, recorder: ParquetRecorder,
-                 pool: Executor, processes: int, keep_images: bool, progress: Progress) -> None:
-        self.here, self.folder, self.recorder, self.progress = here, folder, recorder, progress
+    def __init__(self, place: Place, costs: CostTable, ports: Ports, recorder: ParquetRecorder, pool: Executor,
+                 processes: int, progress: Progress) -> None:
+        self.here = here = observatory(place.folder, place.cache)
+        self.recorder, self.progress = recorder, progress
         self.scenario, self.config = here.scenario, here.scenario.pipeline
-        self.jobs = [Job(folder, visit, detector, keep_images) for visit in here.visits
+        self.jobs = [Job(place.folder, visit, detector, place.keep_images, place.cache) for visit in here.visits
                      for detector in here.config.camera.detectors]
         first = here.visits[0]
         origin = first.mjd_tai - (first.exposure_s / 2 + self.scenario.platform.lead_s + 60.0) / SECONDS_PER_DAY
         self.platform = Platform(self.scenario.platform, costs, origin)
         self.ports = replace(ports, clock=self.platform.clock,
-                             ephemerides=TableEphemerides(here.sky.ephemerides()),
+                             ephemerides=TableEphemerides(here.ephemerides()),
                              satellites=TrackSatellites(here.tracks()))
-        self.templates = {band: pool.submit(template_job, folder, band) for band in here.earlier}
-        self.ahead = LookAhead(pool, pixel_half, self.jobs, 2 * processes, self._template_of)
+        self.known = {job for job in self.jobs if is_known(job)}
+        unknown = [job for job in self.jobs if job not in self.known]
+        if processes > 1 and unknown:
+            progress("kernels", 0, 1)
+            warm()
+            progress("kernels", 1, 1)
+        self.templates = {band: _template(place, band, pool) for band in here.earlier}
+        self.ahead = LookAhead(pool, pixel_half, unknown, 2 * processes, self._template_of)
         self.log: list[np.ndarray] = []
 
     @property
@@ -166,7 +195,7 @@ class Night:
                 known = yield from drive(preload(visit, job.detector, box, self.ports, self.config), p,
                                          partial(self._note, job, trace=tracer))
                 yield p.until(arrives)
-                half = self.ahead.result(job)
+                half = self._half(job)
                 yield from replay([(w.step, w.cpu_s) for w in half.steps], p, partial(self._note_half, job, half.steps))
                 status, reason = half.status, half.reason
                 if half.measured is not None:
@@ -189,6 +218,11 @@ class Night:
         if summary is not None:
             yield from drive(deliver(self.ports, self.config, only=(visit.visit, job.detector)), p,
                              partial(self._note, job))
+
+    def _half(self, job: Job) -> Half:
+        """The pixel half of a job, from the cache or the processes."""
+        found = recalled_half(job) if job in self.known else None
+        return self.ahead.result(job) if found is None else found
 
     def _alarm(self, visit: simpy.Process | None) -> Generator[simpy.Event, Any, None]:
         """Interrupts a detector-visit whose time is over."""
@@ -252,6 +286,16 @@ class Night:
         self.progress("detector-visits", len(self.log), len(self.jobs))
 
 
+def _template(place: Place, band: str, pool: Executor) -> Future[str]:
+    """What the template of a band is made of: at once where it is known."""
+    found = recalled_template(place.folder, band, place.cache)
+    if found is None:
+        return pool.submit(template_job, place.folder, band, place.cache)
+    future: Future[str] = Future()
+    future.set_result(found)
+    return future
+
+
 def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
     rows = np.zeros(len(sources), MEASURED)
     rows["visit"], rows["detector"] = job.visit.visit, job.detector
@@ -261,10 +305,10 @@ def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
 
 
 @contextmanager
-def _ports(folder: Path, recorder: ParquetRecorder, url: str) -> Iterator[Ports]:
-    """The outside of a simulated night: a store and a folder of alerts of its own."""
-    store = open_store(f"duckdb:{folder / 'prompt.duckdb'}")
-    sink = open_sink(url, headers={"simulated": "true"})
+def _ports(place: Place, recorder: ParquetRecorder) -> Iterator[Ports]:
+    """The outside of a simulated night: its store and its sink."""
+    store = open_store(place.store)
+    sink = open_sink(place.sink, headers={"simulated": "true"})
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))

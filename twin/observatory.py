@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.template import Quality, select
-from schemas.exposure import Visit
-from schemas.measures import TRACK, empty
+from schemas.exposure import Exposure, Visit
 from simulators import cadence
-from simulators.artifacts import satellite_tracks
 from simulators.conditions import conditions
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.sky import Sky
@@ -65,12 +63,12 @@ class Observatory:
             self._inputs[band] = exposures.inputs(self.sky, self.earlier[band], self.seed)
         return self._inputs[band]
 
-    def expose_earlier(self, visit: Visit, detector: int) -> Exposed:
+    def expose_earlier(self, visit: Visit, detector: int) -> Exposure:
         """An earlier exposure; its mask is kept for the truth of the night."""
-        exposed = exposures.expose_earlier(self.sky, visit, detector, self.seed)
+        exposure = exposures.expose_earlier(self.sky, visit, detector, self.seed)
         self.masks.mkdir(parents=True, exist_ok=True)
-        np.save(self._mask_path(visit, detector), exposed.exposure.mask.astype(np.uint8), allow_pickle=False)
-        return exposed
+        np.save(self._mask_path(visit, detector), exposure.mask.astype(np.uint8), allow_pickle=False)
+        return exposure
 
     def expose(self, visit: Visit, detector: int) -> Exposed:
         """An exposure of the night, its truth complete: template flux, optimum error, S/N, masks of the inputs."""
@@ -83,9 +81,7 @@ class Observatory:
 
     def tracks(self) -> np.ndarray:
         """TRACK rows of the satellites that the allow-list service knows."""
-        found = [(visit.visit, track.ra[0], track.dec[0], track.ra[1], track.dec[1]) for visit in self.visits
-                 for track in satellite_tracks(self.config, visit, self.seed) if track.catalogued]
-        return np.array(found, TRACK) if found else empty(TRACK)
+        return exposures.tracks(self.config, self.visits, self.seed)
 
     def ephemerides(self) -> np.ndarray:
         """EPHEMERIS rows of the asteroids that the ephemeris service knows."""

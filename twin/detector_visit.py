@@ -1,0 +1,133 @@
+"""The pixel half of one detector-visit as the twin does it: measured, inspected at the true places, with what it used.
+
+What is imported here decides what a cached result depends on: no scenario, no catalogue half, no cache.
+"""
+
+import contextlib
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import thread_time
+
+import numpy as np
+
+from pipeline.errors import NoWorkFound, PipelineError
+from pipeline.images import Template
+from pipeline.pixel_config import PixelConfig
+from pipeline.pixel_half import Measured, Static, log_row, measure_sources
+from pipeline.steps import Step, run
+from schemas.exposure import Visit
+from schemas.measures import STAMP, STAMP_SIDE, empty
+from simulators.observe import Exposed
+from twin import history, inspect
+from twin.observatory import Observatory
+from twin.stars import stars
+from twin.trace import PixelTracer
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A Step of a pixel half with what it used."""
+
+    step: Step
+    cpu_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """What comes back: the measured sources or why there are none, and the truth."""
+
+    measured: Measured | None
+    status: str                  # done | no_work | failed
+    reason: str
+    log: np.ndarray              # EXPOSURE_LOG, one row, true values filled in
+    steps: tuple[Worked, ...]
+    truth: np.ndarray            # TRUTH, inspected
+    truth_pixels: np.ndarray
+    stamps: np.ndarray           # STAMP
+    trace: np.ndarray            # TRACE of its Steps
+    stars: np.ndarray            # STAR_TRUTH
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A half whose pixels are still at hand, and what is kept beside it."""
+
+    half: Half                   # `images` and the pixels are in memory
+    stamps: np.ndarray           # (n, 3, side, side) float32: the rows of `half.stamps`
+
+
+def measure(here: Observatory, visit: Visit, detector: int, template: Template | None, config: PixelConfig,
+            n_stamps: int) -> Seen:
+    """Expose and measure; a failure of the pipeline is a result with its reason."""
+    exposed = here.expose(visit, detector)
+    exposure = exposed.exposure
+    static = Static(template, history.references(here, exposure))
+    steps: list[Worked] = []
+    tracer = PixelTracer(visit.visit, detector, exposure.wcs)
+    try:
+        measured = run(measure_sources(exposure, static, config), _noting(steps, tracer))
+    except PipelineError as error:
+        status = "no_work" if isinstance(error, NoWorkFound) else "failed"
+        log = _with_truth(log_row(exposure), exposed, None)
+        return Seen(Half(None, status, str(error), log, tuple(steps), exposed.truth, exposed.truth_pixels,
+                         empty(STAMP), tracer.rows(), stars(here.sky, visit, exposed, None)),
+                    np.zeros((0, 3, STAMP_SIDE, STAMP_SIDE), np.float32))
+    images = measured.images
+    assert images is not None
+    truth = inspect.inspect(exposed.truth, measured, images)
+    index, stamps = inspect.stamps(truth, measured, images, n_stamps)
+    log = _with_truth(measured.log, exposed, measured)
+    return Seen(Half(replace(measured, log=log), "done", "", log, tuple(steps), truth, exposed.truth_pixels, index,
+                     tracer.rows(), stars(here.sky, visit, exposed, images.science)), stamps)
+
+
+def _noting(steps: list[Worked], trace: Callable[[Step], None] = lambda step: None) -> Callable[[Step], None]:
+    """Notes each Step with its CPU seconds and the process's peak memory while it worked; `trace` looks, untimed."""
+    last = thread_time()
+    _reset_peak()
+
+    def note(step: Step) -> None:
+        nonlocal last
+        now = thread_time()
+        steps.append(Worked(step.bare(), now - last, _peak_mb()))
+        trace(step)
+        _reset_peak()
+        last = thread_time()
+
+    return note
+
+
+def _reset_peak() -> None:
+    """Let the kernel forget the peak; where it cannot, peaks are those of the process so far."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _with_truth(log: np.ndarray, exposed: Exposed, measured: Measured | None) -> np.ndarray:
+    """The log row with true values, and how far the found WCS is from the true one."""
+    row, facts = log.copy(), exposed.facts
+    values = {"true_fwhm_arcsec": facts.conditions.fwhm_eff, "true_zeropoint": facts.zeropoint,
+              "true_psf_sigma_px": float(np.sqrt(facts.psf.effective_area / (4 * np.pi))),
+              "true_sky_adu": facts.sky_adu, "true_m5": facts.m5}
+    if measured is not None:
+        ny, nx = measured.shape
+        x, y = np.meshgrid(np.linspace(0, nx - 1, 15), np.linspace(0, ny - 1, 15))
+        found_x, found_y = measured.wcs.pixels(*facts.wcs.sky(x, y))
+        off = np.hypot(found_x - x, found_y - y) * measured.wcs.scale_arcsec
+        values |= {"wcs_rms_arcsec": float(np.sqrt(np.mean(off**2))), "wcs_max_arcsec": float(off.max())}
+    for name, value in values.items():
+        row[name] = value
+    return row
