@@ -8,7 +8,8 @@
     REVISION:SETTINGS       either of these with settings as above: v1.2:pipeline.detect.threshold=5.3
     FOLDER                  a run folder, or a folder of run folders, one per seed
     baseline:NAME           a recorded baseline, by name or folder
-    catalog:FILE            the detections of any other program; {seed} in its name where the test has several nights
+    catalog:FILE            the detections of any other program (or a folder of their files); where the test has several
+                            nights, a file for each with {seed} in its name, or one with a column seed
 
 A path goes before a revision of the same name; `run:FOLDER` and `rev:NAME` say which is meant.
 
@@ -227,7 +228,7 @@ def _baseline(name: str) -> Baseline:
 def _detections(name: str) -> Detections:
     if not name:
         raise InputError("catalog: needs a file of detections")
-    if "{seed}" not in name and not Path(name).is_file():
+    if "{seed}" not in name and not Path(name).exists():
         raise InputError(f"{name}: no such file of detections")
     return Detections(Path(name).name, str(Path(name).expanduser().absolute()))
 
@@ -393,15 +394,16 @@ def only(whole: Outcome, seeds: Sequence[int]) -> Outcome:
 
 def scored(side: Detections, seeds: Sequence[int], out: Path, runs: Mapping[int, Path]) -> dict[int, Path]:
     """Run folders made of another program's detections."""
+    from twin.answers import read_answers
     from twin.score import score_catalog
 
-    if len(seeds) > 1 and "{seed}" not in side.pattern:
-        raise InputError(f"{side.label}: the test has {len(seeds)} nights; write {{seed}} in the name of the file, or "
-                         "choose one night with --seeds")
+    if len(seeds) > 1 and "{seed}" not in side.pattern and "seed" not in read_answers(Path(side.pattern)).given:
+        raise InputError(f"{side.label}: the test has {len(seeds)} nights; write {{seed}} in the name of the file, "
+                         "give the detections a column seed, or choose one night with --seeds")
     folders = {}
     for seed in seeds:
         file = Path(side.pattern.replace("{seed}", str(seed)))
-        if not file.is_file():
+        if not file.exists():
             raise InputError(f"{file}: no such file of detections")
         folders[seed] = score_catalog(runs[seed], file, out / f"seed_{seed}")
     return folders

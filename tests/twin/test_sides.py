@@ -286,7 +286,7 @@ def test_a_baseline_gives_its_test_and_refuses_another(night: Path, tmp_path: Pa
 
 
 def test_detections_of_several_nights_are_in_several_files(tmp_path: Path) -> None:
-    (tmp_path / "found.csv").touch()
+    (tmp_path / "found.csv").write_text("visit,x,y\n")
     side = parse_side(f"catalog:{tmp_path / 'found.csv'}")
     assert side == Detections("found.csv", str(tmp_path / "found.csv"))
     with pytest.raises(InputError, match=r"the test has 2 nights; write \{seed\} in the name"):
