@@ -45,7 +45,7 @@ def terms(outcome: Outcome, table: str, value: np.ndarray, *, use: np.ndarray | 
 def units(outcome: Outcome, table: str) -> np.ndarray:
     """(n,) visits by number: those of `paired`, or of the outcome alone."""
     if table in outcome.units:
-        return outcome.units[table]
+        return np.asarray(outcome.units[table])
     rows, log = getattr(outcome, table), outcome.visits
     return located([rows[n] for n in VISIT[:2]], [log[n] for n in VISIT[:2]]).astype(np.int64)
 
@@ -65,10 +65,10 @@ def pooled(parts: Sequence[Terms]) -> Terms:
 def common(outcome: Outcome, name: str) -> np.ndarray:
     """A mask of `Outcome.common`, or what the outcome alone has."""
     if name in outcome.common:
-        return outcome.common[name]
+        return np.asarray(outcome.common[name])
     match name:
         case "found":
-            return np.isfinite(outcome.sources["found_snr"])
+            return np.asarray(np.isfinite(outcome.sources["found_snr"]))
         case "visits":
             return np.asarray(outcome.visits["status"] == b"done")
         case "stars":

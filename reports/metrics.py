@@ -110,6 +110,11 @@ def _purity() -> Iterable[Metric]:
                           partial(evidence.false, column=column, cause=cause.encode()), step, relative=True)
 
 
+def _of_cause(column: str, cause: str) -> str:
+    """Key of the metric of one cause of false detections."""
+    return f"false_{'raw' if column == 'raw' else 'alerts'}_{cause.replace(' ', '_')}"
+
+
 # --- completeness ----------------------------------------------------------------------------------------------------
 
 SNR_BINS: Final = ((3.0, 5.0, NARROW), (5.0, 5.5, NARROW), (5.5, 6.5, DECIDING), (5.5, 8.0, DECIDING),
@@ -364,11 +369,6 @@ def metrics_of(*sides: Outcome) -> tuple[Metric, ...]:
     seen = {cause.decode() for side in sides for cause in np.unique(side.false["cause"])}
     absent = {_of_cause(column, cause) for column in ("raw", "alert") for cause in CAUSES if cause not in seen}
     return (*(metric for metric in METRICS if metric.key not in absent), *step_metrics(sides))
-
-
-def _of_cause(column: str, cause: str) -> str:
-    """Key of the metric of one cause of false detections."""
-    return f"false_{'raw' if column == 'raw' else 'alerts'}_{cause.replace(' ', '_')}"
 
 
 def step_metrics(sides: Sequence[Outcome]) -> tuple[Metric, ...]:

@@ -67,7 +67,7 @@ def paired(base: Outcome, head: Outcome) -> tuple[Outcome, Outcome, Units]:
 
     - `found`, `alert`, `clean` of `sources`: detected, published, on clean pixels on both sides;
     - `visits`: the detector-visit was done on both; `steps`: the Step was measured on both;
-    - `forced`: the source was forced on clean pixels of the detector-visit on both; `stars`: the star was found on both.
+    - `forced`: the source was forced on clean pixels on both; `stars`: the star was found on both.
     """
     for outcome, side in zip((base, head), SIDES, strict=True):
         _check_tables(outcome, side)
