@@ -19,12 +19,13 @@ from schemas.measures import (
     REJECTION,
     STAMP,
     STAMP_SIDE,
+    STAR_TRUTH,
     STEP,
     TRUTH,
     TRUTH_PIXELS,
     empty,
 )
-from schemas.table import DIA_OBJECT, DIA_SOURCE
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE
 from schemas.wcs import Wcs
 from twin.recorder import ParquetRecorder
 
@@ -63,6 +64,9 @@ class Knobs:
     split: float = 0.0             # fraction of alerts in a wrong DIAObject
     unexplained: bool = False      # nothing is known of why sources were lost
     cost: float = 1.05             # predicted over measured
+    star_bias: float = 0.0         # of the fluxes of direct-image stars
+    ephemeris_arcsec: float = 0.0  # along the track
+    packet_bytes: int = 100_000
 
 
 def make(folder: Path, *, visits: int = 12, sources: int = 600, seed: int = 1, knobs: Knobs | None = None,
@@ -122,9 +126,13 @@ def _visit(folder: Path, recorder: ParquetRecorder, rng: np.random.Generator, sk
     recorder.append("DiaSource", good)
     recorder.append("DiaObject", _objects(good, mjd))
     recorder.append("rejection", _rejections(rows[~passed], visit))
-    recorder.append("publication", _publications(rng, good, visit, mjd))
+    recorder.append("publication", _publications(rng, good, visit, mjd, knobs))
     recorder.append("step", _steps(rng, visit, mjd, knobs))
     recorder.append("exposure_log", _log(rng, visit, mjd, len(rows), len(good), i, knobs))
+    aside = np.random.default_rng([visit, 7])               # what came later takes nothing from the stream before it
+    recorder.append("DiaForcedSource", _forced(aside, truth, good, visit, mjd, i, knobs))
+    recorder.append("SSSource", _ss_sources(aside, good, knobs))
+    recorder.append("star", _stars(aside, visit, i, knobs))
     if stamps:
         _stamps(folder, recorder, np.random.default_rng(visit), truth, rows[len(measured):], visit, stamps)
 
@@ -241,9 +249,51 @@ def _rejections(rows: np.ndarray, visit: int) -> np.ndarray:
     return out
 
 
-def _publications(rng: np.random.Generator, sources: np.ndarray, visit: int, mjd: float) -> np.ndarray:
+def _forced(rng: np.random.Generator, truth: np.ndarray, sources: np.ndarray, visit: int, mjd: float, i: int,
+            knobs: Knobs) -> np.ndarray:
+    """Forced photometry of every static source's object: as good as its claimed error."""
+    static = truth[np.isin(truth["truthId"], sources["diaObjectId"])]
+    out = DIA_FORCED_SOURCE.empty(len(static))
+    out["diaObjectId"], out["visit"], out["detector"], out["midpointMjdTai"] = static["truthId"], visit, 4, mjd
+    out["diaForcedSourceId"] = visit * 100000 + np.arange(len(static))
+    out["ra"], out["dec"], out["band"] = static["ra"], static["dec"], b"gri"[i % 3:i % 3 + 1]
+    out["psfFlux"] = static["flux"] + ERROR * (rng.standard_normal(len(static)) + knobs.flux_bias)
+    out["psfFluxErr"] = ERROR * knobs.claimed_flux_error
+    return out
+
+
+def _ss_sources(rng: np.random.Generator, sources: np.ndarray, knobs: Knobs) -> np.ndarray:
+    known = sources[sources["ssObjectId"] > 0]
+    out = SS_SOURCE.empty(len(known))
+    out["diaSourceId"], out["ssObjectId"] = known["diaSourceId"], known["ssObjectId"]
+    out["ephOffsetAlongTrack"] = knobs.ephemeris_arcsec + rng.normal(0, 0.05, len(known))
+    out["ephOffsetCrossTrack"] = rng.normal(0, 0.05, len(known))
+    out["ephOffset"] = np.hypot(out["ephOffsetAlongTrack"], out["ephOffsetCrossTrack"])
+    return out
+
+
+def _stars(rng: np.random.Generator, visit: int, i: int, knobs: Knobs) -> np.ndarray:
+    """Direct-image stars: found above S/N 30, their errors as claimed."""
+    n = 120
+    out = empty(STAR_TRUTH, n)
+    out["visit"], out["detector"], out["band"], out["starId"] = visit, 4, b"gri"[i % 3:i % 3 + 1], np.arange(n)
+    out["snr"] = np.geomspace(5, 500, n)
+    out["flux"] = out["snr"] * ERROR
+    out["found"], out["judged"], out["isolated"] = out["snr"] > 30, True, True
+    seen = np.flatnonzero(out["found"])
+    out["psfFlux"][seen] = out["flux"][seen] * (1 + knobs.star_bias) + ERROR * rng.standard_normal(len(seen))
+    out["psfFluxErr"][seen] = ERROR
+    error = np.sqrt(2.0) * SIGMA * SCALE / out["snr"][seen]
+    out["position_err_arcsec"][seen] = error
+    for name in ("dx_arcsec", "dy_arcsec"):
+        out[name][seen] = error * rng.standard_normal(len(seen))
+    return out
+
+
+def _publications(rng: np.random.Generator, sources: np.ndarray, visit: int, mjd: float, knobs: Knobs) -> np.ndarray:
     out = empty(PUBLICATION, len(sources))
-    out["diaSourceId"], out["visit"], out["detector"], out["bytes"] = sources["diaSourceId"], visit, 4, 100_000
+    out["diaSourceId"], out["visit"], out["detector"] = sources["diaSourceId"], visit, 4
+    out["bytes"] = knobs.packet_bytes
     out["shutter_close_mjd_tai"] = mjd + 15 / 86400
     out["readout_end_mjd_tai"] = mjd + 17 / 86400
     out["sent_mjd_tai"] = mjd + (15 + 38 + rng.gamma(2.0, 1.5) + rng.uniform(0, 2, len(sources))) / 86400
@@ -273,7 +323,9 @@ def _log(rng: np.random.Generator, visit: int, mjd: float, detected: int, source
               "psf_sigma_px": SIGMA * (1 + knobs.psf_size * rng.uniform(-1, 1)), "true_m5": 24.5,
               "zeropoint": 31.0 + knobs.zeropoint * rng.uniform(-1, 1), "mag_lim": 24.5 + knobs.depth,
               "noise_correlation": knobs.lag1, "snr_rms": knobs.snr_rms + rng.normal(0, 0.01),
-              "wcs_rms_arcsec": knobs.wcs_arcsec}
+              "wcs_rms_arcsec": knobs.wcs_arcsec, "template_coverage": 0.99, "template_mag_lim": 25.6,
+              "template_fwhm_arcsec": 0.7, "template_high_variance": 0.01, "template_n_inputs": 6.0,
+              "n_new_objects": 5}
     for name, value in values.items():
         out[name] = value
     return out
