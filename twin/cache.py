@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,9 @@ import numpy as np
 from pipeline.errors import InputError
 from twin.packing import PackingError, pack, unpack
 
-KINDS: Final = ("exposure", "earlier", "template", "night", "half")
+NAMES: Final = {"exposure": "exposures", "earlier": "earlier exposures", "template": "templates", "night": "nights",
+                "half": "pixel halves"}   # by the kind of entry
+KINDS: Final = tuple(NAMES)
 DEFAULT_LIMIT: Final = 10 * 10**9
 FOLDER_VARIABLE: Final = "ALERT_TWIN_CACHE"
 LIMIT_VARIABLE: Final = "ALERT_TWIN_CACHE_LIMIT"
@@ -254,6 +257,26 @@ def format_bytes(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def described(cache: Cache) -> str:
+    """What a cache holds, as a table for people."""
+    usage, now = cache.usage(), time.time()
+    held = sum(kind.bytes for kind in usage.values())
+    lines = [f"{cache.folder}: {format_bytes(held)} of at most {format_bytes(cache.limit_bytes)}"]
+    if usage:
+        lines.append(f"{'':20}{'entries':>9}{'size':>10}{'hits':>8}   last used")
+    for kind, one in usage.items():
+        lines.append(f"{NAMES[kind]:20}{one.entries:9d}{format_bytes(one.bytes):>10}{one.hits:8d}   "
+                     f"{_age(now - one.newest)} to {_age(now - one.oldest)} ago")
+    return "\n".join(lines)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0.0):.0f} s"
+
+
 # --- entries ---------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)
@@ -428,4 +451,5 @@ def _locked(path: Path) -> Iterator[bool]:
         os.close(lock)
 
 
-__all__ = ["DEFAULT_LIMIT", "KINDS", "Cache", "Draft", "Loan", "Usage", "format_bytes", "link", "parse_bytes"]
+__all__ = ["DEFAULT_LIMIT", "KINDS", "Cache", "Draft", "Loan", "Usage", "described", "format_bytes", "link",
+           "parse_bytes"]

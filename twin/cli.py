@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from twin.cache import Cache
+
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_variable] = "1"   # before NumPy is imported: results must not depend on the number of cores
 
@@ -61,9 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--keep", choices=["images"], help="images: write calibrated, difference and template FITS")
     run.add_argument("--sink", default="", help="where alerts go instead of files: kafka://host:port/alerts-simulated")
     run.add_argument("--any-topic", action="store_true", help="let simulated alerts go to a topic of another name")
+    run.add_argument("--cache", nargs="?", const="", metavar="FOLDER", help="draw and measure nothing twice; without a "
+                     "FOLDER $ALERT_TWIN_CACHE, which alone is enough, or ~/.cache/rubin-alert-twin")
+    run.add_argument("--seeds", type=int, nargs="+", help="several nights, each into OUT/seed_SEED, at once")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
+
+    cache = commands.add_parser("cache", help="show, bound or clear what runs with --cache keep")
+    cache.add_argument("folder", type=Path, nargs="?", help="instead of $ALERT_TWIN_CACHE or ~/.cache/rubin-alert-twin")
+    cache.add_argument("--limit", metavar="SIZE", help="the most that it may hold from now on, e.g. 5GB")
+    cache.add_argument("--clear", action="store_true", help="remove everything in it")
+    cache.set_defaults(call=_cache)
 
     report = commands.add_parser("report", help="write report.html and report.json of a run folder")
     report.add_argument("run", type=Path)
@@ -129,15 +140,51 @@ def _at_least_one(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from twin.night import run_night
+    from pipeline.errors import InputError
     from twin.scenario import read_scenario
 
-    scenario = read_scenario(options.scenario, options.overrides, options.seed)
+    if options.cache and "=" in options.cache:     # `--cache KEY=VALUE`: an override behind it
+        options.overrides.append(options.cache)
+        options.cache = ""
+    if options.seeds and (options.seed is not None or options.keep):
+        raise InputError("--seeds goes neither with --seed nor with --keep")
+    scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
+    places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
+              "sink": options.sink}
     with _progress(options.quiet) as progress:
-        outcome = run_night(scenario, options.out, beside=options.scenario.parent, processes=options.processes,
-                            keep_images=options.keep == "images", progress=progress, sink=options.sink,
-                            any_topic=options.any_topic)
-    print(outcome)
+        if options.seeds:
+            from twin.nights import run_nights
+
+            outcomes = run_nights(scenarios, options.out, any_topic=options.any_topic, progress=progress, **places)
+        else:
+            from twin.night import run_night
+
+            outcomes = [run_night(scenarios[0], options.out, keep_images=options.keep == "images",
+                                  any_topic=options.any_topic, progress=progress, **places)]
+    print(*outcomes, sep="\n")
+    return 0
+
+
+def _opened(folder: str | None) -> "Cache | None":
+    """The cache that a run is told to use, by its option or by the environment."""
+    from twin.cache import FOLDER_VARIABLE, Cache
+
+    if folder is None and not os.environ.get(FOLDER_VARIABLE):
+        return None
+    return Cache.open(Path(folder) if folder else None)
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from twin.cache import Cache, described, parse_bytes
+
+    limit = None if options.limit is None else parse_bytes(options.limit)
+    cache = Cache.open(options.folder)
+    cache.sweep()
+    if options.clear:
+        print(f"{cache.clear()} entries removed")
+    if limit is not None:
+        cache = cache.keep_limit(limit)
+    print(described(cache))
     return 0
 
 
