@@ -331,6 +331,9 @@ def _with_origin(rows: np.ndarray, differing: Mapping[Key, frozenset[str]]) -> n
     out, places = rows.copy(), {name: k for k, name in enumerate(STEP_ORDER)}
     ranked = {key: sorted((places[s], s) for s in names if s in places) for key, names in differing.items()}
     for row in out:
+        if row["group"].startswith((b"object", b"ss")):    # earlier visits may have decided what object there is
+            row["origin"] = row["step"]
+            continue
         steps = ranked.get((int(row["seed"]), int(row["visit"]), int(row["detector"])), [])
         last = places.get(row["step"].decode(), len(places))
         row["origin"] = steps[0][1].encode() if steps and steps[0][0] < last else row["step"]
