@@ -1,31 +1,50 @@
-"""What another program's catalogue cannot say: figures and parts of a page that would judge it by what it did not give.
+"""What another program's catalogue cannot say: figures, metrics and parts of a page that would judge it by what it did
+not give.
 
 A scored catalogue has facts "not known: TOPIC", each with the reason. Such a topic is no figure of value 0: it is left
 out, and the page has a table of the topics.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
 
-from reports.acceptance import Figure
+if TYPE_CHECKING:
+    from reports.acceptance import Figure
+    from reports.terms import Metric
 
 FACT: Final = "not known: "
 CHECK: Final = "check "            # begins the keys of facts that doubt the catalogue's units or conventions
 CATALOGUE: Final = "catalogue"     # fact `kind` of such a run
 
-# By topic: keys of the figures that it takes with it (whole, or up to an underscore), and sections of the page.
-TOPICS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "work and latency": (("cost",), ("latency", "steps")),
-    "own masks and forced fluxes": (("pull",), ()),
-    "calibration": (("wcs", "zeropoint", "psf", "lag1", "snr", "depth"), ()),
-    "fluxes": ((), ()),
-    "signal-to-noise": (("purity",), ()),
-    "reliability": ((), ()),
-    "association": (("association",), ("association",)),
-    "Solar System objects": (("ss",), ()),
-    "errors of positions": (("position_pull",), ()),
-    "dipoles": (("dipole",), ()),
-    "trails": (("trail",), ())}
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What an unknown topic takes with it; `*` stands for anything."""
+
+    figures: tuple[str, ...] = ()      # keys of figures
+    metrics: tuple[str, ...] = ()      # SECTION/KEY of metrics
+    sections: tuple[str, ...] = ()     # of the page of a run
+
+
+TOPICS: Final[Mapping[str, Topic]] = {
+    "work and latency": Topic(("cost",), ("cost/*", "latency/*", "*/packet_size"), ("latency", "steps")),
+    "its own pixels": Topic(
+        ("pull_*",), ("forced photometry/*", "photometry/true_*", "photometry/pull_*", "completeness/clean",
+                      "template/*", "association/unassociated_objects", "association/updated_objects"), ("cutouts",)),
+    "calibration": Topic(
+        ("wcs", "zeropoint", "psf_size", "lag1", "snr_rms", "depth_*"),
+        ("noise/*", "photometry/zeropoint_*", "photometry/psf_size", "astrometry/wcs_rms", "astrometry/astrom_*",
+         "direct images/*", "failures/*")),
+    "fluxes": Topic((), ("photometry/magnitude_*", "photometry/flux_*")),
+    "signal-to-noise": Topic(("purity_*",), ("purity/purity_*",)),
+    "reliability": Topic(),
+    "association": Topic(("association",), ("association/*", "alert rate/new_objects"), ("association",)),
+    "Solar System objects": Topic(("ss_association",), ("Solar System/*",)),
+    "errors of positions": Topic(("position_pull_*",), ("astrometry/position_pull_*",)),
+    "dipoles": Topic(("dipole_*",), ("*/dipole*", "*/point_dipoles", "*/dia_dipoles")),
+    "trails": Topic(("trail_*",), ("*/trail*",))}
 _SHAPES: Final = ("dipoles", "trails")     # they have one section
 
 
@@ -34,11 +53,16 @@ def unknown(facts: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(FACT): why for key, why in facts.items() if key.startswith(FACT)}
 
 
-def known_figures(figures: Sequence[Figure], facts: Mapping[str, str]) -> list[Figure]:
+def known_figures(figures: Iterable["Figure"], facts: Mapping[str, str]) -> list["Figure"]:
     """The figures without those of unknown topics."""
-    prefixes = tuple(prefix for topic in unknown(facts) for prefix in TOPICS[topic][0])
-    return [figure for figure in figures if not any(figure.key == p or figure.key.startswith(f"{p}_")
-                                                    for p in prefixes)]
+    patterns = [pattern for topic in unknown(facts) for pattern in TOPICS[topic].figures]
+    return [figure for figure in figures if not _matches(figure.key, patterns)]
+
+
+def known_metrics(metrics: Iterable["Metric"], *sides: Mapping[str, str]) -> tuple["Metric", ...]:
+    """The metrics that every side's facts let it be judged by."""
+    patterns = [pattern for facts in sides for topic in unknown(facts) for pattern in TOPICS[topic].metrics]
+    return tuple(metric for metric in metrics if not _matches(f"{metric.section}/{metric.key}", patterns))
 
 
 def silent(section: str, facts: Mapping[str, str]) -> bool:
@@ -46,5 +70,8 @@ def silent(section: str, facts: Mapping[str, str]) -> bool:
     topics = unknown(facts)
     if section == "shapes":
         return all(topic in topics for topic in _SHAPES)
-    return any(section in TOPICS[topic][1] for topic in topics)
+    return any(section in TOPICS[topic].sections for topic in topics)
 
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)

@@ -14,6 +14,7 @@ import numpy as np
 
 from reports import evidence
 from reports.contributions import estimate as evaluate
+from reports.known import known_metrics
 from reports.outcome import Outcome
 from reports.terms import Metric, Terms
 
@@ -364,11 +365,13 @@ METRICS: Final[tuple[Metric, ...]] = (
 def metrics_of(*sides: Outcome) -> tuple[Metric, ...]:
     """METRICS, and the cost and latency of each Step that the sides measured.
 
-    Causes of false detections that no side has are left out: each metric makes the correction for their number harder.
+    Causes of false detections that no side has are left out, and what the catalogue of another program does not say:
+    each metric makes the correction for their number harder.
     """
     seen = {cause.decode() for side in sides for cause in np.unique(side.false["cause"])}
     absent = {_of_cause(column, cause) for column in ("raw", "alert") for cause in CAUSES if cause not in seen}
-    return (*(metric for metric in METRICS if metric.key not in absent), *step_metrics(sides))
+    found = (*(metric for metric in METRICS if metric.key not in absent), *step_metrics(sides))
+    return known_metrics(found, *(side.facts for side in sides))
 
 
 def step_metrics(sides: Sequence[Outcome]) -> tuple[Metric, ...]:

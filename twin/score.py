@@ -48,8 +48,8 @@ _SKY: Final = ("ra", "dec", "x", "y", "raErr", "decErr", "diaObjectId", "ssObjec
 # Topics that a report knows nothing of (`reports.known`): never from a catalogue, and not without a column.
 _NEVER: Final = {
     "work and latency": "a catalogue has no clock",
-    "own masks and forced fluxes": "they need the program's own pixels: a source without a detection is called not "
-                                   "detected, whatever stopped it",
+    "its own pixels": "no masks, forced photometry and cutouts: a source without a detection is called not detected, "
+                      "whatever stopped it",
     "calibration": "the program's own PSF, WCS and zeropoint are not in a catalogue"}
 _NEEDED: Final = {
     "psfFlux": ("fluxes", "no column psfFlux; without sign or isNegative every detection counts as positive"),
@@ -246,10 +246,20 @@ def _log(rows: np.ndarray, night: _Night) -> np.ndarray:
     no_work = log["status"] == b"no_work"
     out["status"] = np.where(no_work, log["status"], b"done")
     out["reason"] = np.where(no_work, log["reason"], b"")
+    opened = _opening(rows)
     for row in out:
         here = (rows["visit"] == row["visit"]) & (rows["detector"] == row["detector"])
-        row["n_detected"] = here.sum()
+        row["n_detected"], row["n_new_objects"] = here.sum(), np.sum(here & opened)
         row["n_sources"] = row["n_alerts"] = np.sum(here & rows["alert"])
+    return out
+
+
+def _opening(rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: the alert is the first of its object."""
+    order = np.lexsort((rows["row"], rows["midpointMjdTai"]))
+    order = order[rows["alert"][order] & (rows["diaObjectId"][order] > 0)]
+    out = np.zeros(len(rows), bool)
+    out[order[np.unique(rows["diaObjectId"][order], return_index=True)[1]]] = True
     return out
 
 

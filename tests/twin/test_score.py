@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from astropy.io import fits
 from pipeline.alerts import read_packets
 from pipeline.errors import InputError
 from pipeline.transform import transform
+from reports.known import TOPICS
 from reports.match import Matches, match
+from reports.metrics import METRICS, metrics_of
+from reports.outcome import of_run
 from reports.render import document, gather, render, sections
 from reports.store import Store
 from reports.store import empty as blank
@@ -290,6 +294,36 @@ def test_what_the_columns_say_is_judged(night: Path, ours: Rows, tmp_path: Path)
     for key in ("association", "dipole_points", "position", "position_pull_ra", "purity_alerts", "false_alerts"):
         assert figures[key] == pytest.approx(own[key], nan_ok=True, rel=0.02), key
     assert "association" in {section.key for section in sections(report)}
+
+
+def test_a_comparison_judges_by_what_both_sides_say(night: Path, ours: Rows, tmp_path: Path) -> None:
+    own = of_run(Store(night), 3)
+    bare = score_catalog(night, write_csv(tmp_path / "a.csv", {n: ours[n] for n in ("visit", "x", "y", "psfFlux")}),
+                         tmp_path / "bare")
+    full = score_catalog(night, write_csv(tmp_path / "b.csv", ours), tmp_path / "full")
+    keys = {name: {metric.key for metric in metrics_of(own, of_run(Store(folder), 3))}
+            for name, folder in (("bare", bare), ("full", full))}
+    everything = {metric.key for metric in metrics_of(own, own)}
+    for name in keys:
+        assert {"completeness_raw_5.5_8", "false_alerts", "position_median", "magnitude_median"} <= keys[name]
+        assert not {"clean", "cpu.total", "latency_median", "zeropoint_bias", "forced_bias", "template_depth",
+                    "true_flux_bias", "searched_area", "packet_size"} & keys[name]
+    assert not {"association_accuracy", "new_objects", "purity_alerts", "point_dipoles", "dia_dipoles", "trail_length",
+                "solar_system_associated", "position_pull_variance"} & keys["bare"]
+    assert {"association_accuracy", "new_objects", "purity_alerts", "point_dipoles", "dia_dipoles", "trail_length",
+            "solar_system_associated", "position_pull_variance"} <= keys["full"]
+    assert keys["full"] < everything
+    log, theirs = Store(night).table("exposure_log"), Store(full).table("exposure_log")
+    np.testing.assert_array_equal(theirs["n_new_objects"], log["n_new_objects"])
+
+
+def test_each_topic_takes_something_that_there_is(night: Path) -> None:
+    """No pattern is out of date."""
+    report, own = gather(Store(night)), of_run(Store(night), 3)
+    names = {"figures": {f.key for f in report.figures}, "sections": {section.key for section in sections(report)},
+             "metrics": {f"{m.section}/{m.key}" for m in (*METRICS, *metrics_of(own))}}
+    assert not [pattern for topic in TOPICS.values() for kind in names for pattern in getattr(topic, kind)
+                if not any(fnmatchcase(name, pattern) for name in names[kind])]
 
 
 def test_a_run_of_our_own_has_nothing_unknown(night: Path) -> None:
