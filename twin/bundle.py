@@ -22,6 +22,7 @@ from pipeline.open import open_store
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from schemas.exposure import Box, Visit
 from schemas.table import take
+from simulators import observe
 from twin.folders import claimed
 from twin.halves import observatory
 from twin.history import template_path
@@ -60,8 +61,8 @@ def fill(run: Path, out: Path, visits: list[Visit], after: int = 0) -> None:
         (out / name).mkdir()
     for visit in visits:
         for detector in here.config.camera.detectors:
-            write_exposure(out / "exposures" / f"{visit.visit:d}_{detector:d}.fits",
-                           here.expose(visit, detector).exposure)
+            exposure = observe.expose(here.sky, visit, detector, here.seed).exposure     # pixels alone, no truth
+            write_exposure(out / "exposures" / f"{visit.visit:d}_{detector:d}.fits", exposure)
     templates = {}
     for band in dict.fromkeys(visit.band for visit in visits):
         if template_path(run, band).is_file():

@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.pixels import PixelsOnDisk
 from schemas.exposure import Exposure, Visit
 from simulators.observe import Exposed
-from twin import closure, history
+from twin import closure, exposures, history
 from twin.cache import Cache, Loan, link
 from twin.detector_visit import Half, Seen
 from twin.observatory import Observatory
@@ -69,7 +69,7 @@ class Remembering(Observatory):
         """An earlier exposure."""
         key = self.earlier_key(visit, detector)
         found: Exposure | None = self._got("earlier", key)
-        return found or self._kept("earlier", key, super().expose_earlier(visit, detector))
+        return found or self._kept("earlier", key, exposures.expose_earlier(self.sky, visit, detector, self.seed))
 
     def mask(self, visit: Visit, detector: int) -> np.ndarray:
         """The mask of an earlier exposure, uint8."""

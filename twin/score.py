@@ -25,7 +25,6 @@ from schemas import ids
 from schemas.measures import EXPOSURE_LOG, FACT, REJECTION, empty
 from schemas.table import DIA_SOURCE
 from schemas.wcs import Wcs
-from simulators.camera import pointing_wcs
 from twin.answers import Answers, read_answers
 from twin.folders import claimed
 from twin.halves import observatory
@@ -121,9 +120,9 @@ def _night(run: Path) -> _Night:
     given, pointing = {}, {}
     for visit in here.visits:
         for detector in here.config.camera.detectors:
-            key, true = (visit.visit, detector), here.facts(visit, detector).wcs
-            given[key] = calibrated_wcs(found[key], visit.ra, visit.dec) if key in found else true
-            pointing[key] = pointing_wcs(here.config.camera, true, visit, detector, here.seed)
+            key, true = (visit.visit, detector), here.facts(visit, detector)
+            given[key] = calibrated_wcs(found[key], visit.ra, visit.dec) if key in found else true.wcs
+            pointing[key] = true.pointing
     return _Night(run, store, log, here.seed, given, pointing)
 
 

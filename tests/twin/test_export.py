@@ -19,6 +19,7 @@ from schemas.measures import TRUTH
 from schemas.wcs import Wcs
 from twin import export
 from twin.answers import SHEET
+from twin.bundle import bundled, fill
 from twin.export import export_run
 from twin.halves import observatory
 
@@ -67,6 +68,17 @@ def test_the_folder_is_one_that_process_reads(exported: Path) -> None:
     assert len(exposures) == 2
     assert len(world.references) > 20
     assert not (exported / "state").exists()
+
+
+def test_what_a_run_found_in_a_cache_is_not_needed(night: Path, exported: Path, tmp_path: Path) -> None:
+    """Such a run's folder has no masks of earlier exposures."""
+    run = tmp_path / "run"
+    (run / "templates").mkdir(parents=True)
+    for name in ("scenario.toml", "prompt.duckdb", "templates/r.fits"):
+        (run / name).symlink_to(night / name)
+    fill(run, tmp_path, bundled(run)[:1])
+    path, = (tmp_path / "exposures").iterdir()
+    assert path.read_bytes() == (exported / "exposures" / path.name).read_bytes()
 
 
 def test_the_page_and_the_sheet_name_everything(exported: Path) -> None:
