@@ -22,6 +22,7 @@ from reports.solarsystem import MAX_EPHEMERIS_ERROR, MIN_SNR
 from reports.terms import Statistic, Terms
 from reports.trails_dipoles import MIN_LENGTH_SIGMA, MIN_LOBE_SNR, MIN_POINT_SNR, MIN_TRAIL_SNR
 from schemas import mask
+from schemas.exposure import magnitudes
 
 VISIT: Final = ("seed", "visit", "detector")
 MMAG: Final = 2500.0 / np.log(10.0)     # of a relative flux
@@ -29,6 +30,8 @@ MAX_MMAG: Final = 300.0                 # a worse error counts as this: one blen
 MAX_ARCSEC: Final = 0.5
 POINT_PX: Final = 1.0                   # shorter trails are points
 CONTRAST: Final = 1.5                   # densities of the densest third of the fields over those of the sparsest
+FAINT_SNR: Final = 10.0                  # fainter sources add no noise of their own that matters
+SNR_OF_DEPTH: Final = 5.0
 ANY: Final = (-np.inf, np.inf)
 
 
@@ -269,6 +272,35 @@ def depth(outcome: Outcome) -> Terms:
     log = outcome.visits
     return terms(outcome, "visits", np.abs(log["mag_lim"].astype(float) - log["true_m5"]),
                  use=common(outcome, "visits"))
+
+
+def difference_depth(outcome: Outcome) -> Terms:
+    """Mean |error| of the limiting magnitude that the difference claims, against what its noise allows.
+
+    The true one is that of the optimum errors of a detector-visit's faint points, which know the noise of both images.
+    """
+    rows, log = outcome.sources, outcome.visits
+    use = _points(outcome) & (np.abs(rows["snr"]) < FAINT_SNR)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        optimum = magnitudes(SNR_OF_DEPTH * np.abs(rows["flux"] / rows["snr"]))
+    place = located([rows[n] for n in VISIT], [log[n] for n in VISIT])
+    true = np.full(len(log), np.nan)
+    for field in np.unique(place[use & (place >= 0)]).tolist():
+        true[field] = np.median(optimum[use & (place == field)])
+    return terms(outcome, "visits", np.abs(log["diffim_mag_lim"].astype(float) - true), use=common(outcome, "visits"))
+
+
+def efficiency(outcome: Outcome) -> Terms:
+    """Rms error of fluxes forced at true positions over the optimum error: 1 for a perfect difference and PSF.
+
+    Isolated points of S/N 3 to 30 on pixels that are clean on both sides, errors beyond 5 aside.
+    """
+    rows = outcome.sources
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = (rows["forced_flux"] - rows["flux"]) / np.abs(rows["flux"] / rows["snr"])
+    use = (_points(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), SNR_RANGE)
+           & (np.abs(error) <= CLIP))
+    return terms(outcome, "sources", error, use=use, statistic="rms")
 
 
 # --- astrometry ------------------------------------------------------------------------------------------------------

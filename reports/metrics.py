@@ -190,13 +190,19 @@ def _noise() -> Iterable[Metric]:
     # 1 % of the S/N is 1 % of the threshold: a completeness of 0.5 % at S/N 5.5
     yield _metric("noise", "snr_rms", "rms of blank-sky S/N: |rms − 1|", "", "lower", 0.01,
                   size(column="snr_rms", ideal=1.0), "subtract")
-    # 0.01 between neighbours is 1 % in the S/N of a PSF of 2 pixels
-    yield _metric("noise", "noise_correlation", "noise correlation of neighbouring pixels", "", "lower", 0.01,
+    # four neighbours of 0.002 raise the variance under a PSF by 0.8 %
+    yield _metric("noise", "noise_correlation", "noise correlation of neighbouring pixels", "", "lower", 0.002,
                   size(column="noise_correlation"), "subtract")
-    yield _metric("noise", "difference_depth", "depth of the difference", "mag", "higher", 0.02,
+    # what is claimed may be claimed wrongly: neither is better
+    yield _metric("noise", "difference_depth", "claimed depth of the difference", "mag", "neither", 0.02,
                   partial(evidence.log_mean, column="diffim_mag_lim"), "subtract")
-    yield _metric("noise", "depth_error", "error of the claimed depth", "mag", "lower", 0.01, evidence.depth,
-                  "calibrate")
+    # 0.01 mag is 1 % of a flux error, as above
+    yield _metric("noise", "difference_depth_error", "error of the difference's claimed depth", "mag", "lower", 0.01,
+                  evidence.difference_depth, "subtract")
+    yield _metric("noise", "depth_error", "error of the science image's claimed depth", "mag", "lower", 0.01,
+                  evidence.depth, "calibrate")
+    yield _metric("noise", "noise_over_optimum", "rms flux error over the optimum", "", "lower", 0.01,
+                  evidence.efficiency, "subtract", relative=True)
 
 
 BRIGHT: Final = (20.0, np.inf)

@@ -299,6 +299,20 @@ def test_trails_without_a_fit_have_no_length_and_no_direction() -> None:
     assert np.isnan(of("trails_fitted", sources=other, visits=log))
 
 
+def test_the_depth_of_a_difference_is_held_against_the_optimum_errors() -> None:
+    true = sources(4, snr=[5, 6, -8, 30], flux=[500, 600, -800, 99999])      # optimum error 100 nJy: depth 24.653
+    assert of("difference_depth_error", sources=true, visits=visits(2, diffim_mag_lim=[24.703, 23.0])) == pytest.approx(
+        0.05, abs=1e-3)                                                      # the other visit has no source
+    assert np.isnan(of("difference_depth_error", visits=visits(2, diffim_mag_lim=24.0)))
+
+
+def test_noise_over_the_optimum_is_of_true_errors() -> None:
+    true = sources(4, snr=10.0, flux=1000.0, forced_flux=[1200, 800, 1200, 9000], forced_flux_err=1e-9)
+    assert of("noise_over_optimum", sources=true) == pytest.approx(2.0)
+    true["isolated"] = False
+    assert np.isnan(of("noise_over_optimum", sources=true))
+
+
 @pytest.mark.parametrize(("key", "expected", "columns"), [
     ("forced_bias", 0.5, {"snr": 10, "psfFlux": 1050.0}),
     ("forced_bias", 0.0, {"snr": 10, "psfFlux": [1100, 900, 1100, 900]}),
