@@ -1,6 +1,7 @@
 """Two sides of a test laid against each other: judged, with who gained and lost what, and which Step made it."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,25 +94,61 @@ def compare(base: Outcome, head: Outcome, rules: Rules, *, base_label: str = "ba
     differences = first_difference(base.traces, head.traces)
     changed = flips(base, head, parted(base.traces, head.traces))
     return Comparison(base_label, head_label, scenario or base.facts.get("scenario", ""), base, head, units, rules,
-                      found, blames(found, differences), differences, changed, settings(base, head),
+                      found, blames(found, differences, changed), differences, changed, settings(base, head),
                       verdict(found, changed, units.n))
 
 
-def blames(judged: Sequence[Judged], differences: Sequence[StepDifference]) -> dict[str, Blame]:
-    """The Step behind each metric that got better or worse."""
-    out = {}
-    for j in judged:
-        if j.verdict not in ("better", "worse"):
-            continue
-        if is_cost(j):
-            out[j.metric.key] = Blame(j.metric.step, "its own cost")
-        elif step := blame(j.metric.step, differences):
-            out[j.metric.key] = Blame(step, _how(step, differences))
-        else:
-            why = "the Step that makes it; no trace tells more" if not differences else \
-                "the Step that makes it; no Step's trace differs"
-            out[j.metric.key] = Blame(j.metric.step, why)
-    return out
+def blames(judged: Sequence[Judged], differences: Sequence[StepDifference], flips: Flips) -> dict[str, Blame]:
+    """The Step behind each metric that got better or worse: the first of those that make it whose trace differs.
+
+    Where none of these differs the metric rests on more than its own Step: what most of the flips behind it went
+    through is told, or the first Step that differs at all.
+    """
+    return {j.metric.key: _blame(j, judged, differences, flips) for j in judged if j.verdict in ("better", "worse")}
+
+
+def _blame(judged: Judged, others: Sequence[Judged], differences: Sequence[StepDifference], flips: Flips) -> Blame:
+    own = judged.metric.step
+    if is_cost(judged):
+        return Blame(own, "its own cost") if own else _of_costs(judged, others)
+    if step := blame(own, differences):
+        return Blame(step, _how(step, differences))
+    if (behind := _of_flips(judged, flips)) is not None:
+        return behind
+    if step := blame("", differences):
+        return Blame(step, _how(step, differences))
+    return Blame(own, "the Step that makes it" + ("" if differences else "; no trace tells more"))
+
+
+def _of_costs(whole: Judged, judged: Sequence[Judged]) -> Blame:
+    """The Step whose own cost changed most of what all Steps together cost, in the same direction."""
+    kind = whole.metric.key.partition(".")[0]
+    parts = [j for j in judged if j.metric.key.startswith(f"{kind}.") and j.metric.step
+             and j.difference * whole.difference > 0 and np.isfinite(j.head - j.base)]
+    if not parts:
+        return Blame("", "of all Steps together")
+    most = max(parts, key=lambda j: abs(j.head - j.base))
+    return Blame(most.metric.step, "of all Steps it changed most")
+
+
+# Groups of flips behind the metrics of a section, where these got worse and where they got better.
+_BEHIND: Final = {"completeness": (("lost", "raw_lost"), ("gained", "raw_gained")),
+                  "purity": (("new_false", "raw_false"), ("false_gone", "raw_gone"))}
+
+
+def _of_flips(judged: Judged, flips: Flips) -> Blame | None:
+    behind = _BEHIND.get(judged.metric.section)
+    if behind is None:
+        return None
+    chosen = behind[judged.verdict == "better"]
+    count: Counter[str] = Counter()
+    for flow in flips.flows:
+        if flow.group in chosen:
+            count[flow.origin or flow.step] += flow.n
+    if not count:
+        return None
+    step, n = count.most_common(1)[0]
+    return Blame(step, f"{n} of {count.total()} flips go back to it")
 
 
 def _how(step: str, differences: Sequence[StepDifference]) -> str:

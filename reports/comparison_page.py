@@ -32,23 +32,26 @@ FILES: Final = ("comparison.html", "comparison.json", "comparison.md", "junit.xm
 NEAR_PX: Final = 1.5               # a stamp so near to a flip shows it
 LISTED: Final = 300                # flips of the list on the page
 MARKDOWN_ROWS: Final = 12
-BAR: Final = (232, 20, 4.0)        # width and height [pixel] of an interval's bar; margins to each side
+PER_SECTION: Final = 2             # metrics of a section among those that decide, beside the primary ones
+BAR: Final = (200, 20, 4.0)        # width and height [pixel] of an interval's bar; margins to each side
 
 # Cutouts by detector-visit: (n, 2) x and y [pixel], and (n, 3, side, side) science, template and difference.
 Key = tuple[int, int, int]                                    # seed, visit, detector
 Stamps = Mapping[Key, tuple[np.ndarray, np.ndarray]]
 
 
-def write(comparison: Comparison, folder: Path, *, stamps: tuple[Stamps, Stamps] | None = None) -> Path:
+def write(comparison: Comparison, folder: Path, *, stamps: tuple[Stamps, Stamps] | None = None,
+          notes: Sequence[str] = ()) -> Path:
     """Write all four files into a folder; the page's path. StoreError where they cannot be written.
 
-    `stamps` of base and head are looked at before those that the run folders keep.
+    `stamps` of base and head are looked at before those that the run folders keep; `notes` are what has to be said
+    beside the comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written(folder / FILES[1], json.dumps(document(comparison), indent=1, allow_nan=False))
-    written(folder / FILES[2], markdown(comparison))
+    written(folder / FILES[1], json.dumps({**document(comparison), "notes": list(notes)}, indent=1, allow_nan=False))
+    written(folder / FILES[2], markdown(comparison, notes=notes))
     written(folder / FILES[3], junit(comparison))
-    return written(folder / FILES[0], html(comparison, stamps=stamps))
+    return written(folder / FILES[0], html(comparison, stamps=stamps, notes=notes))
 
 
 # --- numbers as text -------------------------------------------------------------------------------------------------
@@ -174,8 +177,10 @@ class Card:
     anchor: str                # of the first card of a flow; "" for others
 
 
-def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None) -> str:
+def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None, notes: Sequence[str] = ()) -> str:
     """The page."""
+    first = leading(comparison)
+    changed = sum(j.verdict in ("worse", "better") for j in comparison.judged)
     cards = gallery(comparison, stamps=stamps)
     sides = overlays.Sides(comparison.base, comparison.head, (comparison.base_label, comparison.head_label),
                            comparison.units.n)
@@ -187,7 +192,9 @@ def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None)
         speed.append(("CPU time and memory", svg(overlays.costs(cpu, memory))))
     return rendered(
         "comparison.html", c=comparison, word=comparison.verdict.word, sentence=comparison.verdict.sentence,
-        facts=_facts(comparison), tiles=_tiles(comparison), leading=leading(comparison), sections=groups(comparison),
+        facts=_facts(comparison), tiles=_tiles(comparison), sections=groups(comparison), notes=notes,
+        leading=[row(j, comparison) for j in first],
+        n_more=changed - sum(j.verdict in ("worse", "better") for j in first),
         flows=_flow_rows(comparison.flips.flows, {card.flow for card in cards}), cards=cards,
         filters=_filters(cards), curves=figures, speed=speed, settings=_settings(comparison),
         listed=_listed(comparison), n_flips=len(comparison.flips.rows), needs_traces=not comparison.differences)
@@ -216,12 +223,22 @@ def has_changed(judged: Judged, level: float) -> bool:
     return judged.metric.better == "neither" and judged.verdict == "undecided" and bool(apart)
 
 
-def leading(comparison: Comparison) -> list[Row]:
-    """What decides: changed metrics, the worst first, then the primary ones that did not change."""
-    changed = [j for j in comparison.judged if j.verdict in ("worse", "better")]
-    changed.sort(key=lambda j: (j.verdict != "worse", not j.metric.primary, is_cost(j), -in_margins(j)))
-    kept = [j for j in comparison.judged if j.metric.primary and j.verdict not in ("worse", "better", "no data")]
-    return [row(j, comparison) for j in (*changed[:MARKDOWN_ROWS], *kept)]
+def leading(comparison: Comparison) -> list[Judged]:
+    """What decides: the primary metrics, and of each section the few that changed most; the worst first.
+
+    Metrics of one section follow from one another: all of them would hide the others.
+    """
+    order = ("worse", "better", "undecided", "equivalent")
+    ranked = sorted((j for j in comparison.judged if j.verdict in order),
+                    key=lambda j: (order.index(j.verdict), not j.metric.primary, is_cost(j), -in_margins(j)))
+    seen: Counter[str] = Counter()
+    out = []
+    for j in ranked:
+        changed = j.verdict in ("worse", "better") and seen[j.metric.section] < PER_SECTION
+        if j.metric.primary or changed:
+            out.append(j)
+            seen[j.metric.section] += changed
+    return out
 
 
 def groups(comparison: Comparison) -> list[Group]:
@@ -275,10 +292,16 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     fidelity = sorted(f.decode() for f in np.unique(log["fidelity"]).tolist() if f)
     return [("base", comparison.base_label), ("head", comparison.head_label),
             ("scenario", comparison.scenario or "not known"),
-            ("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 16 else f"{len(seeds)} of {seeds[0]} to {seeds[-1]}"),
+            ("seeds", _listed_seeds(seeds)),
             ("visits", f"{comparison.units.n:,} ({len(log):,} detector-visits)"),
             ("true sources", f"{len(comparison.base.sources):,} ({judged:,} judged)"),
             ("fidelity", ", ".join(fidelity) or "not known")]
+
+
+def _listed_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{len(seeds)} from {seeds[0]} to {seeds[-1]}"
 
 
 def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -360,7 +383,8 @@ def _shown(outcome: Outcome, flip: np.void, name: str, planes: np.ndarray | None
         source = (outcome.false if false else outcome.sources)[index]
         lines, has = told(source, false=false), bool(source["alert"])
         if flip["group"].startswith((b"object", b"ss")):
-            lines = (f"{lines[0]}, {flip['before' if name == 'base' else 'after'].decode()}", *lines[1:])
+            state = flip["before" if name == "base" else "after"].decode()
+            lines, has = (f"{lines[0]}, {state}", *lines[1:]), state.startswith("right")
     if first is None:
         return Shown("", False, lines, has)
     return Shown(picture(first if planes is None else planes, zoom=1, like=first, centre=True), planes is None, lines,
@@ -458,13 +482,14 @@ def _metric(judged: Judged, comparison: Comparison) -> dict[str, Any]:
     return out
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: Comparison, *, notes: Sequence[str] = ()) -> str:
     """A comment for a pull request: the sentence, what decides, the rest folded away."""
     flips = comparison.flips
     facts = dict(_facts(comparison))
     lines = [f"**{_escaped(comparison.verdict.sentence)}**", "",
              f"{_code(comparison.base_label)} → {_code(comparison.head_label)} on {_code(facts['scenario'])}, "
-             f"{facts['visits']} of seeds {facts['seeds']}", "", *_metric_lines(leading(comparison)), ""]
+             f"{facts['visits']} of seeds {facts['seeds']}", "", *(f"- {_escaped(note)}" for note in notes), "",
+             *_metric_lines([row(j, comparison) for j in leading(comparison)]), ""]
     if flips.flows:
         worst = [f for f in flips.flows if f.group in WORSE]
         lines += [f"<details><summary>{len(flips.rows)} flips: {flips.count('lost')} alerts lost, "

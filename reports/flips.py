@@ -359,12 +359,15 @@ def _flows(rows: np.ndarray) -> tuple[np.ndarray, tuple[Flow, ...]]:
 
 
 def _choice(rows: np.ndarray) -> np.ndarray:
-    """Rows for the gallery, in order: the worst of all, and some of each of the largest flows."""
+    """Rows for the gallery, in order: some of each of the largest flows, and the worst of what is lost, of what is
+    false and of all else.
+    """
     wanted = dict.fromkeys(_of_large_flows(rows["flow"]))
-    for share, part in ((SHOWN // 2, np.isin(rows["group"], [b"lost"])),
-                        (SHOWN // 4, np.isin(rows["group"], [b"new_false"])), (SHOWN, np.ones(len(rows), bool))):
-        room = min(share, SHOWN - len(wanted))
-        wanted |= dict.fromkeys([k for k in np.flatnonzero(part).tolist() if k not in wanted][:max(room, 0)])
+    lost, false = rows["group"] == b"lost", rows["group"] == b"new_false"
+    for share, part in ((SHOWN // 2, lost), (SHOWN // 4, false), (SHOWN // 5, ~lost & ~false),
+                        (SHOWN, np.ones(len(rows), bool))):
+        more = [k for k in np.flatnonzero(part).tolist() if k not in wanted]
+        wanted |= dict.fromkeys(more[:max(0, min(share, SHOWN - len(wanted)))])
     return np.sort(np.array(list(wanted)[:SHOWN], int))
 
 

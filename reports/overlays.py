@@ -152,7 +152,8 @@ def purity(sides: Sides) -> Figure:
         places.append((parts[0], parts[0] + parts[1]))
     _draw(upper, lower, curve(CUTS, places[0], places[1]), sides.labels, colour=INK)
     upper.set(ylabel="purity", title="Purity at S/N ≥ 6 as the reliability cut moves")
-    upper.set_ylim(None, max(1.005, upper.get_ylim()[0] + 0.02))
+    lowest = min((float(np.nanmin(line.get_ydata())) for line in upper.lines), default=1.0)
+    upper.set_ylim(lowest - 0.15 * max(1 - lowest, 0.01), 1 + 0.15 * max(1 - lowest, 0.01))
     lower.set_xlabel("reliability cut")
     _draw_causes(right, sides)
     return figure

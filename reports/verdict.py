@@ -159,10 +159,14 @@ def _brief(state: str) -> str:
 def _undecided(open_ones: Sequence["Judged"], better: Sequence["Judged"], flips: Flips, n_visits: int) -> str:
     """What may have changed by how much, what it would take to know, and what is known already."""
     first = open_ones[0]
+    more = outlook(max(j.needed for j in open_ones), n_visits)
+    if all(j.difference == 0 for j in open_ones) and not len(flips.rows):
+        return (f"Undecided: no difference in {n_visits:,} visit{'s' if n_visits > 1 else ''}, too few to tell for "
+                f"{first.metric.name}: {span(first)} are left open; {more}.")
     text = f"Undecided: {first.metric.name} may have changed by {span(first)}"
     if rest := len(open_ones) - 1:
         text += f", {rest} other{'s' if rest > 1 else ''} by more than the margin too"
-    text += f"; {outlook(max(j.needed for j in open_ones), n_visits)}"
+    text += f"; {more}"
     lost, gained = flips.count("lost"), flips.count("gained")
     if lost or gained:
         text += f"; so far {lost:,} alerts lost and {gained:,} gained"
@@ -193,7 +197,7 @@ def _equivalent(judged: Sequence["Judged"], flips: Flips) -> str:
 
 # --- clauses ---------------------------------------------------------------------------------------------------------
 
-# Words for more and less of a metric by its key, or by its name where that is what the pattern catches.
+# Words for more and less of a metric, by its key.
 _PHRASES: Final[tuple[tuple[str, str, str], ...]] = (
     (r"cpu\.total", "slower", "faster"),
     (r"cpu\.(?P<step>.+)", "more CPU time in {step}", "less CPU time in {step}"),
@@ -208,18 +212,22 @@ _PHRASES: Final[tuple[tuple[str, str, str], ...]] = (
      "fewer sources with an alert at S/N {low}–{high}"),
     (r"completeness_alerts_(?P<low>[\d.]+)_up", "more sources with an alert at S/N > {low}",
      "fewer sources with an alert at S/N > {low}"),
-    (r"false_.*|duplicate_objects|merged_objects", "more {name}", "fewer {name}"),
-    (r".*(?:error|bias|scatter|rms|variance|_median|offset).*", "larger {name}", "smaller {name}"),
-    (r".*", "higher {name}", "lower {name}"))
+    (r"false_.*|duplicate_objects|merged_objects", "more {name}", "fewer {name}"))
+_SIZES: Final = re.compile("error|bias|scatter|rms|variance|offset|FWHM|size")     # in a name: larger, smaller
 
 
 def clause(judged: "Judged") -> str:
     """A change in words: `2.1 % fewer sources detected at S/N 5.5–8 (1.3–2.9)`."""
     metric = judged.metric
-    words = next((up, down, match) for pattern, up, down in _PHRASES if (match := re.fullmatch(pattern, metric.key)))
-    phrase = (words[0] if judged.difference > 0 else words[1]).format(name=metric.name, **words[2].groupdict())
+    up, down = ("larger {name}", "smaller {name}") if _SIZES.search(metric.name) else ("higher {name}", "lower {name}")
+    given = {"name": metric.name}
+    for pattern, more, less in _PHRASES:
+        if found := re.fullmatch(pattern, metric.key):
+            up, down, given = more, less, {**given, **found.groupdict()}
+            break
+    phrase = (up if judged.difference > 0 else down).format(**given)
     if math.isinf(judged.difference):          # from nothing to something
-        return f"{phrase.partition(' ')[0]} {phrase.partition(' ')[2]}, from none"
+        return f"{phrase}, from none"
     return f"{_size(judged, abs(judged.difference))} {phrase}{_interval(judged)}"
 
 
