@@ -21,13 +21,15 @@ from reports.outcome import Outcome, tables
 from reports.store import Store
 from schemas.measures import FACT
 from twin import checkout, sides
+from twin.cache import Cache
 from twin.folders import claimed
 from twin.recorder import ParquetRecorder
 from twin.scenario import dump
 from twin.sides import Bench, Trial
 from twin.workspace import workspace
 
-KEPT: Final = ("kind", "fidelity", "python", "numpy", "scipy", "numba", "galsim", "duckdb", "twin", "cost_table")   # of a night
+KEPT: Final = ("kind", "fidelity", "python", "numpy", "scipy", "numba", "galsim", "duckdb", "twin",
+               "cost_table")   # of a night
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Recorded:
                 f"{self.folder}")
 
 
-def record(scenario: Path, seeds: Sequence[int], out: Path, *, cache: Path, processes: int = 1,
+def record(scenario: Path, seeds: Sequence[int], out: Path, *, cache: Path | None = None, processes: int = 1,
            say: Callable[[str], None] = lambda line: None) -> Recorded:
     """Run a scenario's nights with the present code and record their outcome in a new folder.
 
@@ -54,7 +56,7 @@ def record(scenario: Path, seeds: Sequence[int], out: Path, *, cache: Path, proc
     nights = tuple(seeds) or trial.judge.seeds
     code = sides.parse_side(".")
     with claimed(out), workspace() as place:
-        bench = Bench(place, place.new("runs"), cache, processes, say)
+        bench = Bench(place, place.new("runs"), Cache.open(cache).folder, processes, say)
         outcome = sides.outcome(code, trial, nights, bench, "baseline")
         return write(outcome, trial, nights, out)
 

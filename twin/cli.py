@@ -18,6 +18,24 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 USAGE_ERROR = 2
 
+COMPARE = """\
+BASE and HEAD are each one of
+
+  .  or  HEAD              the present code as it lies there, uncommitted changes and all
+  KEY=VALUE[,KEY=VALUE]    the present code with other settings: pipeline.detect.threshold=5.3
+  FILE.toml                the present code with the [pipeline] and [platform] settings of a file
+  REVISION                 a commit, branch or tag, in a worktree of its own: HEAD~1, main, v1.2
+  tree:FOLDER              the code in another folder, committed or not
+  REVISION:SETTINGS        one of these two with settings: main:pipeline.detect.threshold=5.3
+  FOLDER                   a run folder, or a folder of run folders, one per seed
+  baseline:NAME            a baseline that `alert-twin baseline` recorded, by folder or name
+  catalog:FILE             the detections of any other program (docs: score), {seed} in the name for several nights
+
+A folder goes before a revision of the same name; run:FOLDER and rev:NAME say which is meant (rev:HEAD: as committed).
+
+exit code: 0 no regression, 1 something is worse, 2 the sides cannot be compared, 3 not decided
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; errors a user can mend end in one line and exit code 2."""
@@ -69,6 +87,38 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
+
+    compare = commands.add_parser(
+        "compare", help="which of two pipelines is better, where, and how sure are we", epilog=COMPARE,
+        description="Run or read two sides of a test, pair them source by source, and judge the difference.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    compare.add_argument("base", metavar="BASE", help="what was: see below")
+    compare.add_argument("head", metavar="HEAD", help="what is to be judged: see below")
+    compare.add_argument("--scenario", metavar="FILE", help="the test: a scenario file, the name of a shipped one, or "
+                         "real:FOLDER for injections into the DECam exposures of a folder; default: that of a recorded "
+                         "side, else regression.toml")
+    compare.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED", help="nights of the test: "
+                         "1 2 3, or 1-6; default: those of a recorded side, else the scenario's")
+    compare.add_argument("--until-decided", action="store_true", help="add nights until all that decides is decided")
+    compare.add_argument("--budget", type=_at_least_one, metavar="N", help="nights at most; default: the scenario's")
+    compare.add_argument("--out", type=Path, help="folder of the page (comparison.html), JSON, Markdown and JUnit XML; "
+                         "new or empty; default: the next free runs/compare-N")
+    for kind, what in (("html", "page"), ("json", "JSON"), ("markdown", "Markdown"), ("junit", "JUnit XML")):
+        compare.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write the {what} here as well")
+    compare.add_argument("--keep-runs", action="store_true", help="keep the run folders in the folder of the page")
+    compare.add_argument("--no-times", action="store_true", help="do not measure CPU time and memory side by side")
+    compare.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
+    compare.add_argument("--quiet", action="store_true", help="no word on what is being done")
+    compare.set_defaults(call=_compare)
+
+    baseline = commands.add_parser("baseline", help="record what the present code makes of a scenario")
+    baseline.add_argument("scenario", type=Path)
+    baseline.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED",
+                          help="nights: 1 2 3, or 1-6; default: the scenario's")
+    baseline.add_argument("--out", type=Path, required=True, help="the baseline's folder; new or empty")
+    baseline.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
+    baseline.add_argument("--quiet", action="store_true", help="no word on what is being done")
+    baseline.set_defaults(call=_baseline)
 
     cache = commands.add_parser("cache", help="show, bound or clear what runs with --cache keep")
     cache.add_argument("folder", type=Path, nargs="?", help="instead of $ALERT_TWIN_CACHE or ~/.cache/rubin-alert-twin")
@@ -139,6 +189,14 @@ def _at_least_one(text: str) -> int:
     return value
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    """The seeds of `3` or `1-6`."""
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
+        raise argparse.ArgumentTypeError(f"expected a seed or a range of seeds like 1-6, got {text!r}")
+    return tuple(range(int(first), int(last or first) + 1))
+
+
 def _run(options: argparse.Namespace) -> int:
     from pipeline.errors import InputError
     from twin.scenario import read_scenario
@@ -163,6 +221,35 @@ def _run(options: argparse.Namespace) -> int:
                                   any_topic=options.any_topic, progress=progress, **places)]
     print(*outcomes, sep="\n")
     return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from twin.compare import Question, Wanted, report
+
+    seeds = tuple(dict.fromkeys(seed for some in options.seeds for seed in some))
+    question = Question(options.base, options.head, options.scenario, seeds, options.until_decided, options.budget,
+                        not options.no_times, options.processes)
+    wanted = Wanted(options.out, {kind: path for kind in ("html", "json", "markdown", "junit")
+                                  if (path := getattr(options, kind)) is not None}, options.keep_runs)
+    return report(question, wanted, print, _teller(options.quiet))
+
+
+def _baseline(options: argparse.Namespace) -> int:
+    from pipeline.errors import InputError
+    from reports.store import StoreError
+    from twin.baseline import record
+
+    seeds = tuple(dict.fromkeys(seed for some in options.seeds for seed in some))
+    try:
+        print(record(options.scenario, seeds, options.out, processes=options.processes, say=_teller(options.quiet)))
+    except StoreError as error:
+        raise InputError(str(error)) from None
+    return 0
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    """Words on what is being done, beside the answer."""
+    return (lambda line: None) if quiet else lambda line: print(line, file=sys.stderr, flush=True)
 
 
 def _opened(folder: str | None) -> "Cache | None":

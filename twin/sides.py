@@ -40,6 +40,7 @@ REGRESSION: Final = "regression.toml"         # the test where none is named
 BASELINES: Final = "baselines"                # in `scenarios/`
 REAL_SCIENCE, REAL_TEMPLATE = "DEC-OBS04*.fits", "DEC-OBS18*.fits"   # epochs of the real field
 REAL_INJECTED: Final = 10                     # sources in each exposure of it, per seed
+STAMPS: Final = 100                           # cutouts of true sources and of detections, each, per detector-visit
 ASIDE: Final = ("name", "description", "seed", "judge")   # of a scenario: what may differ between runs of one test
 OF_A_SIDE: Final = ("pipeline", "platform")   # sections of a file that a side takes
 
@@ -350,7 +351,9 @@ def settings_of(code: Code, trial: Trial) -> dict[str, Any]:
         said = read_settings(path)
         settings = overlaid(settings, {section: said[section] for section in takes if section in said})
         _locate_costs(settings, path.absolute().parent)
-    _locate_costs(settings, trial.beside)
+    if trial.real is None:
+        _locate_costs(settings, trial.beside)
+        settings = overlaid({"recorder": {"stamps_per_visit": STAMPS}}, settings)   # cutouts of what one side lacks
     settings = overlaid(settings, None, code.overrides)
     if "seed" in settings:
         raise InputError(f"{code.label}: the seed is the test's, not a side's: give --seeds")
@@ -415,22 +418,47 @@ def nights(code: Code, trial: Trial, seeds: Sequence[int], bench: Bench, name: s
     folders = {seed: bench.runs / name / f"seed_{seed}" for seed in seeds}
     file = bench.place.new(name).with_suffix(".toml")
     file.write_text(dump(settings))
-    at_once = min(bench.processes, len(seeds))
     found = bench.checkout(code)
     variables = checkout.environment(found.root, bench.cache)
-    children = []
-    for seed, folder in folders.items():
-        words = _real_words(trial, file, seed) if trial.real is not None else (
-            "run", str(file), "--seed", str(seed), "--quiet", "--processes", str(max(bench.processes // at_once, 1)))
-        children.append(Child(f"{code.label}, seed {seed}", (str(found.python), "-m", "twin.cli", *words, "--out",
-                                                            str(folder)), found.root, variables))
-    bench.place.run(children, at_once, lambda child: bench.say(f"{name}: {child.what} done"))
+
+    def child(what: str, *words: str) -> Child:
+        return Child(f"{code.label}{what}", (str(found.python), "-m", "twin.cli", *words), found.root, variables)
+
+    several = trial.real is None and (found.root / "twin" / "nights.py").is_file()
+    if several:   # one process that shares out the nights, so that what all need is loaded once
+        (bench.runs / name).mkdir(parents=True, exist_ok=True)
+        children = [child("", "run", str(file), "--seeds", *map(str, seeds), "--quiet", "--processes",
+                          str(bench.processes), "--sink", "memory:", "--out", str(bench.runs / name))]
+    else:
+        children = [child(f", seed {seed}", *_words(trial, file, seed), "--out", str(folder))
+                    for seed, folder in folders.items()]
+    nights = f"night{'s' if len(seeds) > 1 else ''} {written(seeds)}"
+    bench.say(f"{name}: {nights} with {code.label}")
+    bench.place.run(children, bench.processes)
     return folders
 
 
-def _real_words(trial: Trial, site: Path, seed: int) -> tuple[str, ...]:
-    """The command that injects sources into the real field and processes it."""
-    assert trial.real is not None
+def _words(trial: Trial, settings: Path, seed: int) -> tuple[str, ...]:
+    """The command for one night of a test: simulated, or injected into the real field."""
+    if trial.real is None:
+        return "run", str(settings), "--seed", str(seed), "--quiet", "--processes", "1"
     science, template = (sorted(map(str, trial.real.glob(p))) for p in (REAL_SCIENCE, REAL_TEMPLATE))
-    return ("process", *science, "--config", str(site), "--template-from", *template, "--inject", str(REAL_INJECTED),
-            "--seed", str(seed))
+    return ("process", *science, "--config", str(settings), "--template-from", *template, "--inject",
+            str(REAL_INJECTED), "--seed", str(seed))
+
+
+def written(seeds: Sequence[int]) -> str:
+    """Seeds in short.
+
+    Examples
+    --------
+    >>> written((1, 2, 3, 7))
+    '1-3, 7'
+    """
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and runs[-1][-1] == seed - 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from twin.recorder import ParquetRecorder
 from twin.scenario import JudgeConfig, read_settings, to_toml
 from twin.sides import Baseline, Bench, Code, Detections, Runs, Trial, first_difference, parse_side
 from twin.workspace import git, workspace
+
+KEPT = {"recorder": {"stamps_per_visit": sides.STAMPS}}
 
 
 @pytest.fixture
@@ -167,7 +170,7 @@ def test_a_file_s_sky_is_left_aside_with_a_word(tmp_path: Path) -> None:
     assert sides.notes(side, test) == [f"{other}: [simulation] left aside, the sky is that of test"]
     assert sides.notes(side, replace(test, settings=read_settings(other))) == []
     found = sides.settings_of(side, test)
-    assert found == {"simulation": {"camera": {"ny": 300}}, "pipeline": {"detect": {"threshold": 6.0}}}
+    assert found == KEPT | {"simulation": {"camera": {"ny": 300}}, "pipeline": {"detect": {"threshold": 6.0}}}
     assert test.settings == {"simulation": {"camera": {"ny": 300}}}
 
 
@@ -184,8 +187,10 @@ def test_a_cost_table_beside_its_scenario_is_found_from_elsewhere(tmp_path: Path
     (tmp_path / "mine.toml").write_text("")
     found = sides.settings_of(Code("x"), trial(tmp_path, '[platform]\ncosts = "mine.toml"\n'))
     assert found["platform"]["costs"] == str(tmp_path / "mine.toml")
-    assert sides.settings_of(Code("x"), trial(tmp_path, '[platform]\ncosts = "reference.toml"\n')) == {
+    assert sides.settings_of(Code("x"), trial(tmp_path, '[platform]\ncosts = "reference.toml"\n')) == KEPT | {
         "platform": {"costs": "reference.toml"}}
+    fewer = sides.settings_of(Code("x"), trial(tmp_path, "[recorder]\nstamps_per_visit = 5\n"))
+    assert fewer == {"recorder": {"stamps_per_visit": 5}}
 
 
 def test_the_first_key_that_differs_is_named() -> None:
@@ -198,11 +203,12 @@ def test_the_first_key_that_differs_is_named() -> None:
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("several", [False, True])
 def test_each_side_runs_its_own_code_with_its_own_settings(project: Path, bench: Bench, night: Path,
-                                                           tmp_path: Path) -> None:
+                                                           tmp_path: Path, several: bool) -> None:
     first = git(project, "rev-parse", "HEAD").stdout.strip()
     shutil.copytree(project, tmp_path / "other")
-    checkouts.make(project, night, "second")
+    checkouts.make(project, night, "second", several=several)
     (tmp_path / "other" / "twin" / "cli.py").write_text(
         (tmp_path / "other" / "twin" / "cli.py").read_text().replace("'first'", "'changed'"))
     test = trial(tmp_path, "[simulation.camera]\nny = 300\n[judge]\nlevel = 0.1\n")
@@ -214,8 +220,8 @@ def test_each_side_runs_its_own_code_with_its_own_settings(project: Path, bench:
             told = said(run)
             assert (told[0], told[2]) == (name, seed)
             assert told[1] == (root or bench.checkout(Code("", first)).root)
-            assert told[3] == "\n[simulation]\n\n[simulation.camera]\nny = 300\n\n[pipeline]\n\n[pipeline.detect]\n" \
-                              "threshold = 6.5"
+            assert tomllib.loads(told[3]) == KEPT | {
+                "simulation": {"camera": {"ny": 300}}, "pipeline": {"detect": {"threshold": 6.5}}}
     assert len(git(project, "worktree", "list").stdout.splitlines()) == 2   # one revision, one worktree
     assert not list(bench.place.folder.glob("runs*"))
 

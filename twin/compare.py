@@ -1,0 +1,281 @@
+"""`alert-twin compare`: two sides of a test are run, laid against each other, and judged.
+
+    what is written on the line -> sides -> Outcomes -> reports.compare -> page, JSON, Markdown, JUnit
+
+Nights are judged as they are, or added until every metric that decides is decided. Times are never those that the runs
+noted, which were run at different moments: they are measured anew, both sides interleaved.
+"""
+
+import difflib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+
+from pipeline.errors import InputError
+from reports import comparison_page
+from reports.compare import Comparison, compare
+from reports.metrics import METRICS, metrics_of
+from reports.outcome import Outcome, joined
+from reports.paired import Rules
+from reports.pairing import paired
+from reports.sequences import Looks, judge_sequence
+from reports.store import StoreError
+from reports.terms import Metric
+from twin import sides
+from twin.cache import Cache
+from twin.folders import claimed
+from twin.scenario import JudgeConfig
+from twin.sides import Bench, Code, Detections, Side, Trial
+from twin.workspace import workspace
+
+NO_REGRESSION, REGRESSION, BAD_INPUT, UNDECIDED = range(4)   # exit codes
+FILES: Final = {"html": "comparison.html", "json": "comparison.json", "markdown": "comparison.md",
+                "junit": "junit.xml"}   # what `comparison_page.write` writes, by the option for a copy of it
+RUNS: Final = Path("runs")              # where folders go that nobody named
+OF_STEPS: Final = ("cpu.", "memory.", "latency.")   # metrics that exist where a Step was measured
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of two sides."""
+
+    base: str
+    head: str
+    scenario: str | None = None          # a file, a shipped one's name, or real:FOLDER
+    seeds: tuple[int, ...] = ()          # none: those of the sides or of the scenario
+    until_decided: bool = False
+    budget: int | None = None            # nights at most; None: the scenario's
+    times: bool = True
+    processes: int = 1
+    cache: Path | None = None            # its folder; None: the usual one
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be written down."""
+
+    out: Path | None = None              # folder of all files; None: the next free one
+    files: Mapping[str, Path] = field(default_factory=dict)   # by kind, of FILES
+    keep_runs: bool = False              # in `out`
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A comparison, and what has to be said beside it."""
+
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """1: something got worse; 3: a metric that decides is undecided, or none has any data; else 0."""
+        return {"worse": REGRESSION, "undecided": UNDECIDED}.get(self.comparison.verdict.word, NO_REGRESSION)
+
+
+def report(question: Question, wanted: Wanted, show: Say, say: Say = lambda line: None) -> int:
+    """Answer a question, write the files, show the verdict and what is not equivalent; the exit code.
+
+    `say` is told what is being done meanwhile.
+    """
+    try:
+        with _folder(wanted.out) as out:
+            with answered(question, say, out / "runs" if wanted.keep_runs else None) as answer:
+                cutouts = stamps.of_sides(answer.comparison, Cache.open(question.cache))
+                page = comparison_page.write(answer.comparison, out, stamps=cutouts, notes=answer.notes)
+            for kind, path in wanted.files.items():
+                shutil.copyfile(out / FILES[kind], path)
+            show(told(answer))
+            show(f"\npage: {page}")
+    except StoreError as error:
+        raise InputError(str(error)) from None
+    return answer.exit_code
+
+
+def told(answer: Answer) -> str:
+    """The verdict, and the metrics that are not equivalent, as text."""
+    comparison = answer.comparison
+    shown = [(j, comparison_page.row(j, comparison)) for j in comparison.judged]
+    changed = [(j, row) for j, row in shown if row.verdict in ("worse", "better", "changed")]
+    open_ones = [(j, row) for j, row in shown if row.verdict == "undecided"]
+    lines = [f"{comparison.base_label}  against  {comparison.head_label}: {comparison.scenario}, "
+             f"{comparison.units.n} visits", comparison.verdict.sentence]
+    cells = [(row.verdict, j.metric.key, f"{row.base} -> {row.head}", f"{row.difference} ({row.interval})",
+              f"{row.step}: {row.note}" if row.step else row.note)
+             for j, row in (*changed, *(pair for pair in open_ones if pair[0].metric.primary))]
+    others = sum(not j.metric.primary for j, _ in open_ones)
+    counted = Counter(row.verdict for _, row in shown)
+    lines += ["", *aligned(cells)] if cells else []
+    lines += ["", f"{counted['equivalent']} of {len(shown)} metrics equivalent, {others} others undecided, "
+              f"{counted['no data']} without data", *answer.notes]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text in columns.
+
+    Examples
+    --------
+    >>> aligned([("a", "bb", "c"), ("aaa", "b", "")])
+    ['a    bb  c', 'aaa  b']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+@contextmanager
+def _folder(named: Path | None) -> Iterator[Path]:
+    """The folder of the files: the one named, else the next free one of ours; gone again after an error."""
+    if named is None:
+        number = next(n for n in count(1) if not (RUNS / f"compare-{n}").exists())
+        named = RUNS / f"compare-{number}"
+    with claimed(named) as folder:
+        yield folder
+
+
+@contextmanager
+def answered(question: Question, say: Say = lambda line: None, keep: Path | None = None) -> Iterator[Answer]:
+    """The answer to a question; the run folders behind it last as long as the context, those in `keep` longer.
+
+    InputError, StoreError or ComparisonError, each of one line, where the sides cannot be compared.
+    """
+    base, head = sides.parse_side(question.base), sides.parse_side(question.head)
+    trial = sides.read_trial(question.scenario, base, head)
+    for side in (base, head):
+        if isinstance(side, Code):
+            sides.settings_of(side, trial)   # refused now, not after the other side's nights
+    seeds = Seeds.of(question, trial.judge, base, head)
+    with workspace() as place:
+        bench = Bench(place, keep or place.new("runs"), Cache.open(question.cache).folder, question.processes, say)
+        pair = Pair(base, head, trial, bench)
+        pair.add(seeds.first)
+        looks = add_until_decided(pair, seeds) if question.until_decided else None
+        steps, without = side_by_side(pair, question)
+        one, other = (replace(o, steps=rows) for o, rows in zip(pair.outcomes, steps, strict=True))
+        metrics, rules = terms_of(trial.judge, one, other)
+        judged = None if looks is None else judge_sequence(metrics, *paired(one, other)[:2], rules, looks)[0]
+        comparison = compare(one, other, rules, base_label=base.label, head_label=head.label, scenario=trial.name,
+                             metrics=metrics, judged=judged)
+        yield Answer(comparison, (*(note for side in (base, head) for note in sides.notes(side, trial)), *without))
+
+
+# --- nights ----------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The nights of a comparison: those it begins with, and those it may add."""
+
+    first: tuple[int, ...]
+    more: tuple[int, ...]
+
+    @classmethod
+    def of(cls, question: Question, judge: JudgeConfig, base: Side, head: Side) -> Self:
+        """Those asked for, else those that the sides have or the scenario names; more up to the budget."""
+        had = [seeds for side in (base, head) if (seeds := sides.seeds_of(side)) is not None]
+        for seeds, other in pairwise(had):
+            if not question.seeds and set(seeds) != set(other):
+                raise InputError(f"the sides are of other nights: seeds {sides.written(seeds)} and "
+                                 f"{sides.written(other)}; choose those of both with --seeds")
+        first = question.seeds or (had[0] if had else judge.seeds)
+        for side, seeds in zip([s for s in (base, head) if sides.seeds_of(s) is not None], had, strict=True):
+            if missing := set(first) - set(seeds):
+                raise InputError(f"{side.label} has no night of seed {sides.written(tuple(missing))}, only of "
+                                 f"{sides.written(seeds)}")
+        budget = max(question.budget or judge.budget, len(first))
+        others = [s for s in had[0] if s not in first] if had else range(max(first) + 1, max(first) + 1 + budget)
+        return cls(tuple(first), tuple(others)[:budget - len(first)])
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two sides of a test, night by night."""
+
+    base: Side
+    head: Side
+    trial: Trial
+    bench: Bench
+    _parts: list[tuple[Outcome, Outcome]] = field(default_factory=list)
+    _truth: dict[int, Path] = field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, Outcome]:
+        """Both sides, all nights so far."""
+        return joined([base for base, _ in self._parts]), joined([head for _, head in self._parts])
+
+    def add(self, seeds: Sequence[int]) -> None:
+        """Run, or read, more nights of both sides."""
+        made: dict[str, Outcome] = {}
+        named = {"base": self.base, "head": self.head}
+        for name, side in sorted(named.items(), key=lambda item: isinstance(item[1], Detections)):
+            seen = {other: o for other, o in made.items() if not isinstance(named[other], Detections)}
+            others = self._runs_for(seeds, seen) if isinstance(side, Detections) else {}
+            made[name] = sides.outcome(side, self.trial, seeds, self.bench, name, others)
+        self._parts.append((made["base"], made["head"]))
+
+    def _runs_for(self, seeds: Sequence[int], made: dict[str, Outcome]) -> dict[int, Path]:
+        """Run folders whose truth another program's detections are laid against: the other side's, or new ones."""
+        for outcome in made.values():
+            if set(seeds) <= set(outcome.folders):
+                return outcome.folders
+        if missing := [seed for seed in seeds if seed not in self._truth]:
+            self._truth |= sides.nights(Code("present code"), self.trial, missing, self.bench, "truth")
+        return self._truth
+
+
+def add_until_decided(pair: Pair, seeds: Seeds) -> Looks:
+    """Add nights until every metric that decides is decided, or there are no more; what the looks at them left behind.
+
+    Costs are not among them: they are measured once, at the end.
+    """
+    looks: Looks | None = None
+    waiting = list(seeds.more)
+    while True:
+        base, head = (costless(outcome) for outcome in pair.outcomes)
+        metrics, rules = terms_of(pair.trial.judge, base, head)
+        base, head, units = paired(base, head)
+        judged, looks = judge_sequence(metrics, base, head, rules, looks)
+        undecided = [j.metric.key for j in judged if j.metric.primary and j.verdict == "undecided"]
+        if not undecided or not waiting:
+            return looks
+        pair.bench.say(f"{units.n} visits: undecided {', '.join(undecided)}")
+        batch, waiting = waiting[:pair.bench.processes], waiting[pair.bench.processes:]
+        pair.add(batch)
+
+
+# --- judgement -------------------------------------------------------------------------------------------------------
+
+def terms_of(judge: JudgeConfig, base: Outcome, head: Outcome) -> tuple[tuple[Metric, ...], Rules]:
+    """The metrics of a comparison and the rules of its scenario; InputError for keys that no metric has."""
+    metrics = metrics_of(base, head)
+    known = {metric.key for metric in (*METRICS, *metrics)}
+    for key in (*judge.primary, *judge.margins):
+        if key not in known and not key.startswith(OF_STEPS):
+            near = difflib.get_close_matches(key, known, 3)
+            raise InputError(f"[judge] names {key!r}, which is no metric{'; near: ' if near else ''}{', '.join(near)}")
+    return metrics, Rules(judge.margins, judge.primary, judge.level, judge.resamples)
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+Steps = tuple[np.ndarray, np.ndarray]
+
+
+def costless(outcome: Outcome) -> Outcome:
+    """An outcome without the CPU time and memory of its run: only durations on the simulated clock are left."""
+    steps = outcome.steps.copy()
+    steps["cpu_s"] = steps["peak_mb"] = np.nan
+    return replace(outcome, steps=steps)
+
+
+def side_by_side(pair: Pair, question: Question) -> tuple[Steps, tuple[str, ...]]:
+    """STEP rows of both sides with costs that were measured together, or none, and a line that says why none."""
+    own = tuple(costless(outcome).steps for outcome in pair.outcomes)
+    return (own[0], own[1]), ()
