@@ -177,17 +177,20 @@ def restore(store: PromptStore, site: SiteConfig, folder: Path) -> None:
 
 def process(exposures: Sequence[Exposure], world: World, site: SiteConfig, ports: Ports, *,
             measure: Callable[[Exposure, Static, PipelineConfig, np.random.Generator | None], Measured] | None = None,
-            cpu_clock: Callable[[], float]) -> Iterator[Outcome]:
+            cpu_clock: Callable[[], float],
+            look: Callable[[Exposure, Step], None] = lambda exposure, step: None) -> Iterator[Outcome]:
     """Each exposure through preload, the pixel half, the catalogue half and delivery; one outcome per exposure.
 
     A visit that fails is an outcome with its reason, and the next goes on. `measure` may run the pixel half elsewhere.
+    `look` is shown each Step with what it left, beyond the time that is measured.
     """
     for exposure in exposures:
-        yield _process_one(exposure, world, site, ports, measure, cpu_clock)
+        yield _process_one(exposure, world, site, ports, measure, cpu_clock, look)
 
 
 def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Ports,
-                 measure: Callable[..., Measured] | None, cpu_clock: Callable[[], float]) -> Outcome:
+                 measure: Callable[..., Measured] | None, cpu_clock: Callable[[], float],
+                 look: Callable[[Exposure, Step], None]) -> Outcome:
     steps: list[tuple[Step, float]] = []
     last = cpu_clock()
 
@@ -195,7 +198,8 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
         nonlocal last
         now = cpu_clock()
         steps.append((step.bare(), now - last))
-        last = now
+        look(exposure, step)
+        last = cpu_clock()
 
     log = log_row(exposure)
     measured: Measured | None = None

@@ -6,9 +6,10 @@ which a detector-visit parts from its twin, by more than `TOLERANCE` of max(|val
 A detector-visit also inherits: what the store gives it was saved by earlier visits. Once a visit of a night differs,
 later ones speak only for Steps that do not rest on the store.
 
-And where runs differ by roundings from the start (another library, another machine), nothing parts at once: errors of
-1e-6 grow, and now and then one tips a star, a peak or a fit over an edge. Then the Step is the first that changes one
-and the same number by more than `ROUGH` in most visits.
+And where runs differ by roundings from the start (another library, another machine), most visits part by next to
+nothing: errors of 1e-6 grow, and now and then one tips a star, a peak or a fit over an edge, this way or that. Then the
+Step is the first that moves one and the same number in most visits, the same way (by a sign test: that takes eleven
+visits) or far.
 """
 
 from collections import Counter, defaultdict
@@ -25,9 +26,10 @@ STORED: Final = frozenset(STEP_ORDER[STEP_ORDER.index("objects"):])   # rest on 
 TOLERANCE: Final = 1e-3               # pixels perturbed by 1e-6 move the noise and kernel estimates by 1e-4 and more
 COUNTED: Final = ("mask:", "n:")      # quantities that are zero where they are missing
 ROUNDING: Final = 1e-9                # less is equal to the last bit
-ROUGH: Final = 1e-2                   # what roundings seldom grow to
+FAR: Final = 0.1                      # what roundings seldom grow to,
+SEVERAL: Final = 6                    # in so many detector-visits
+SIGMAS: Final = 3.3                   # of a sign test: p = 0.001
 LEAST: Final = 0.02                   # share of detector-visits that a culprit parts
-MOST: Final = 0.5                     # share that it changes, where roundings differ before it
 LACKING: Final = ""                   # the quantity that a Step itself is, when one side lacks it
 
 Place = tuple[int, int, int]          # seed, visit, detector
@@ -41,10 +43,11 @@ class StepDifference:
     step: str
     n: int               # detector-visits compared
     share: float         # of them that differ here
-    first: float         # of those that inherited nothing, that part here: equal before it, different after it
+    first: float         # of those that inherited nothing: part here, equal to the last bit before
+    rounded: float       # of the same: part here, by less than the tolerance
     largest: float       # difference relative to max(|value|, 1); 1 where one side lacks the Step
     quantity: str        # that differs in most detector-visits; "" where none does
-    common: float        # share of detector-visits in which one and the same quantity differs by more than `ROUGH`
+    moved: bool          # one quantity does in most of them the same way, or far
 
 
 def first_difference(base: np.ndarray, head: np.ndarray, *, tolerance: float = TOLERANCE) -> tuple[StepDifference, ...]:
@@ -59,16 +62,16 @@ def first_difference(base: np.ndarray, head: np.ndarray, *, tolerance: float = T
     places = sorted(traces[0].keys() & traces[1].keys())
     order = pipeline_order(*{tuple(trace[place]): trace[place] for place in places for trace in traces}.values())
     changes = {place: _changes(traces[0][place], traces[1][place]) for place in places}
-    firsts, fresh = _firsts(changes, order, tolerance)
-    n = max(len(places), 1)
+    firsts, rounded, fresh = _partings(changes, order, tolerance)
     out = []
     for step in order:
-        found = [_beyond(change.get(step, {}), tolerance) for change in changes.values()]
+        here = [change.get(step, {}) for change in changes.values()]
+        found = [beyond for change in here if (beyond := _beyond(change, tolerance))]
+        told = max(fresh if step in STORED else len(places), 1)
         out.append(StepDifference(
-            step, len(places), sum(map(bool, found)) / n,
-            min(firsts[step] / max(fresh if step in STORED else n, 1), 1.0),
-            max((size for change in found for size in change.values()), default=0.0), _commonest(found)[0],
-            _commonest([_beyond(change, ROUGH) for change in found])[1] / n))
+            step, len(places), len(found) / max(len(places), 1), min(firsts[step] / told, 1.0),
+            min(rounded[step] / told, 1.0), max((abs(d) for change in found for d in change.values()), default=0.0),
+            _commonest(found), _moved(here, tolerance)))
     return tuple(out)
 
 
@@ -76,15 +79,15 @@ def blame(step: str, differences: Sequence[StepDifference]) -> str:
     """The Step that made the difference of a metric which `step` makes, "" where no trace tells.
 
     Of the Steps upstream, the metric's own included, it is the one at which most detector-visits part, the earlier of
-    equals; else the first that changes one number in most of them. A Step that no trace knows looks upstream to the
-    end. For its CPU time and memory a Step answers itself: that needs no trace.
+    equals; where more part there by a rounding, the first that moves one number in most of them. A Step that no trace
+    knows looks upstream to the end. For its CPU time and memory a Step answers itself: that needs no trace.
     """
     names = [d.step for d in differences]
     upstream = differences[:names.index(step) + 1] if step in names else differences
-    parting = max(upstream, key=lambda d: d.first, default=None)
-    if parting is not None and parting.first >= LEAST:
+    parting = max((d for d in upstream if d.first >= max(LEAST, d.rounded)), key=lambda d: d.first, default=None)
+    if parting is not None:
         return parting.step
-    return next((d.step for d in upstream if d.common > MOST), "")
+    return next((d.step for d in upstream if d.moved), "")
 
 
 def parted(base: np.ndarray, head: np.ndarray) -> dict[Place, frozenset[str]]:
@@ -94,7 +97,7 @@ def parted(base: np.ndarray, head: np.ndarray) -> dict[Place, frozenset[str]]:
     """
     traces = _by_place(base), _by_place(head)
     return {place: frozenset(step for step, change in _changes(traces[0][place], traces[1][place]).items()
-                             if step not in STORED and max(change.values()) > TOLERANCE)
+                             if step not in STORED and _beyond(change, TOLERANCE))
             for place in traces[0].keys() & traces[1].keys()}
 
 
@@ -121,7 +124,7 @@ def _by_place(rows: np.ndarray) -> dict[Place, dict[str, dict[str, float]]]:
 
 
 def _changes(base: Mapping[str, Numbers], head: Mapping[str, Numbers]) -> dict[str, dict[str, float]]:
-    """By Step that differs, by however little, the quantities that do, with their relative differences."""
+    """By Step that differs, by however little, the quantities that do, with their relative differences, signed."""
     out = {}
     for step in base.keys() | head.keys():
         if step not in base or step not in head:
@@ -140,38 +143,51 @@ def _unequal(base: Numbers, head: Numbers) -> dict[str, float]:
         a, b = base.get(name, 0.0), head.get(name, 0.0)
         if a == b or (np.isnan(a) and np.isnan(b)):
             continue
-        size = abs(a - b) / max(abs(a), abs(b), 1.0)
-        if not size < ROUNDING:
-            out[name] = size if np.isfinite(size) else 1.0
+        moved = (b - a) / max(abs(a), abs(b), 1.0)
+        if not abs(moved) < ROUNDING:
+            out[name] = moved if np.isfinite(moved) else 1.0
     return out
 
 
-def _commonest(changes: Sequence[Numbers]) -> tuple[str, int]:
-    """The quantity that most of them have, and how many do."""
-    counts = Counter(name for change in changes for name in change)
-    return counts.most_common(1)[0] if counts else ("", 0)
-
-
 def _beyond(change: Numbers, tolerance: float) -> dict[str, float]:
-    return {name: size for name, size in change.items() if size > tolerance}
+    return {name: moved for name, moved in change.items() if abs(moved) > tolerance}
 
 
-def _firsts(changes: Mapping[Place, Mapping[str, Numbers]], order: Sequence[str],
-            tolerance: float) -> tuple[Counter[str], int]:
-    """How many detector-visits part at each Step, and how many inherited nothing."""
+def _commonest(changes: Sequence[Numbers]) -> str:
+    """The quantity that most of them have."""
+    counts = Counter(name for change in changes for name in change)
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _moved(changes: Sequence[Numbers], tolerance: float) -> bool:
+    """Whether one quantity differs in most detector-visits, the same way or far."""
+    most = len(changes) / 2
+    for name in {name for change in changes for name in change}:
+        moved = np.array([change.get(name, 0.0) for change in changes])
+        up, down, far = (int(np.sum(m)) for m in (moved > tolerance, moved < -tolerance, np.abs(moved) > FAR))
+        same_way = max(up, down) > most and abs(up - down) > SIGMAS * np.sqrt(up + down)
+        if same_way or far > max(most, SEVERAL - 1):
+            return True
+    return False
+
+
+def _partings(changes: Mapping[Place, Mapping[str, Numbers]], order: Sequence[str],
+              tolerance: float) -> tuple[Counter[str], Counter[str], int]:
+    """How many detector-visits part at each Step, how many by less than the tolerance, how many inherited nothing."""
     differed: set[int] = set()
     firsts: Counter[str] = Counter()
+    rounded: Counter[str] = Counter()
     fresh = 0
     for (seed, _, _), change in changes.items():
         inherits = seed in differed
         fresh += not inherits
         told = [step for step in change if not inherits or step not in STORED or LACKING in change[step]]
-        if told and _beyond(change[first := min(told, key=order.index)], tolerance):
-            firsts[first] += 1
+        if told:
+            step = min(told, key=order.index)
+            (firsts if _beyond(change[step], tolerance) else rounded)[step] += 1
         if change:
             differed.add(seed)
-    return firsts, fresh
+    return firsts, rounded, fresh
 
 
-__all__ = ["LEAST", "STEP_ORDER", "StepDifference", "blame", "first_difference", "parted",
-           "pipeline_order"]
+__all__ = ["LEAST", "STEP_ORDER", "StepDifference", "blame", "first_difference", "parted", "pipeline_order"]

@@ -17,11 +17,13 @@ from pipeline.errors import InputError
 from pipeline.pixels import PixelsInMemory
 from pipeline.ports import Pixels, Ports
 from pipeline.prompt import Measured
+from pipeline.steps import Step
 from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
 from twin.folders import claim
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.trace_catalogue import DELIVERY, VisitTracer
 
 TAI_MINUS_UTC_S = 37.0        # since 2017-01-01 (IERS Bulletin C)
 UNIX_EPOCH_MJD = 40587.0
@@ -69,11 +71,19 @@ def fits_files(paths: Sequence[Path]) -> list[Path]:
 def _process(exposures: Sequence[Exposure], world: service.World, site: service.SiteConfig, folder: Path,
              out: Path) -> str:
     done = alerts = 0
+    tracers = {id(exposure): VisitTracer(exposure.visit.visit, exposure.detector, exposure.wcs)
+               for exposure in exposures}
+
+    def look(exposure: Exposure, step: Step) -> None:
+        if step.name not in DELIVERY:
+            tracers[id(exposure)](step)
+
     with ParquetRecorder(out / "measures") as recorder:
         ports = service.open_ports(site, folder, out, world, recorder, tai_now)
         try:
-            for outcome in service.process(exposures, world, site, ports, cpu_clock=time.process_time):
+            for outcome in service.process(exposures, world, site, ports, cpu_clock=time.process_time, look=look):
                 _record(outcome, recorder, out)
+                recorder.append("trace", tracers[id(outcome.exposure)].rows())
                 done += outcome.summary is not None
                 alerts += outcome.summary.n_alerts if outcome.summary is not None else 0
             _export(ports, recorder)

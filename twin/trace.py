@@ -31,9 +31,9 @@ from schemas.measures import TRACE
 from schemas.wcs import Wcs
 
 STRIDE: Final = 3                      # of the pixels that medians and means are taken of, in x and y
-SUMMED: Final = ("snr", "psfFlux", "psfFluxErr", "apFlux", "scienceFlux", "templateFlux", "trailFlux", "trailLength",
-                 "dipoleMeanFlux", "dipoleLength", "ixx", "iyy", "extendedness", "footprint_area",
-                 "bboxSize")           # of MEASUREMENT, magnitudes of their values
+SUMMED: Final = ("snr", "psfFlux", "apFlux", "scienceFlux", "templateFlux", "trailFlux", "trailLength",
+                 "dipoleMeanFlux", "dipoleLength", "footprint_area", "bboxSize")   # of MEASUREMENT, as magnitudes
+TYPICAL: Final = ("x", "y", "xErr", "yErr", "psfFluxErr", "ixx", "iyy", "extendedness")   # the median stands for them
 
 Numbers = dict[str, float]
 
@@ -104,7 +104,7 @@ class PixelTracer(Tracer):
         flags = {f"n:{name}": float(np.count_nonzero(sources[name])) for name in sources.dtype.names or ()
                  if sources.dtype[name].kind == "b"}
         return {"n": len(sources), **{name: total(sources[name]) for name in SUMMED},
-                **{name: median(sources[name]) for name in ("x", "y", "xErr", "yErr")}, **counted(flags)}
+                **{name: median(sources[name]) for name in TYPICAL}, **counted(flags)}
 
     def _cutouts(self, stamps: Iterable[Cutouts]) -> Numbers:
         numbers: Numbers = {}

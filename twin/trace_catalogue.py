@@ -8,17 +8,21 @@
     forced      fluxes; package: packets and bytes
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 
 from pipeline.associate import Associated
 from pipeline.filter import Filtered
+from pipeline.images import Calibrated
 from pipeline.ports import History, Segment
+from pipeline.steps import Step
 from schemas.exposure import BANDS
 from schemas.table import DIA_OBJECT, DIA_SOURCE
 from schemas.wcs import Wcs
-from twin.trace import Numbers, Tracer, apart, mean, median, total
+from twin.trace import Numbers, PixelTracer, Tracer, apart, mean, median, total
+
+DELIVERY: Final = frozenset({"unsent", "send", "mark_sent"})   # what waits in the outbox depends on other visits
 
 
 class CatalogueTracer(Tracer):
@@ -83,9 +87,30 @@ class CatalogueTracer(Tracer):
                        "forced": _forced, "package": _package}
 
 
+class VisitTracer:
+    """Of a whole detector-visit that one driver takes through both halves; `wcs` is the pointing's."""
+
+    def __init__(self, visit: int, detector: int, wcs: Wcs) -> None:
+        self._pixels = PixelTracer(visit, detector, wcs)
+        self._catalogue = CatalogueTracer(visit, detector, wcs)
+
+    def __call__(self, step: Step) -> None:
+        """Note what a Step left."""
+        if step.name in PixelTracer.looks:
+            self._pixels(step)
+            if isinstance(step.left, Calibrated):
+                self._catalogue.wcs = step.left.wcs
+        else:
+            self._catalogue(step)
+
+    def rows(self) -> np.ndarray:
+        """TRACE rows of what has been noted."""
+        return np.concatenate([self._pixels.rows(), self._catalogue.rows()])
+
+
 def _reasons(reasons: np.ndarray) -> Numbers:
     names, counts = np.unique(reasons, return_counts=True)
     return {f"n:{name.decode()}": float(count) for name, count in zip(names, counts, strict=True) if name}
 
 
-__all__ = ["CatalogueTracer"]
+__all__ = ["CatalogueTracer", "VisitTracer"]
