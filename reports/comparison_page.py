@@ -563,4 +563,4 @@ def _legal(text: str) -> str:
                    or c >= "\U00010000")
 
 
-__all__ = ["FILES", "Card", "Stamps", "bar", "document", "gallery", "html", "junit", "markdown", "write"]
+__all__ = ["FILES", "Card", "Key", "Stamps", "bar", "document", "gallery", "html", "junit", "markdown", "write"]

@@ -28,7 +28,7 @@ from reports.pairing import paired
 from reports.sequences import Looks, judge_sequence
 from reports.store import StoreError
 from reports.terms import Metric
-from twin import sides
+from twin import sides, stamps
 from twin.cache import Cache
 from twin.folders import claimed
 from twin.scenario import JudgeConfig

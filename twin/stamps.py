@@ -5,12 +5,16 @@ matched template but for the whitening of the difference's noise.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from pipeline.errors import InputError
 from pipeline.pixels import PixelsOnDisk
+from reports.compare import Comparison
+from reports.comparison_page import Key, Stamps
 from schemas.measures import STAMP_SIDE
 from twin.cache import Cache
 from twin.detector_visit import Half
@@ -35,6 +39,20 @@ def stamps_at(folder: Path, cache: Cache, wanted: Iterable[Place]) -> Found:
     here = remembering(folder, cache)
     found = {key: _stamps(here, *key, np.array(places)) for key, places in by_visit.items()}
     return {key: (np.array(by_visit[key]), stamps) for key, stamps in found.items() if stamps is not None}
+
+
+def of_sides(comparison: Comparison, cache: Cache) -> tuple[Stamps, Stamps]:
+    """Cutouts of both sides at the flips that a comparison shows, as far as the cache has their pixels."""
+    found: list[dict[Key, tuple[np.ndarray, np.ndarray]]] = []
+    for side in (comparison.base, comparison.head):
+        stamps: dict[Key, tuple[np.ndarray, np.ndarray]] = {}
+        for seed, places in comparison.wanted.items():
+            if seed in side.folders:
+                with suppress(InputError):         # the scenario of another revision may say what this one knows not
+                    of_seed = stamps_at(side.folders[seed], cache, places)
+                    stamps |= {(seed, *key): value for key, value in of_seed.items()}
+        found.append(stamps)
+    return found[0], found[1]
 
 
 def _stamps(here: Remembering, number: int, detector: int, places: np.ndarray) -> np.ndarray | None:
@@ -75,4 +93,4 @@ def window(plane: np.ndarray, x: float, y: float) -> np.ndarray:
     return out
 
 
-__all__ = ["Found", "stamps_at", "window"]
+__all__ = ["Found", "of_sides", "stamps_at", "window"]

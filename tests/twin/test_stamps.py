@@ -1,14 +1,18 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reports.compare import compare
+from reports.outcome import of_run
+from reports.paired import Rules
 from reports.store import Store
 from schemas.measures import STAMP_SIDE
 from tests.twin.conftest import small
 from twin.cache import Cache
 from twin.night import run_night
-from twin.stamps import HALF, stamps_at, window
+from twin.stamps import HALF, of_sides, stamps_at, window
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,17 @@ def test_off_the_plane_a_stamp_holds_nothing(x: float, y: float, known: int) -> 
     assert np.isfinite(stamp).sum() == known
     if known:
         assert stamp[HALF, HALF] == plane[round(y), round(x)]
+
+
+def test_both_sides_of_a_comparison_have_cutouts_at_its_flips(cached: tuple[Path, Cache], tmp_path: Path) -> None:
+    run, cache = cached
+    base = of_run(Store(run), 3)
+    lost = base.sources.copy()
+    lost["alert"], lost["raw"], lost["reason"] = False, False, b"not detected: significance 4.9"
+    head = replace(base, sources=lost, folders={3: tmp_path})
+    (tmp_path / "scenario.toml").write_text("unheard_of = 1\n")      # of another revision
+    found = compare(base, head, Rules(resamples=100))
+    ours, theirs = of_sides(found, cache)
+    assert sum(len(places) for places, _ in ours.values()) == len(found.flips.shown) > 10
+    assert {seed for seed, _, _ in ours} == {3}
+    assert theirs == {}
