@@ -378,16 +378,16 @@ def _reasons(truth: np.ndarray, sources: np.ndarray, found: np.ndarray, partner:
              log: np.void | None) -> np.ndarray:
     """Why true sources of one detector-visit have no alert; b"" where there is one."""
     out = np.zeros(len(truth), "S64")
-    for i in range(len(truth)):
-        j = found[i]
-        if j >= 0 and sources["alert"][j]:
-            continue
-        out[i] = _reason(truth, i, sources, j, partner, causes, log).encode()
+    alerted = sources["alert"][found] & (found >= 0) if len(sources) else np.zeros(len(truth), bool)
+    missed = np.flatnonzero(~alerted)
+    gaps = distances(truth[missed], sources["x"], sources["y"])
+    for i, gap in zip(missed.tolist(), gaps, strict=True):
+        out[i] = _reason(truth, i, sources, int(found[i]), gap, partner, causes, log).encode()
     return out
 
 
-def _reason(truth: np.ndarray, i: int, sources: np.ndarray, j: int, partner: np.ndarray, causes: np.ndarray,
-            log: np.void | None) -> str:
+def _reason(truth: np.ndarray, i: int, sources: np.ndarray, j: int, gap: np.ndarray, partner: np.ndarray,
+            causes: np.ndarray, log: np.void | None) -> str:
     row = truth[i]
     if (failed := _failed(log)) is not None:
         return failed
@@ -403,7 +403,7 @@ def _reason(truth: np.ndarray, i: int, sources: np.ndarray, j: int, partner: np.
     fatal = int(row["mask_at"]) & (mask.UNUSABLE | mask.HIGH_VARIANCE) if row["mask_at"] > 0 else 0
     if fatal:
         return f"own mask: {'+'.join(mask.names(fatal))}"
-    if blend := _blend(truth, i, sources, partner, causes, _fwhm_px(log)):
+    if blend := _blend(truth, row, sources, gap, partner, causes, _fwhm_px(log)):
         return f"blended: {blend}"
     if hits := [name for name in _OWN_MASKS if row["mask_at"] > 0 and int(row["mask_at"]) & mask.PLANES[name]]:
         return f"own mask: {'+'.join(hits)}"
@@ -426,15 +426,11 @@ def _failed(log: np.void | None) -> str | None:
     return f"failed step: {log['reason'].decode() or status}"
 
 
-def _blend(truth: np.ndarray, i: int, sources: np.ndarray, partner: np.ndarray, causes: np.ndarray,
-           fwhm_px: float) -> str:
-    """The source or artifact whose detection took this one in; empty where there is none."""
-    if not len(sources):
-        return ""
-    row = truth[i:i + 1]
-    gap = distances(row, sources["x"], sources["y"])[0]
+def _blend(truth: np.ndarray, row: np.void, sources: np.ndarray, gap: np.ndarray, partner: np.ndarray,
+           causes: np.ndarray, fwhm_px: float) -> str:
+    """The source or artifact whose detection took the true one of `row` in, `gap` pixels away; empty for none."""
     near = gap <= BLEND_FWHM * fwhm_px
-    x, y = float(row["x"][0]), float(row["y"][0])
+    x, y = float(row["x"]), float(row["y"])
     inside = ((sources["bbox_x0"] >= 0) & (sources["bbox_x0"] - 1 <= x) & (x <= sources["bbox_x1"] + 1)
               & (sources["bbox_y0"] - 1 <= y) & (y <= sources["bbox_y1"] + 1))
     for j in np.flatnonzero(near | inside)[np.argsort(gap[near | inside])]:
