@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from reports.flips import Flips, flips
+from reports.known import is_catalogue
 from reports.metrics import metrics_of
 from reports.outcome import Outcome
 from reports.paired import Judged, Rules, judge
@@ -94,8 +95,8 @@ def compare(base: Outcome, head: Outcome, rules: Rules, *, base_label: str = "ba
     differences = first_difference(base.traces, head.traces)
     changed = flips(base, head, parted(base.traces, head.traces))
     return Comparison(base_label, head_label, scenario or base.facts.get("scenario", ""), base, head, units, rules,
-                      found, blames(found, differences, changed), differences, changed, settings(base, head),
-                      verdict(found, changed, units.n))
+                      found, {} if is_catalogue(base.facts, head.facts) else blames(found, differences, changed),
+                      differences, changed, settings(base, head), verdict(found, changed, units.n))
 
 
 def blames(judged: Sequence[Judged], differences: Sequence[StepDifference], flips: Flips) -> dict[str, Blame]:

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from reports.association import STATIC_KINDS
+from reports.known import is_catalogue, unknown
 from reports.outcome import Outcome
 from reports.store import groups
 from reports.trace import STEP_ORDER
@@ -99,9 +100,18 @@ class Flips:
 
 
 def flips(base: Outcome, head: Outcome, differing: Mapping[Key, frozenset[str]] | None = None) -> Flips:
-    """All flips between two paired sides; `differing` names the Steps whose traces differ, by detector-visit."""
-    rows = np.concatenate([_sources(base, head), _false(base, head), _objects(base, head), _asteroids(base, head)])
-    rows = _with_origin(rows, differing or {})
+    """All flips between two paired sides; `differing` names the Steps whose traces differ, by detector-visit.
+
+    Where a side is another program's catalogue no Step of ours decided, and objects count if it has any.
+    """
+    topics = unknown(base.facts) | unknown(head.facts)
+    rows = np.concatenate([_sources(base, head), _false(base, head),
+                           *([] if "association" in topics else [_objects(base, head)]),
+                           *([] if "Solar System objects" in topics else [_asteroids(base, head)])])
+    if is_catalogue(base.facts, head.facts):
+        rows["step"] = b""
+    else:
+        rows = _with_origin(rows, differing or {})
     severity = np.array([list(GROUPS).index(g.decode()) for g in rows["group"].tolist()], int)
     rows = rows[np.lexsort((rows["y"], rows["visit"], rows["seed"], -np.nan_to_num(rows["snr"]), severity))]
     rows, flows = _flows(rows)
@@ -380,21 +390,27 @@ def _of_large_flows(flow: np.ndarray) -> Iterator[int]:
 def told(row: np.void, *, false: bool) -> tuple[str, ...]:
     """What a side measured of a flip's source, in short lines."""
     if false:
-        return (_fate(row), f"S/N {row['snr']:.1f}, reliability {row['reliability']:.2f}"
-                + (", dipole" if row["isDipole"] else ""))
+        return (_fate(row), _measured(row["snr"], row["reliability"]) + (", dipole" if row["isDipole"] else ""))
     first = "alert" if row["alert"] else row["reason"].decode() or "no reason"
     significant = np.isfinite(row["significance_at"])
     if row["reason"].startswith((b"other", b"not detected")) and significant:
         first = f"not detected: significance {abs(row['significance_at']):.1f}"
     lines = [first]
     if np.isfinite(row["found_snr"]):
-        lines.append(f"S/N {abs(row['found_snr']):.1f}, reliability {row['reliability']:.2f}")
+        lines.append(_measured(row["found_snr"], row["reliability"]))
         if np.isfinite(row["psfFlux"]) and row["flux"]:
             lines.append(f"flux {100 * (row['psfFlux'] / row['flux'] - 1):+.0f} %, "
                          f"{1e3 * np.hypot(row['dra'], row['ddec']):.0f} mas off")
     elif significant and not first.startswith("not detected"):
         lines.append(f"significance {abs(row['significance_at']):.1f} there")
     return tuple(lines)
+
+
+def _measured(snr: float, reliability: float) -> str:
+    """What is known of the two."""
+    known = [f"S/N {abs(snr):.1f}"] if np.isfinite(snr) else []
+    known += [f"reliability {reliability:.2f}"] if np.isfinite(reliability) else []
+    return ", ".join(known) or "S/N not known"
 
 
 __all__ = ["FLIP", "GROUPS", "WORSE", "Flips", "Flow", "decided_at", "flips", "object_states",

@@ -53,6 +53,11 @@ def unknown(facts: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix(FACT): why for key, why in facts.items() if key.startswith(FACT)}
 
 
+def is_catalogue(*sides: Mapping[str, str]) -> bool:
+    """Whether any of the sides is another program's catalogue, by its facts."""
+    return any(facts.get("kind") == CATALOGUE for facts in sides)
+
+
 def known_figures(figures: Iterable["Figure"], facts: Mapping[str, str]) -> list["Figure"]:
     """The figures without those of unknown topics."""
     patterns = [pattern for topic in unknown(facts) for pattern in TOPICS[topic].figures]

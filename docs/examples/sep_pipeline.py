@@ -14,15 +14,14 @@ import numpy as np
 import sep
 from astropy.io import fits
 
-THRESHOLD = 5.0               # sigma
-BAD = 1 | 2 | 16 | 128 | 256  # BAD, SAT, EDGE, SUSPECT, NO_DATA: see README.md of the export
-GROW = np.ones((15, 15))      # around bad pixels: wings of saturated stars
-RESIDUAL = 0.05               # of a star's light is not trusted to subtract
+THRESHOLD = 5.0   # sigma
+BAD, SATURATED = 1 | 16 | 256, 2 | 128   # mask bits BAD, EDGE, NO_DATA; SAT, SUSPECT: README.md of the export
+RESIDUAL = 0.05   # of a star's light is not trusted to subtract
 
 
 def convolve(image, kernel):
     """An image convolved with a small kernel, by Fourier transforms; zeros beyond its border."""
-    shape = [a + b - 1 for a, b in zip(image.shape, kernel.shape, strict=True)]
+    shape = np.add(image.shape, kernel.shape) - 1
     out = np.fft.irfft2(np.fft.rfft2(image, shape) * np.fft.rfft2(kernel, shape), shape)
     return out[kernel.shape[0] // 2:, kernel.shape[1] // 2:][:image.shape[0], :image.shape[1]]
 
@@ -37,7 +36,8 @@ def matching(sharp, wide):
 
 def subtract(planes):
     """The difference, its variance and PSF, and which pixels are usable."""
-    good = convolve(((planes["SCIENCE_MASK"] | planes["TEMPLATE_MASK"]) & BAD) > 0, GROW) < 0.5
+    mask = planes["SCIENCE_MASK"] | planes["TEMPLATE_MASK"]
+    good = ((mask & BAD) == 0) & (convolve((mask & SATURATED) > 0, np.ones((15, 15))) < 0.5)    # and the star's wings
     images, variances, psfs = ([planes["SCIENCE" + of], planes["TEMPLATE" + of]] for of in ("", "_VARIANCE", "_PSF"))
     sharp = int((psfs[1]**2).sum() > (psfs[0]**2).sum())
     kernel = matching(psfs[sharp], psfs[1 - sharp])

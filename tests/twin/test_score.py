@@ -21,10 +21,13 @@ from astropy.io import fits
 from pipeline.alerts import read_packets
 from pipeline.errors import InputError
 from pipeline.transform import transform
+from reports.compare import compare
+from reports.comparison_page import html
 from reports.known import TOPICS
 from reports.match import Matches, match
 from reports.metrics import METRICS, metrics_of
 from reports.outcome import of_run
+from reports.paired import Rules
 from reports.render import document, gather, render, sections
 from reports.store import Store
 from reports.store import empty as blank
@@ -315,6 +318,31 @@ def test_a_comparison_judges_by_what_both_sides_say(night: Path, ours: Rows, tmp
     assert keys["full"] < everything
     log, theirs = Store(night).table("exposure_log"), Store(full).table("exposure_log")
     np.testing.assert_array_equal(theirs["n_new_objects"], log["n_new_objects"])
+
+
+def test_our_own_alerts_laid_beside_the_run_they_are_of_change_nothing(night: Path, ours: Rows, tmp_path: Path) -> None:
+    own = of_run(Store(night), 3)
+    full = score_catalog(night, write_csv(tmp_path / "a.csv", ours), tmp_path / "full")
+    found = compare(own, of_run(Store(full), 3), Rules(resamples=100))
+    # what only the pixels know (what was detected and stopped by a filter) is lost, no alert is
+    assert {flow.group for flow in found.flips.flows} <= {"raw_lost", "raw_gone"}
+    changes = [j.difference for j in found.judged if j.metric.key.startswith("completeness_alerts")]
+    assert {change for change in changes if np.isfinite(change)} == {0.0}
+
+
+def test_no_step_of_ours_is_blamed_for_another_program(night: Path, ours: Rows, tmp_path: Path) -> None:
+    own = of_run(Store(night), 3)
+    rows = {n: ours[n][::2] for n in ("visit", "x", "y", "psfFlux")}
+    found = compare(own, of_run(Store(score_catalog(night, write_csv(tmp_path / "a.csv", rows), tmp_path / "half")), 3),
+                    Rules(resamples=100))
+    groups = {flow.group for flow in found.flips.flows}
+    assert "lost" in groups
+    assert not {"object_wrong", "ss_lost", "object_right", "ss_gained"} & groups
+    assert not [flow for flow in found.flips.flows if flow.step or flow.origin]
+    assert found.blames == {}
+    page = html(found)
+    assert "another program" in page
+    assert "nan" not in re.sub(r"data:image[^\"]*", "", page)
 
 
 def test_each_topic_takes_something_that_there_is(night: Path) -> None:
