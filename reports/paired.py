@@ -14,6 +14,7 @@ References
 ----------
 Benjamini & Hochberg 1995, J. Royal Statistical Society B 57, 289 (the share of false among all verdicts); valid for
 metrics that depend on each other positively: Benjamini & Yekutieli 2001, Annals of Statistics 29, 1165.
+Tarone 1990, Biometrics 46, 515 (what can never be significant, because too few visits differ, need not be counted).
 Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657 (equivalence by an interval inside a margin).
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm, t
 
 from reports.contributions import Contrast, Form, contrast, estimate, forms, freedom, unseen
-from reports.randomisation import DRAWS, exchange, exchange_many
+from reports.randomisation import DRAWS, attainable, exchange, exchange_many
 from reports.terms import Metric
 
 if TYPE_CHECKING:
@@ -85,13 +86,13 @@ def judge(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", rules: Ru
     """Every metric of two paired sides, in the order given."""
     metrics = chosen(metrics, rules)
     contrasts = [contrast(m.terms(base), m.terms(head)) for m in metrics]
-    p = p_values(contrasts, rules)
+    p, least = p_values(contrasts, rules)
 
     def critical(freedom: float) -> float:
         return float(t.isf(rules.level / 2, freedom))
 
     found = [bounds(c, m, critical) if c is not None else NOTHING for c, m in zip(contrasts, metrics, strict=True)]
-    return judged(metrics, contrasts, found, p, rules)
+    return judged(metrics, contrasts, found, p, corrected(p, least, rules.level), rules)
 
 
 def chosen(metrics: Sequence[Metric], rules: Rules) -> tuple[Metric, ...]:
@@ -102,16 +103,18 @@ def chosen(metrics: Sequence[Metric], rules: Rules) -> tuple[Metric, ...]:
 
 
 def judged(metrics: Sequence[Metric], contrasts: Sequence[Contrast | None], found: Sequence[Bounds], p: np.ndarray,
-           rules: Rules) -> tuple[Judged, ...]:
-    """Verdicts from intervals and p-values (NaN: no data), corrected for the number of metrics that have data."""
-    q = corrected(p)
-    n = max(int(np.isfinite(p).sum()), 1)
-    next_level = rules.level * min(int(np.sum(q <= rules.level)) + 1, n) / n      # that one more verdict would meet
+           q: np.ndarray, rules: Rules, single_look: Callable[[float], float] = float) -> tuple[Judged, ...]:
+    """Verdicts from intervals, p-values and those corrected (NaN: no data).
+
+    `single_look` gives the level of a plain interval that is as wide as the one in use.
+    """
+    called, n = int(np.sum(q <= rules.level)), max(int(np.sum(q < 1)), 1)
+    level, next_level = single_look(rules.level), single_look(rules.level * min(called + 1, n) / n)
     out = []
     for m, c, b, p_one, q_one in zip(metrics, contrasts, found, p.tolist(), q.tolist(), strict=True):
         margin = rules.margins.get(m.key, m.margin)
         word = verdict(m, b, q_one, margin, rules.level) if c is not None else "no data"
-        needed = visits_needed(c, b, margin, rules.level, next_level) if c is not None and word == "undecided" else 0
+        needed = visits_needed(c, b, margin, level, next_level) if c is not None and word == "undecided" else 0
         out.append(Judged(m, c.base if c else float("nan"), c.head if c else float("nan"), b.difference, b.low, b.high,
                           p_one, q_one, word, c.n_units if c else 0, c.n_base if c else 0, c.n_head if c else 0,
                           needed, margin))
@@ -129,26 +132,35 @@ def verdict(metric: Metric, found: Bounds, q: float, margin: float, level: float
 
 # --- p-values --------------------------------------------------------------------------------------------------------
 
-def p_values(contrasts: Sequence[Contrast | None], rules: Rules) -> np.ndarray:
-    """By exchanging visits, and objects where they are seen in several: the larger counts. NaN without data."""
+def p_values(contrasts: Sequence[Contrast | None], rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+    """By exchanging visits, and objects where they repeat: the larger; and the smallest that it could have been.
+
+    NaN without data.
+    """
     rng = np.random.default_rng((rules.seed, 20))
     draws = max(rules.resamples, DRAWS)
-    p = np.full(len(contrasts), np.nan)
-    there = [i for i, c in enumerate(contrasts) if c is not None]
-    known = [c for c in contrasts if c is not None]
-    p[there] = exchange([np.bincount(c.unit, c.swap, c.n_units) for c in known], rng, draws)
-    again = [i for i, c in zip(there, known, strict=True) if c.repeated]
-    by_object = exchange_many([np.bincount(c.object, c.swap, c.n_objects) for c in known if c.repeated], rng, draws)
-    p[again] = np.maximum(p[again], by_object)
-    return p
+    p, least = np.full(len(contrasts), np.nan), np.full(len(contrasts), np.nan)
+    known = [(i, c) for i, c in enumerate(contrasts) if c is not None]
+    again = [(i, c) for i, c in known if c.repeated]
+    visits = [np.bincount(c.unit, c.swap, c.n_units) for _, c in known]
+    objects = [np.bincount(c.object, c.swap, c.n_objects) for _, c in again]
+    there, where = [i for i, _ in known], [i for i, _ in again]
+    p[there], least[there] = exchange(visits, rng, draws), [attainable(share, draws) for share in visits]
+    p[where] = np.maximum(p[where], exchange_many(objects, rng, draws))
+    least[where] = np.maximum(least[where], [attainable(share, draws) for share in objects])
+    return p, least
 
 
-def corrected(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's q over all that have data."""
-    q = np.full(len(p), np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known], method="bh")
+def corrected(p: np.ndarray, least: np.ndarray | None = None, level: float = 0.05) -> np.ndarray:
+    """Benjamini and Hochberg's q over all that have data, and in which enough differs to be significant at all.
+
+    `least` is the smallest p that each could have had. It follows from the sizes of the shares, not from their signs,
+    so what is left out (q = 1) is chosen without a look at the outcome.
+    """
+    q = np.where(np.isfinite(p), 1.0, np.nan)
+    able = np.isfinite(p) if least is None else np.isfinite(p) & (least <= level)
+    if able.any():
+        q[able] = false_discovery_control(p[able], method="bh")
     return q
 
 
@@ -250,5 +262,5 @@ def visits_needed(c: Contrast, found: Bounds, margin: float, level: float, corre
     return int(decided[0]) if len(decided) else NEVER
 
 
-__all__ = ["NEVER", "Bounds", "Judged", "Rules", "bounds", "chosen", "corrected", "estimate", "judge", "judged",
-           "p_values", "verdict", "visits_needed"]
+__all__ = ["NEVER", "NOTHING", "Bounds", "Judged", "Rules", "bounds", "chosen", "corrected", "estimate", "judge",
+           "judged", "p_values", "verdict", "visits_needed"]

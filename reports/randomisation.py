@@ -44,6 +44,18 @@ def exchange(shares: Sequence[np.ndarray], rng: np.random.Generator, draws: int 
     return p
 
 
+def attainable(share: np.ndarray, draws: int = DRAWS) -> float:
+    """The smallest p that a set of shares could have: when all visits that differ agree.
+
+    Examples
+    --------
+    >>> attainable(np.array([0.0, 1.0, -2.0, 0.5]))
+    0.25
+    """
+    n = int(np.count_nonzero(share))
+    return max(2.0 ** (1 - n), 1 / (1 + draws) if n > EXACT else 0.0) if n else 1.0
+
+
 def exchange_many(shares: Sequence[np.ndarray], rng: np.random.Generator, draws: int = DRAWS) -> np.ndarray:
     """The same, by the normal tail where a set has very many shares of like size: a little conservative there.
 
@@ -85,4 +97,4 @@ def _drawn(shares: Sequence[np.ndarray], rng: np.random.Generator, draws: int) -
     return np.asarray((1 + np.count_nonzero(np.abs(sums) >= seen, axis=0)) / (1 + draws))
 
 
-__all__ = ["DRAWS", "exchange", "exchange_many"]
+__all__ = ["DRAWS", "attainable", "exchange", "exchange_many"]

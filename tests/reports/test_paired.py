@@ -244,24 +244,33 @@ def test_the_larger_p_counts_where_one_object_makes_the_difference_in_every_visi
     sides = [Terms(v, np.ones(600), unit, seen) for v in (base, head)]
     c = contrast(*sides)
     assert c is not None
-    assert p_values([c], RULES)[0] == 1.0
-    assert p_values([replace(c, repeated=False)], RULES)[0] < 1e-4      # by visits alone it would be certain
+    assert p_values([c], RULES)[0][0] == 1.0
+    assert p_values([replace(c, repeated=False)], RULES)[0][0] < 1e-4      # by visits alone it would be certain
     assert one(*sides).verdict == "undecided"
 
 
 def test_more_metrics_make_each_harder_to_call() -> None:
     lost = [20 * v + 1 for v in range(7)]      # p = 2 / 2^7
     base, head = found_of(10, 20, lost=lost)
-    same = found_of(10, 20)[0]
-    alone = judge([metric()], {"completeness": base}, {"completeness": head}, RULES)  # type: ignore[arg-type]  # see `_of`
-    assert alone[0].q == pytest.approx(2 / 2**7)
-    assert alone[0].verdict == "worse"
+    alone = one(base, head)
+    assert alone.q == alone.p == pytest.approx(2 / 2**7)
+    assert alone.verdict == "worse"
+    even = found_of(10, 20, lost=[20 * v + 1 for v in range(5)], gained=[20 * v for v in range(5, 10)])[1]
     keys = [f"other {i}" for i in range(9)]
-    among = judge([metric(), *(metric(k) for k in keys)], {"completeness": base} | dict.fromkeys(keys, same),  # type: ignore[arg-type]  # see `_of`
-                  {"completeness": head} | dict.fromkeys(keys, same), RULES)  # type: ignore[arg-type]  # see `_of`
+    among = judge([metric(), *(metric(k) for k in keys)], {"completeness": base} | dict.fromkeys(keys, base),  # type: ignore[arg-type]  # see `_of`
+                  {"completeness": head} | dict.fromkeys(keys, even), RULES)  # type: ignore[arg-type]  # see `_of`
     assert among[0].q == pytest.approx(20 / 2**7)
     assert among[0].verdict == "undecided"
     assert among[0].needed > 10
+
+
+def test_metrics_in_which_hardly_anything_differs_cost_the_others_nothing() -> None:
+    p, least = np.array([0.02, 0.3, 1.0, 1.0]), np.array([0.001, 0.25, 0.5, 1.0])
+    assert corrected(p).tolist() == pytest.approx([0.08, 0.6, 1.0, 1.0])
+    assert corrected(p, least).tolist() == pytest.approx([0.02, 1.0, 1.0, 1.0])
+    both = corrected(np.array([0.02, 0.03, 0.9]), np.array([0.001, 0.002, 1.0]))
+    assert both.tolist() == pytest.approx([0.03, 0.03, 1.0])
+    assert corrected(np.array([0.04, 0.04]), np.array([0.04, 0.04])).tolist() == pytest.approx([0.04, 0.04])
 
 
 # --- how many visits -------------------------------------------------------------------------------------------------

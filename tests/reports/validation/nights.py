@@ -6,10 +6,11 @@ star next to it belong to an object. The noise is that of `simulators.catalogs`;
 own threshold, outside its own masks.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ DEPTH_SCATTER: Final = 0.18     # of ln flux error between visits
 TEMPLATE_SHARE: Final = 0.25    # of the noise's variance that all visits of a place share
 SNR: Final = (3.0, 40.0)
 JUDGED: Final = (5.5, 8.0)      # true S/N
+BINS: Final = (3.0, 4.0, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, 40.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,20 @@ def side(seen: Sky, pipeline: Pipeline, *, which: int = 0) -> Night:
                  np.concatenate([visits, s.false_visit[kept]]),
                  np.concatenate([np.full(s.n_visits, -1), s.false_place[kept]]))
     cpu = s.cpu_s * p.slower * (1 + s.cpu_own[:, which])
+    binned: dict[str, Terms] = {}
+    for low, high in itertools.pairwise(BINS):
+        inside = (s.snr >= low) & (s.snr < high)
+        binned[f"completeness_{low:g}"] = of(inside, found)
+        binned[f"offset_{low:g}"] = of(inside & found, np.hypot(*off.T), "median")
+        binned[f"flux_{low:g}"] = of(inside & found, error / s.snr)
+        binned[f"pulls_{low:g}"] = of(inside & found, error, "std")
     return Night({
         "completeness": of(judged, found), "false_rate": area,
         "offset_median": of(found, np.hypot(*off.T), "median"),
         "flux_bias": of(bright, error / s.snr, "abs_ratio"), "flux_mean": of(bright, error / s.snr),
         "pull_std": of(bright, error, "std"), "pull_rms": of(bright, error, "rms"),
         "offset_98": of(found, np.hypot(*off.T), "percentile98"),
-        "cpu": Terms(cpu, np.ones(s.n_visits), visits, np.full(s.n_visits, -1))})
+        "cpu": Terms(cpu, np.ones(s.n_visits), visits, np.full(s.n_visits, -1))} | binned)
 
 
 def joined(nights: Sequence[Night]) -> Night:
@@ -176,18 +185,25 @@ def swapped(base: Night, head: Night, units: np.ndarray) -> tuple[Night, Night]:
     return Night(out[0]), Night(out[1])
 
 
-MARGINS: Final[Mapping[str, tuple[float, bool, str]]] = {
+KINDS: Final[Mapping[str, tuple[float, bool, Literal["higher", "lower", "neither"]]]] = {   # margin, relative, better
     "completeness": (0.01, False, "higher"), "false_rate": (0.1, True, "lower"),
     "offset_median": (0.002, False, "lower"), "flux_bias": (0.001, False, "lower"),
-    "flux_mean": (0.001, False, "neither"), "pull_std": (0.02, True, "lower"), "pull_rms": (0.02, True, "lower"),
+    "flux_mean": (0.001, False, "lower"), "pull_std": (0.02, True, "lower"), "pull_rms": (0.02, True, "lower"),
     "offset_98": (0.01, False, "lower"), "cpu": (0.03, True, "lower")}
+OF_BINS: Final[Mapping[str, tuple[float, bool, Literal["higher", "lower", "neither"]]]] = {
+    "completeness_{}": (0.01, False, "higher"), "offset_{}": (0.002, False, "lower"),
+    "flux_{}": (0.001, False, "lower"), "pulls_{}": (0.02, True, "lower")}
 
 
 def _terms(key: str, night: Night) -> Terms:
     return night.terms[key]
 
 
-def metrics(keys: Sequence[str] = tuple(MARGINS)) -> tuple[Metric, ...]:
-    """Metrics over these nights."""
-    return tuple(Metric(key, key.replace("_", " "), "validation", "", MARGINS[key][2], MARGINS[key][0],  # type: ignore[arg-type]  # literals of a table
-                        MARGINS[key][1], key == "completeness", "detect", partial(_terms, key)) for key in keys)  # type: ignore[arg-type]  # nights stand for outcomes
+def _metric(key: str, kind: tuple[float, bool, Literal["higher", "lower", "neither"]]) -> Metric:
+    return Metric(key, key.replace("_", " "), "validation", "", kind[2], kind[0], kind[1], key == "completeness",
+                  "detect", partial(_terms, key))  # type: ignore[arg-type]  # nights stand for outcomes
+
+
+METRICS: Final = tuple(_metric(key, kind) for key, kind in KINDS.items())      # without bins: of many rows each
+ALL: Final = METRICS + tuple(_metric(key.format(f"{low:g}"), kind) for low in BINS[:-1]
+                             for key, kind in OF_BINS.items())
