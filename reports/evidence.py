@@ -187,7 +187,7 @@ def crowded(outcome: Outcome, *, column: str, snr: tuple[float, float]) -> Terms
     if known.sum() >= 3:
         low, high = np.quantile(stars[known], [1 / 3, 2 / 3])
         side = np.where(known & (stars >= high), 1.0, np.where(known & (stars <= low), -1.0, 0.0))
-        if stars[side > 0].mean() < CONTRAST * stars[side < 0].mean():
+        if not np.any(side < 0) or stars[side > 0].mean() < CONTRAST * stars[side < 0].mean():
             side *= 0
     sign = side[located([rows[n] for n in VISIT], [log[n] for n in VISIT])] if len(log) else np.zeros(len(rows))
     n = np.array([np.sum(use & (sign > 0)), np.sum(use & (sign < 0))])
@@ -549,6 +549,13 @@ def step_cost(outcome: Outcome, *, column: str, names: tuple[str, ...] = ()) -> 
     if names:
         use = use & np.isin(rows["name"], [name.encode() for name in names])
     return terms(outcome, "steps", rows[column].astype(float), use=use, weight=_once(rows, use, VISIT))
+
+
+def step_size(outcome: Outcome, *, name: str) -> Terms:
+    """Mean size that a Step announced, where both sides measured it."""
+    rows = outcome.steps
+    use = common(outcome, "steps") & (rows["name"] == name.encode()) & (rows["size"] >= 0)
+    return terms(outcome, "steps", rows["size"].astype(float), use=use)
 
 
 def step_memory(outcome: Outcome, *, name: str = "") -> Terms:

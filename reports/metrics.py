@@ -66,8 +66,8 @@ def _template() -> Iterable[Metric]:
     # of a dozen inputs a half is no whole exposure
     yield _metric("template", "template_inputs", "exposures behind a template pixel", "exposures", "higher", 0.5,
                   mean(column="template_n_inputs"), "warp")
-    # 0.1 % of a detector is what a few saturated stars cover
-    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 0.001,
+    # areas are counted, not estimated: two pixels more around one saturated star are 40 of 10^6
+    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 2e-5,
                   evidence.searched, "calibrate")
 
 
@@ -304,6 +304,9 @@ def _solar_system() -> Iterable[Metric]:
     yield _metric("Solar System", "solar_system_sources", "DIASources with an SSObject", "per detector-visit",
                   "neither", 0.05, evidence.associated_asteroids, "associate", relative=True,
                   rubin="numAssociatedSsObjects")
+    yield _metric("Solar System", "solar_system_known", "known objects about the detector", "per detector-visit",
+                  "neither", 0.05, partial(evidence.step_size, name="ephemerides"), "ephemerides", relative=True,
+                  rubin="numTotalSolarSystemObjects")
     yield _metric("Solar System", "solar_system_wrong", "static sources with an SSObject", "", "lower", RARE,
                   evidence.wrong_solar_system, "associate")
 
@@ -312,8 +315,9 @@ def _solar_system() -> Iterable[Metric]:
 
 def _forced() -> Iterable[Metric]:
     pull, section = partial(partial, evidence.forced_pulls), "forced photometry"
-    # forced at a noisy position a flux is too high by 1 / (S/N): 0.1 at S/N 10
-    yield _metric(section, "forced_bias", "bias of forced fluxes", "σ", "lower", 0.02, pull(of="mean"), "forced")
+    # forced where this visit's noise put the source, a flux is too high by 1 / (S/N) of its error: 0.01 is 1 mmag at
+    # S/N 10, and a tenth of that
+    yield _metric(section, "forced_bias", "bias of forced fluxes", "σ", "lower", 0.01, pull(of="mean"), "forced")
     yield _metric(section, "forced_variance", "forced pulls: |variance − 1|", "", "lower", VARIANCE,
                   pull(of="variance"), "forced")
     yield _metric(section, "forced_outliers", "forced pulls beyond 5", "", "lower", RARE,
@@ -329,6 +333,8 @@ def _forced() -> Iterable[Metric]:
 
 def _direct() -> Iterable[Metric]:
     star, section = partial(partial, evidence.star_error, snr=(50.0, np.inf)), "direct images"
+    yield _metric(section, "direct_sources", "sources on the direct image", "per detector-visit", "neither", 0.05,
+                  partial(evidence.log_mean, column="n_star"), "calibrate", relative=True, rubin="numSciSources")
     for low, high, margin in ((5.0, 10.0, NARROW), (10.0, np.inf, DECIDING)):
         yield _metric(section, f"stars_found_{_span(low, high)}", f"completeness of stars at S/N {_words(low, high)}",
                       "", "higher", margin, partial(evidence.stars, snr=(low, high)), "calibrate")

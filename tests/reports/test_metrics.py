@@ -238,6 +238,7 @@ def test_metrics_of_sources(key: str, expected: float, columns: Columns) -> None
     ("template_depth", 26.0, {"template_mag_lim": [26.0, np.nan]}),
     ("searched_area", 0.75, {"usable_px": [9000, 6000]}),
     ("dia_sources", 15.0, {"n_sources": [10, 20]}),
+    ("direct_sources", 150.0, {"n_star": [100, 200]}),
     ("new_objects", 10.0, {"n_new_objects": [10, -1]}),          # -1 is unknown
     ("snr_rms", 0.02, {"snr_rms": [1.02, 0.98]}),
     ("noise_correlation", 0.03, {"noise_correlation": [0.03, -0.03]}),
@@ -417,6 +418,11 @@ def test_updated_objects_have_rubins_definition() -> None:
     assert of("unassociated_objects", visits=log, steps=loaded, sources=true) == 12.0
     assert of("updated_objects", visits=log, steps=loaded[:1], sources=true) == pytest.approx(8 / 19)
     assert np.isnan(of("updated_objects", visits=log, sources=true))
+
+
+def test_known_objects_are_what_the_ephemerides_gave() -> None:
+    made = steps([b"ephemerides", b"objects", b"ephemerides"], [0.0] * 3, size=[50, 9, 60], visit=[V1, V1, V2])
+    assert of("solar_system_known", steps=made) == 55.0
 
 
 def test_causes_that_no_side_has_are_left_out() -> None:
