@@ -120,6 +120,21 @@ def _parser() -> argparse.ArgumentParser:
     baseline.add_argument("--quiet", action="store_true", help="no word on what is being done")
     baseline.set_defaults(call=_baseline)
 
+    history = commands.add_parser("history", help="draw each metric over recorded commits and mark the steps")
+    history.add_argument("baselines", type=Path, help="a folder of baselines, one per commit")
+    history.add_argument("--out", type=Path, help="folder of history.html, .png, .json; default: with the baselines")
+    history.set_defaults(call=_history)
+
+    bisect = commands.add_parser("bisect", help="find the commit that made a metric worse, by decided verdicts only")
+    bisect.add_argument("good", metavar="GOOD", help="a revision before it")
+    bisect.add_argument("bad", metavar="BAD", help="a revision after it")
+    bisect.add_argument("--metric", required=True, metavar="KEY", help="e.g. completeness_raw_5.5_8")
+    bisect.add_argument("--scenario", metavar="FILE", help="the test; default: the project's own")
+    bisect.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED", help="nights to begin with")
+    bisect.add_argument("--budget", type=_at_least_one, metavar="N", help="nights at most; default: the scenario's")
+    bisect.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
+    bisect.set_defaults(call=_bisect)
+
     cache = commands.add_parser("cache", help="show, bound or clear what runs with --cache keep")
     cache.add_argument("folder", type=Path, nargs="?", help="instead of $ALERT_TWIN_CACHE or ~/.cache/rubin-alert-twin")
     cache.add_argument("--limit", metavar="SIZE", help="the most that it may hold from now on, e.g. 5GB")
@@ -191,10 +206,11 @@ def _at_least_one(text: str) -> int:
 
 def _seeds(text: str) -> tuple[int, ...]:
     """The seeds of `3` or `1-6`."""
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
         raise argparse.ArgumentTypeError(f"expected a seed or a range of seeds like 1-6, got {text!r}")
-    return tuple(range(int(first), int(last or first) + 1))
+    return tuple(range(int(first), int(last) + 1))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -232,6 +248,29 @@ def _compare(options: argparse.Namespace) -> int:
     wanted = Wanted(options.out, {kind: path for kind in ("html", "json", "markdown", "junit")
                                   if (path := getattr(options, kind)) is not None}, options.keep_runs)
     return report(question, wanted, print, _teller(options.quiet))
+
+
+def _history(options: argparse.Namespace) -> int:
+    from twin.trend import history
+
+    print(history(options.baselines, options.out or options.baselines))
+    return 0
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from pipeline.errors import InputError
+    from reports.store import StoreError
+    from twin.bisect import bisect
+    from twin.compare import Question
+
+    question = Question(options.good, options.bad, options.scenario, tuple(s for part in options.seeds for s in part),
+                        budget=options.budget, processes=options.processes)
+    try:
+        found = bisect(options.good, options.bad, options.metric, question, lambda line: print(line, file=sys.stderr))
+    except StoreError as error:
+        raise InputError(str(error)) from None
+    print(found)
+    return 0 if not found.between else 3
 
 
 def _baseline(options: argparse.Namespace) -> int:
