@@ -34,6 +34,7 @@ LISTED: Final = 300                # flips of the list on the page
 MARKDOWN_ROWS: Final = 12
 PER_SECTION: Final = 2             # metrics of a section among those that decide, beside the primary ones
 BAR: Final = (200, 20, 4.0)        # width and height [pixel] of an interval's bar; margins to each side
+BOUNDLESS: Final = 100.0           # a relative difference beyond it, 10,000 %, bounds nothing: it is read as infinite
 
 # Cutouts by detector-visit: (n, 2) x and y [pixel], and (n, 3, side, side) science, template and difference.
 Key = tuple[int, int, int]                                    # seed, visit, detector
@@ -94,7 +95,8 @@ def _scaled(judged: Judged, value: float, *, unit: bool = True) -> str:
     if math.isnan(value):
         return "–"
     factor, name = scale(judged.metric)
-    text = "∞" if math.isinf(value) else _figures(abs(value) * factor)
+    endless = math.isinf(value) or (judged.metric.relative and abs(value) > BOUNDLESS)
+    text = "∞" if endless else _figures(abs(value) * factor)
     sign = "" if text.strip("0.") == "" else "+" if value > 0 else "−"
     return sign + text + (f" {name}" if unit else "")
 
