@@ -154,9 +154,9 @@ def plot_bias(table: Astrometry) -> Figure:
     errors = np.maximum([rows["pull"] - rows["pull_low"], rows["pull_high"] - rows["pull"]], 0.0)
     right.errorbar(x, rows["pull"], np.nan_to_num(errors), fmt="o", color=BLUE, elinewidth=1.4)
     right.axhline(1.0, color=INK, linewidth=1, linestyle="--")
-    top = max(1.8, 1.1 * float(np.nanmax(np.append(rows["pull_high"], rows["pull"]))))
+    top = max(1.8, 1.1 * float(np.fmax(np.fmax.reduce(rows["pull_high"]), np.fmax.reduce(rows["pull"]))))
     right.set(ylabel="std of (position − true) / claimed error", title="Are the errors as claimed?",
-              ylim=(0.5, min(top, 4.0)))
+              ylim=(0.5, min(top if np.isfinite(top) else 1.8, 4.0)))
     for axes in (left, right):
         axes.set(xscale="log", xlabel="true S/N", xlim=(4.5, 200))
         axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])

@@ -137,7 +137,7 @@ def plot(table: Purity) -> Figure:
 @styled
 def plot_scores(table: Purity) -> Figure:
     """Reliability of real and of false detections."""
-    figure, (axes,) = panels(1, width=6.4, height=3.0)
+    figure, (axes,) = panels(1, width=5.3, height=3.3)
     rows = table.scores
     if not (rows["real"].any() or rows["false"].any()):
         nothing(axes, "no detection has a score")
@@ -178,7 +178,8 @@ def _plot_curve(axes: Axes, curve: np.ndarray) -> None:
     axes.plot([MIN_COMPLETENESS], [MIN_PURITY], marker="*", markersize=12, color=INK, linestyle="none",
               label="requirement: 90 % complete, 95 % pure")
     lowest = float(np.nanmin([known["purity"].min(), np.nanmin(known["purity_on_sky"])]))
-    axes.set(xlim=(0, 1.02), ylim=(max(0.0, min(0.6, lowest - 0.05)), 1.01), xlabel="completeness at S/N ≥ 6",
+    near = 0.5 if marked[1]["completeness"] > 0.7 else 0.0      # where the cut is low, the corner is what matters
+    axes.set(xlim=(near, 1.01), ylim=(max(0.0, min(0.6, lowest - 0.05)), 1.01), xlabel="completeness at S/N ≥ 6",
              ylabel="purity at S/N ≥ 6", title="Purity and completeness as the reliability cut moves")
     axes.legend(loc="lower left")
     return None

@@ -69,10 +69,10 @@ def plot(table: Templates) -> Figure:
     """Template against science, one point per detector-visit: sharpness and depth."""
     figure, (left, right) = panels(2)
     rows = table.rows
-    for axes, across, up, low, title, x_label, y_label in (
-            (left, "fwhm_arcsec", "template_fwhm_arcsec", "sharper than the science image", "PSF of template and "
-             "science", "science FWHM [″]", "template FWHM [″]"),
-            (right, "mag_lim", "template_mag_lim", "no deeper than the science image", "Depth of template and science",
+    for axes, across, up, title, x_label, y_label in (
+            (left, "fwhm_arcsec", "template_fwhm_arcsec", "PSF: below the line the template is sharper",
+             "science FWHM [″]", "template FWHM [″]"),
+            (right, "mag_lim", "template_mag_lim", "Depth: above the line the template is deeper",
              "science 5σ depth [mag]", "template 5σ depth [mag]")):
         known = rows[np.isfinite(rows[across]) & np.isfinite(rows[up])]
         if not len(known):
@@ -84,9 +84,6 @@ def plot(table: Templates) -> Figure:
         both = np.concatenate([known[across], known[up]])
         span = np.array([both.min(), both.max()]) + np.array([-1, 1]) * 0.06 * max(float(np.ptp(both)), 0.1)
         axes.plot(span, span, color=INK, linewidth=1, linestyle="--")
-        axes.annotate("equal", (float(span[1]), float(span[1])), xytext=(-4, -4), textcoords="offset points",
-                      ha="right", va="top", fontsize=8, color=INK)
-        axes.annotate(f"below the line: {low}", (0.14, 0.93), xycoords="axes fraction", fontsize=8, color=MUTED)
         axes.set(xlim=span, ylim=span, xlabel=x_label, ylabel=y_label, title=title)
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left" if up == "template_fwhm_arcsec" else "lower right")
     return figure

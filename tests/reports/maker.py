@@ -325,7 +325,7 @@ def _log(rng: np.random.Generator, visit: int, mjd: float, detected: int, source
               "noise_correlation": knobs.lag1, "snr_rms": knobs.snr_rms + rng.normal(0, 0.01),
               "wcs_rms_arcsec": knobs.wcs_arcsec, "template_coverage": 0.99, "template_mag_lim": 25.6,
               "template_fwhm_arcsec": 0.7, "template_high_variance": 0.01, "template_n_inputs": 6.0,
-              "n_new_objects": 5}
+              "n_new_objects": 5, "astrom_offset_mean": 0.012, "astrom_offset_std": 0.01}
     for name, value in values.items():
         out[name] = value
     return out

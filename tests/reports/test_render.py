@@ -91,6 +91,49 @@ def test_the_figures_for_machines_are_strict_json_with_a_version(good: Store, pa
     assert found["latency"]["since_readout_s"]["p50"] == pytest.approx(40, abs=4)
 
 
+def test_the_page_has_all_of_section_6_with_rubins_names(page: Page) -> None:
+    text = " ".join(page.words)
+    for key in ("template", "rate", "purity", "completeness", "latency", "photometry", "lightcurves", "astrometry",
+                "shapes", "association", "solarsystem", "stars", "crowding", "metrics"):
+        assert key in page.ids, key
+    for name in ("templateCoveragePercent", "templateLimitingMagnitude", "numDiaSources", "numDipoles",
+                 "alert_timing_since_shutter_close", "astromOffsetMean", "totalUnassociatedDiaObjects",
+                 "numTotalSolarSystemObjects", "numAssociatedSsObjects", "PromptSource"):
+        assert name in text, name
+    assert "it cannot say what crowding does" in text
+
+
+def test_the_figures_for_machines_hold_all_of_section_6(good: Store, page: Page) -> None:
+    found = json.loads((good.folder / "report.json").read_text(encoding="utf-8"))
+    assert [band["band"] for band in found["template"]["bands"]] == ["g", "r", "i"]
+    assert found["template"]["bands"][0]["coverage"]["value"] == pytest.approx(0.99)
+    assert found["packets"]["median"]["value"] == 100_000
+    assert found["completeness"]["by_distance"][0]["n"] > 0
+    assert found["stars"]["bright"]["value"] == 1.0
+    assert found["crowding"]["single"] is True
+    assert found["light_curves"]["spread"]["value"] == pytest.approx(1.0, abs=0.05)
+    assert "points" not in found["light_curves"]
+    by_key = {metric["key"]: metric for metric in found["metrics"]}
+    assert by_key["template_depth"]["rubin"] == "templateLimitingMagnitude"
+    assert by_key["alerts"]["visits"] == 12
+
+
+def test_a_run_recorded_before_these_columns_were_is_still_read(tmp_path: Path) -> None:
+    folder = make(tmp_path / "old", visits=2, sources=80)
+    log = Store(folder).table("exposure_log")
+    for table in ("star", "DiaForcedSource", "exposure_log"):
+        for part in (folder / "measures" / table).iterdir():
+            part.unlink()
+    columns = [name for name in log.dtype.names or () if not name.startswith("template") and name != "n_star"]
+    with ParquetRecorder(folder / "measures") as recorder:
+        recorder.append("exposure_log", np.array(log[columns].tolist(), np.dtype([(n, log.dtype[n]) for n in columns])))
+    ids = Page(render(folder).read_text(encoding="utf-8")).ids
+    assert "completeness" in ids
+    assert not {"template", "stars", "crowding", "lightcurves"} & set(ids)
+    found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert (found["stars"], found["crowding"], found["template"]["bands"]) == (None, None, [])
+
+
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     folder = make(tmp_path / "small", visits=1, sources=60, stamps=2)
     tables = [completeness(match(Store(folder))) for _ in range(2)]
@@ -125,6 +168,7 @@ def test_a_production_run_is_judged_by_its_injections(tmp_path: Path) -> None:
     text = " ".join(Page(render(folder).read_text(encoding="utf-8")).words)
     assert "truth: injected sources" in text
     assert "Alerts that were not injected" in text
+    assert not {"purity", "association", "solarsystem"} & set(Page((folder / "report.html").read_text()).ids)
     assert "Purity" not in text                  # a real field's other detections are not false
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert {figure["key"] for figure in found["figures"]} >= {"injected_8", "pull_std_hostless", "snr_rms"}
