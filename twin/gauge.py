@@ -1,0 +1,251 @@
+"""A process that runs detector-visits when asked and says what each Step used: `python -m twin.gauge`.
+
+Requests and answers are lines of JSON on standard input and output; the end of the input is the end of the process.
+
+    {"do": "open", "scenario": FILE, "seed": 3, "cache": FOLDER, "scratch": FOLDER}
+        -> {"visits": [[visit, detector], ...]}
+    {"do": "prepare", "seed": 3, "visit": ..., "detector": ...}
+        -> {}
+    {"do": "work", "seed": 3, "visit": ..., "detector": ...}
+        -> {"steps": [[name, size, cpu_s, peak_mb], ...]}
+
+and {"error": "..."} where that fails. To open is to begin a night with an empty prompt store, again if need be. To
+prepare is to draw the exposure and to make the template, into the cache and the scratch folder; to work is to run the
+pixel half and the catalogue half, and only that is measured.
+
+Memory is the Step's own: the peak while it worked above what the process held when it began. The peak of a process as
+the kernel tells it is mostly libraries, images and freed memory that the allocator keeps: of 400 MB a Step's own 40 may
+grow by a third before anybody sees a twentieth. So what is freed is given back (`malloc_trim`) and the peak forgotten
+before each Step.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from time import process_time
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+from pipeline.ephemerides import TableEphemerides
+from pipeline.errors import PipelineError
+from pipeline.footprint import PRELOAD_MARGIN_ARCSEC, footprint_box
+from pipeline.images import Template
+from pipeline.ingest import read_template
+from pipeline.open import open_store
+from pipeline.pixel_half import Static, measure_sources
+from pipeline.ports import Ports
+from pipeline.prompt import deliver, preload, report_sources
+from pipeline.satellites import TrackSatellites
+from pipeline.steps import Step, run
+from schemas.exposure import Visit
+from twin import history
+from twin.cache import Cache
+from twin.pool import assert_one_thread
+from twin.recall import Remembering, keep_template, recall_template
+from twin.scenario import read_scenario
+
+CATALOGUE_DELAY_D: Final = 60.0 / 86400     # of the catalogue half's clock after the exposure
+PARENT_DEATH: Final = 1                     # PR_SET_PDEATHSIG of prctl(2)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Meter:
+    """What each Step used: its CPU seconds, its own peak memory [MB]."""
+
+    used: list[tuple[str, int, float, float]] = field(default_factory=list)
+    _ahead: tuple[Step, float, float] | None = None    # a write announced, with what went before it
+    _cpu_s: float = 0.0
+    _held_mb: float = 0.0
+
+    def begin(self) -> None:
+        """From here on."""
+        _give_back()
+        _forget_peak()
+        self._held_mb = _memory_mb("VmRSS:")
+        self._cpu_s = process_time()
+
+    def __call__(self, step: Step) -> None:
+        """A Step was announced: what was used since is its own, or that of the write announced before it."""
+        cpu_s, peak_mb = self._since()
+        if self._ahead is not None:
+            self._add(*self._ahead, cpu_s, peak_mb)
+            cpu_s = peak_mb = 0.0
+            self._ahead = None
+        if step.ahead:
+            self._ahead = step.bare(), cpu_s, peak_mb
+        else:
+            self._add(step, cpu_s, peak_mb)
+        self.begin()
+
+    def end(self) -> None:
+        """The work is over."""
+        if self._ahead is not None:
+            self._add(*self._ahead, *self._since())
+            self._ahead = None
+
+    def _since(self) -> tuple[float, float]:
+        return process_time() - self._cpu_s, max(_memory_mb("VmHWM:") - self._held_mb, 0.0)
+
+    def _add(self, step: Step, cpu_s: float, peak_mb: float, more_s: float = 0.0, more_mb: float = 0.0) -> None:
+        self.used.append((step.name, step.size, cpu_s + more_s, max(peak_mb, more_mb)))
+
+
+class Nowhere:
+    """A sink that takes all packets, and a recorder that keeps no rows."""
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        return len(packets)
+
+    def append(self, table: str, rows: np.ndarray) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Night:
+    """One night of a scenario, with a prompt store of its own."""
+
+    def __init__(self, scenario: Path, seed: int, cache: Path, scratch: Path) -> None:
+        self.here = Remembering(read_scenario(scenario, (), seed), Cache.open(cache))
+        self.config = self.here.scenario.pipeline
+        self._scratch = scratch
+        self._templates: dict[str, Template | None] = {}
+        self._store = Path(mkdtemp(prefix="store-", dir=scratch))
+        nowhere = Nowhere()
+        self._ports = Ports(clock=lambda: 0.0, store=open_store(f"duckdb:{self._store / 'prompt.duckdb'}"),
+                            sink=nowhere, recorder=nowhere, ephemerides=TableEphemerides(self.here.ephemerides()),
+                            satellites=TrackSatellites(self.here.tracks()))
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(visit, detector) of the night, in time order."""
+        return [(visit.visit, detector) for visit in self.here.visits for detector in self.here.config.camera.detectors]
+
+    def visit(self, visit: int) -> Visit:
+        """A visit by its number."""
+        return next(v for v in self.here.visits if v.visit == visit)
+
+    def prepare(self, visit: int, detector: int) -> None:
+        """Draw the exposure and make the template, unless that was done."""
+        band = self.visit(visit).band
+        path = self._template_path(band)
+        if not path.is_file() and recall_template(self.here, band, path) is None:
+            keep_template(self.here, band, path)
+        self.here.expose(self.visit(visit), detector)
+
+    def work(self, visit: int, detector: int) -> list[tuple[str, int, float, float]]:
+        """Both halves of a detector-visit; (Step, size, CPU seconds, own peak [MB]) of each Step."""
+        about, config = self.visit(visit), self.config
+        exposure = in_memory(self.here.expose(about, detector).exposure)
+        static = Static(self._template(about.band), history.references(self.here, exposure))
+        box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
+        ports = replace(self._ports, clock=lambda: about.mjd_tai + CATALOGUE_DELAY_D)
+        gc.collect()
+        meter = Meter()
+        meter.begin()
+        known = run(preload(about, detector, box, ports, config), meter)
+        meter.begin()
+        measured = run(measure_sources(exposure, static, config.pixel_part()), meter)
+        meter.begin()
+        run(report_sources(measured, known, ports, config), meter)
+        meter.end()
+        meter.begin()
+        run(deliver(ports, config, only=(visit, detector)), meter)
+        meter.end()
+        return meter.used
+
+    def close(self) -> None:
+        """Let the store go."""
+        self._ports.store.close()
+        rmtree(self._store, ignore_errors=True)
+
+    def _template(self, band: str) -> Template | None:
+        if band not in self._templates:
+            path = self._template_path(band)
+            self._templates = {band: read_template(path) if path.is_file() else None}
+        return self._templates[band]
+
+    def _template_path(self, band: str) -> Path:
+        return self._scratch / f"template-{self.here.seed}" / f"{band}.fits"
+
+
+def in_memory(value: T) -> T:
+    """A frozen dataclass whose arrays are no longer mapped from files: reading them is not the pipeline's work."""
+    arrays = {f.name: np.array(getattr(value, f.name)) for f in fields(value)  # type: ignore[arg-type]  # a dataclass
+              if isinstance(getattr(value, f.name), np.ndarray)}
+    return replace(value, **arrays)  # type: ignore[type-var]  # a dataclass
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    _die_with_parent()
+    assert_one_thread()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)     # what a library prints must not stand between the answers
+    nights: dict[int, Night] = {}
+    try:
+        for line in sys.stdin:
+            try:
+                answer = _answer(json.loads(line), nights)
+            except (PipelineError, OSError) as error:
+                answer = {"error": " ".join(str(error).split()) or type(error).__name__}
+            print(json.dumps(answer), file=answers)
+    finally:
+        for night in nights.values():
+            night.close()
+
+
+def _answer(request: Mapping[str, Any], nights: dict[int, Night]) -> dict[str, Any]:
+    seed = int(request["seed"])
+    match request["do"]:
+        case "open":
+            if seed in nights:
+                nights.pop(seed).close()
+            nights[seed] = Night(Path(request["scenario"]), seed, Path(request["cache"]), Path(request["scratch"]))
+            return {"visits": nights[seed].places}
+        case "prepare":
+            nights[seed].prepare(request["visit"], request["detector"])
+            return {}
+        case "work":
+            return {"steps": nights[seed].work(request["visit"], request["detector"])}
+    raise ValueError(f"unknown request {request['do']!r}")
+
+
+def _die_with_parent() -> None:
+    with suppress(OSError, AttributeError):     # where there is no prctl the end of the input has to do
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+
+
+def _give_back() -> None:
+    """Give memory that was freed back to the system, so that using it again is seen."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory_mb(key: str) -> float:
+    """A figure of /proc/self/status [MB]; NaN where there is none."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key):
+                return float(line.split()[1]) / 1024
+    return float("nan")
+
+
+if __name__ == "__main__":
+    serve()
