@@ -20,6 +20,7 @@ from reports.compare import Comparison
 from reports.drawing import svg
 from reports.flips import GROUPS, WORSE, Flow, told
 from reports.gallery import picture
+from reports.known import is_catalogue, unknown
 from reports.outcome import Outcome
 from reports.page import Table, plain, rendered, written
 from reports.paired import Judged
@@ -45,7 +46,7 @@ def write(comparison: Comparison, folder: Path, *, stamps: tuple[Stamps, Stamps]
           notes: Sequence[str] = ()) -> Path:
     """Write all four files into a folder; the page's path. StoreError where they cannot be written.
 
-    `stamps` of base and head are looked at before those that the run folders keep; `notes` are what has to be said
+    `stamps` of base and head are shown where a run folder has kept none of a place; `notes` are what has to be said
     beside the comparison.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,8 @@ def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None,
                            comparison.units.n)
     figures = [("Completeness", svg(overlays.completeness(sides))), ("Purity and false alerts",
                svg(overlays.purity(sides))), ("Flux and position errors", svg(overlays.errors(sides)))]
-    speed = [("When alerts leave, and the time that Steps take", svg(overlays.delays(sides)))]
+    foreign = is_catalogue(comparison.base.facts, comparison.head.facts)
+    speed = [] if foreign else [("When alerts leave, and the time that Steps take", svg(overlays.delays(sides)))]
     cpu, memory = (_ratios(comparison, kinds) for kinds in (("cpu.",), ("memory.",)))
     if cpu or memory:
         speed.append(("CPU time and memory", svg(overlays.costs(cpu, memory))))
@@ -199,7 +201,8 @@ def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None,
         n_more=changed - sum(j.verdict in ("worse", "better") for j in first),
         flows=_flow_rows(comparison.flips.flows, {card.flow for card in cards}), cards=cards,
         filters=_filters(cards), curves=figures, speed=speed, settings=_settings(comparison),
-        listed=_listed(comparison), n_flips=len(comparison.flips.rows), needs_traces=not comparison.differences)
+        listed=_listed(comparison), n_flips=len(comparison.flips.rows), needs_traces=not comparison.differences,
+        foreign=foreign)
 
 
 def row(judged: Judged, comparison: Comparison) -> Row:
@@ -310,12 +313,14 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     count = Counter(j.verdict for j in comparison.judged)
     flips = comparison.flips
     open_ones = sum(j.verdict == "undecided" and j.metric.primary for j in comparison.judged)
+    silent_topics = unknown(comparison.base.facts) | unknown(comparison.head.facts)
     return [("worse", str(count["worse"]), "metrics worse"), ("better", str(count["better"]), "metrics better"),
             ("equivalent", str(count["equivalent"]), "equivalent"),
             ("undecided", str(count["undecided"]), f"undecided, {open_ones} of them primary"),
             ("", f"−{flips.count('lost')} +{flips.count('gained')}", "alerts of true sources"),
             ("", f"+{flips.count('new_false')} −{flips.count('false_gone')}", "false alerts"),
-            ("", f"−{flips.count('object_wrong')} +{flips.count('object_right')}", "right objects")]
+            *([] if "association" in silent_topics else [
+                ("", f"−{flips.count('object_wrong')} +{flips.count('object_right')}", "right objects")])]
 
 
 def _ratios(comparison: Comparison, kinds: Sequence[str]) -> list[overlays.Ratio]:
@@ -347,7 +352,7 @@ def gallery(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = No
     out = []
     for flip in flips.rows[flips.shown]:
         flow = int(flip["flow"])
-        found = [finder.at(flip) for finder in finders]
+        found = _alike(finders, flip)
         first = found[0] if found[0] is not None else found[1]
         sides = [_shown(outcome, flip, name, planes, first) for outcome, name, planes in
                  zip((comparison.base, comparison.head), ("base", "head"), found, strict=True)]
@@ -393,21 +398,35 @@ def _shown(outcome: Outcome, flip: np.void, name: str, planes: np.ndarray | None
                  has)
 
 
+_NONE: Final = (np.zeros((0, 2)), np.zeros((0, 3, 0, 0)))
+
+
+def _alike(finders: Sequence["_Cutouts"], flip: np.void) -> list[np.ndarray | None]:
+    """Cutouts of all sides, made in one way where that can be: a run's own have a template that was matched."""
+    kept = [finder.kept(flip) for finder in finders]
+    if all(planes is not None for planes in kept):
+        return kept
+    given = [finder.given(flip) for finder in finders]
+    return [g if g is not None else k for k, g in zip(kept, given, strict=True)]
+
+
 class _Cutouts:
-    """Cutouts of one side: those given, then those its run folders keep."""
+    """Cutouts of one side: those its run folders keep, and those given."""
 
     def __init__(self, side: Outcome, given: Stamps) -> None:
         self._side, self._given = side, given
         self._stores: dict[int, tuple[Store, np.ndarray] | None] = {}
 
-    def at(self, flip: np.void) -> np.ndarray | None:
-        """(3, side, side) at a flip's place; None where there are none."""
-        seed, visit, detector = (int(flip[name]) for name in ("seed", "visit", "detector"))
-        if (seed, visit, detector) in self._given:
-            places, planes = self._given[seed, visit, detector]
-            if (k := _nearest(places[:, 0], places[:, 1], flip)) >= 0:
-                return np.asarray(planes[k])
-        if (kept := self._kept(seed)) is None:
+    def given(self, flip: np.void) -> np.ndarray | None:
+        """(3, side, side) at a flip's place, of those given; None where there are none."""
+        places, planes = self._given.get((int(flip["seed"]), int(flip["visit"]), int(flip["detector"])), _NONE)
+        k = _nearest(places[:, 0], places[:, 1], flip)
+        return np.asarray(planes[k]) if k >= 0 else None
+
+    def kept(self, flip: np.void) -> np.ndarray | None:
+        """The same of those that the run folder keeps."""
+        visit, detector = int(flip["visit"]), int(flip["detector"])
+        if (kept := self._kept(int(flip["seed"]))) is None:
             return None
         store, index = kept
         rows = index[(index["visit"] == visit) & (index["detector"] == detector)]

@@ -1,24 +1,29 @@
 """Cutouts at given places of a run, from the pixels that the cache keeps: what a comparison's gallery asks for.
 
-The cache keeps science and difference; the template is what was subtracted, science less difference, which is the
-matched template but for the whitening of the difference's noise.
+The cache keeps science and difference, the run folder its templates: these are resampled and not matched, as in alerts.
 """
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from pipeline.errors import InputError
+from pipeline.images import Template
 from pipeline.pixels import PixelsOnDisk
 from reports.compare import Comparison
 from reports.comparison_page import Key, Stamps
+from schemas import mask
 from schemas.measures import STAMP_SIDE
+from schemas.wcs import Wcs
 from twin.cache import Cache
 from twin.detector_visit import Half
 from twin.halves import remembering
+from twin.history import load_template
 from twin.recall import Remembering
 
 HALF: Final = STAMP_SIDE // 2
@@ -37,7 +42,7 @@ def stamps_at(folder: Path, cache: Cache, wanted: Iterable[Place]) -> Found:
     for visit, detector, x, y in wanted:
         by_visit.setdefault((visit, detector), []).append((x, y))
     here = remembering(folder, cache)
-    found = {key: _stamps(here, *key, np.array(places)) for key, places in by_visit.items()}
+    found = {key: _stamps(folder, here, *key, np.array(places)) for key, places in sorted(by_visit.items())}
     return {key: (np.array(by_visit[key]), stamps) for key, stamps in found.items() if stamps is not None}
 
 
@@ -55,10 +60,10 @@ def of_sides(comparison: Comparison, cache: Cache) -> tuple[Stamps, Stamps]:
     return found[0], found[1]
 
 
-def _stamps(here: Remembering, number: int, detector: int, places: np.ndarray) -> np.ndarray | None:
+def _stamps(folder: Path, here: Remembering, number: int, detector: int, places: np.ndarray) -> np.ndarray | None:
     visit = next((v for v in here.visits if v.visit == number), None)
     loan = here.cache.get("half", here.half_key(visit, detector)) if visit is not None else None
-    if loan is None:
+    if visit is None or loan is None:
         return None
     try:
         half: Half = loan.value
@@ -67,13 +72,33 @@ def _stamps(here: Remembering, number: int, detector: int, places: np.ndarray) -
             return None
         science, difference = (np.load(pixels.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                                for name in ("science", "difference"))
-        out = np.empty((len(places), 3, STAMP_SIDE, STAMP_SIDE), np.float32)
+        template = _template(folder, visit.band)
+        out = np.full((len(places), 3, STAMP_SIDE, STAMP_SIDE), np.nan, np.float32)
         for stamp, (x, y) in zip(out, places, strict=True):
             stamp[0], stamp[2] = window(science, x, y), window(difference, x, y)
-            stamp[1] = stamp[0] - stamp[2]
+            if template is not None:
+                stamp[1] = np.where(np.isnan(stamp[0]), np.nan, resampled(template, pixels.wcs, x, y))
         return out
     finally:
         loan.close()
+
+
+@lru_cache(maxsize=2)
+def _template(folder: Path, band: str) -> Template | None:
+    return load_template(folder, band)
+
+
+def resampled(template: Template, wcs: Wcs, x: float, y: float) -> np.ndarray:
+    """The stamp of a template on the grid of an exposure, NaN where it has no data."""
+    offsets = np.arange(STAMP_SIDE) - HALF
+    at_x, at_y = template.wcs.pixels(*wcs.sky(*np.meshgrid(round(x) + offsets, round(y) + offsets)))
+    corner = [max(int(np.floor(v.min())) - 1, 0) for v in (at_y, at_x)]
+    rows, columns = (slice(k, max(int(np.ceil(v.max())) + 2, k)) for k, v in zip(corner, (at_y, at_x), strict=True))
+    known = (template.mask[rows, columns] & mask.NO_DATA) == 0
+    crop = np.where(known, template.image[rows, columns], np.nan)
+    if not crop.size:
+        return np.full((STAMP_SIDE, STAMP_SIDE), np.nan, np.float32)
+    return np.asarray(map_coordinates(crop, [at_y - corner[0], at_x - corner[1]], order=1, cval=np.nan), np.float32)
 
 
 def window(plane: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -93,4 +118,4 @@ def window(plane: np.ndarray, x: float, y: float) -> np.ndarray:
     return out
 
 
-__all__ = ["Found", "of_sides", "stamps_at", "window"]
+__all__ = ["Found", "of_sides", "resampled", "stamps_at", "window"]

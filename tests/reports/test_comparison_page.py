@@ -167,7 +167,7 @@ def test_where_one_side_has_no_cutouts_the_others_are_shown_and_said(cards: list
     assert "no cutouts were kept here" in text
 
 
-def test_given_cutouts_are_looked_at_first(comparison: Comparison, cards: list[Card]) -> None:
+def test_given_cutouts_are_shown_where_a_run_kept_none(comparison: Comparison, cards: list[Card]) -> None:
     row = comparison.flips.rows[comparison.flips.shown[0]]
     key = (int(row["seed"]), int(row["visit"]), int(row["detector"]))
     planes = np.random.default_rng(2).normal(0, 1, (2, 3, STAMP_SIDE, STAMP_SIDE)).astype(np.float32)
@@ -175,6 +175,8 @@ def test_given_cutouts_are_looked_at_first(comparison: Comparison, cards: list[C
     before, after = cards[0], gallery(comparison, stamps=({}, {key: (places, planes)}))[0]
     assert not after.head.borrowed
     assert after.head.source != before.head.source
+    both = gallery(comparison, stamps=({key: (places, planes)}, {key: (places, planes)}))[0]
+    assert both.base.source == both.head.source != before.base.source            # made alike, so that they compare
     far = gallery(comparison, stamps=({}, {key: (places[:1], planes[:1])}))[0]
     assert far.head.borrowed                                                     # another place is no cutout of it
 
