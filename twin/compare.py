@@ -154,7 +154,7 @@ def answered(question: Question, say: Say = lambda line: None, keep: Path | None
             sides.settings_of(side, trial)   # refused now, not after the other side's nights
     seeds = Seeds.of(question, trial.judge, base, head)
     with workspace() as place:
-        bench = Bench(place, keep or place.new("runs"), Cache.open(question.cache).folder, question.processes, say)
+        bench = Bench(place, (keep or place.new("runs")).absolute(), Cache.open(question.cache).folder, question.processes, say)
         pair = Pair(base, head, trial, bench)
         pair.add(seeds.first)
         looks = add_until_decided(pair, seeds) if question.until_decided else None

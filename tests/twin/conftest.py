@@ -6,6 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.twin import checkouts
+from twin import checkout
 from twin.night import run_night
 from twin.scenario import Scenario
 
@@ -41,3 +43,12 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, night: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path) -> Path:
+    """A stand-in for the present project: its `run` copies the small night."""
+    root = tmp_path / "project"
+    checkouts.make(root, night)
+    monkeypatch.setattr(checkout, "present", lambda: root)
+    return root

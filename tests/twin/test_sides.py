@@ -26,15 +26,6 @@ KEPT = {"recorder": {"stamps_per_visit": sides.STAMPS}}
 
 
 @pytest.fixture
-def project(tmp_path: Path, night: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path) -> Path:
-    """A stand-in for the present project: its `run` copies the small night."""
-    root = tmp_path / "project"
-    checkouts.make(root, night)
-    monkeypatch.setattr(checkout, "present", lambda: root)
-    return root
-
-
-@pytest.fixture
 def bench(tmp_path: Path, temporary: Path) -> Iterator[Bench]:
     with workspace() as place:
         yield Bench(place, tmp_path / "runs", tmp_path / "cache", 2)
