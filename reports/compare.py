@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from reports.flips import Flips, flips
-from reports.known import is_catalogue
+from reports.known import is_catalogue, unknown
 from reports.metrics import metrics_of
 from reports.outcome import Outcome
 from reports.paired import Judged, Rules, judge
@@ -171,7 +171,9 @@ def _how(step: str, differences: Sequence[StepDifference]) -> str:
 # --- settings --------------------------------------------------------------------------------------------------------
 
 def settings(base: Outcome, head: Outcome) -> tuple[Setting, ...]:
-    """What the scenarios and facts of two sides say differently."""
+    """What the scenarios and facts of two sides say differently; of another program's catalogue, what it does not."""
+    if is_catalogue(base.facts, head.facts):
+        return tuple(_unequal(unknown(base.facts), unknown(head.facts)))
     scenarios = [_scenario(side) for side in (base, head)]
     out = _unequal(*scenarios) if all(scenarios) else []
     facts = [{k: v for k, v in side.facts.items() if k not in PASSING} for side in (base, head)]

@@ -342,6 +342,7 @@ def test_no_step_of_ours_is_blamed_for_another_program(night: Path, ours: Rows, 
     assert found.blames == {}
     page = html(found)
     assert "another program" in page
+    assert not [text for text in ("Step blamed", ">Speed<", "right objects", "cost_table") if text in page]
     assert "nan" not in re.sub(r"data:image[^\"]*", "", page)
 
 
