@@ -137,7 +137,7 @@ def plot(table: Purity) -> Figure:
 @styled
 def plot_scores(table: Purity) -> Figure:
     """Reliability of real and of false detections."""
-    figure, (axes,) = panels(1, width=5.3, height=3.3)
+    figure, (axes,) = panels(1, width=5.2, height=3.3)
     rows = table.scores
     if not (rows["real"].any() or rows["false"].any()):
         nothing(axes, "no detection has a score")

@@ -1,11 +1,13 @@
 """The alert rate (6.2): what a detector-visit makes, what that is on a whole camera, and how large packets are."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import BLUE, MUTED, PALE, WARM, nothing, panels, styled
 from reports.intervals import Estimate, median
@@ -65,7 +67,7 @@ def rate(store: Store, log: np.ndarray) -> Rate:
     dense = [_density(k[2], megapixels) for k in kinds]
     camera = [Estimate(d.value * CAMERA_MEGAPIXELS, d.low * CAMERA_MEGAPIXELS, d.high * CAMERA_MEGAPIXELS, d.n)
               for d in dense]
-    return Rate(counts, [known_mean(k[2]) for k in kinds], dense, camera, kinds[0][2], kinds[1][2], kinds[6][2])
+    return Rate(counts, [count_mean(k[2]) for k in kinds], dense, camera, kinds[0][2], kinds[1][2], kinds[6][2])
 
 
 def per_visit(log: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -85,7 +87,14 @@ def _density(counts: np.ndarray, megapixels: np.ndarray) -> Estimate:
         return known_mean(counts[:0])
     value = float(counts.sum()) / total
     spread = known_mean((counts - value * megapixels) * len(counts) / total)
-    return Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value, len(counts))
+    low, high = value + spread.low - spread.value, value + spread.high - spread.value
+    return Estimate(value, low if math.isnan(low) else max(low, 0.0), high, len(counts))
+
+
+def count_mean(counts: np.ndarray) -> Estimate:
+    """The mean of counts, its interval not below 0."""
+    found = known_mean(counts)
+    return Estimate(found.value, found.low if math.isnan(found.low) else max(found.low, 0.0), found.high, found.n)
 
 
 def packets(store: Store, log: np.ndarray) -> Packets:
@@ -121,6 +130,7 @@ def _plot_counts(axes: Axes, table: Rate) -> None:
     top = max(float(np.max(v)) for v in (table.detected, table.sources, table.alerts))
     axes.set(xlabel="detector-visit, in order of time", ylabel="number", ylim=(0, 1.3 * max(top, 1.0)),
              title="Per detector-visit")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right", ncols=3)
     return None
 

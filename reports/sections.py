@@ -104,6 +104,8 @@ def _rate(report: Report, tag: str) -> Section:
                                               strict=True)]
     text = ("What a detector-visit makes, per 10⁶ usable px, and what 189 detectors of such sky would make in a visit "
             "(10,000 alerts are expected on the real sky; scenarios may hold more of what changes).")
+    if report.matches.kind == "injected":
+        text += " Injected sources are counted."
     if sizes.median.n:
         text += (f" The typical packet has {_value(_scaled(sizes.median, 1e-3), '.0f')} kB; a detector-visit sends "
                  f"{_value(sizes.per_visit, '.1f')} MB.")
@@ -128,8 +130,8 @@ def _purity(report: Report, tag: str) -> Section:
         "purity", "Purity", tag, text,
         [(svg(purity.plot(table)), "Purity against completeness, and causes of false detections"),
          (svg(purity.plot_scores(table)), "Reliability of real and false detections")],
-        [Table(("cause of false detections", "before reliability", "alerts", "before, per 10⁶ px",
-                "alerts, per 10⁶ px"), rows)], beside=True)
+        [Table(("false: cause", "before", "alerts", "before / 10⁶ px", "alerts / 10⁶ px"), rows)],
+        beside=True)
 
 
 def _completeness(report: Report, tag: str) -> Section:

@@ -116,6 +116,13 @@ def test_an_interval_of_the_rate_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.90 < hits / 400 < 0.98
 
 
+def test_no_interval_of_a_count_reaches_below_0() -> None:
+    counts = np.array([30.0, 0, 0, 0])
+    for found in (rate.count_mean(counts), rate._density(counts, np.full(4, 0.5))):
+        assert found.low == 0.0 < found.value < found.high
+    assert np.isnan(rate.count_mean(counts[:1]).low)
+
+
 def test_visits_that_were_not_processed_have_no_rate() -> None:
     log = logged(3, status=[b"done", b"failed", b"no_work"], n_new_objects=[4, 100, 100], n_detected=6)
     rows = np.zeros(0, EXPOSURE_LOG)
