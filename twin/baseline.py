@@ -4,12 +4,12 @@
       scenario.toml     the test, as its files say it: what later code has to be run with
       measures/         the tables of an Outcome and `fact`: code, scenario, seeds, date, machine
 
-A baseline holds no images and no times that could be compared: times need both sides on one machine, side by side.
+Its CPU times are of that day and machine, and are not compared: times need both sides run side by side.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -67,7 +67,7 @@ def write(outcome: Outcome, trial: Trial, seeds: Sequence[int], out: Path) -> Re
     (out / "scenario.toml").write_text(dump(settings))
     _copy_costs(settings, trial.beside, out)
     with ParquetRecorder(out / "measures", compression="zstd") as recorder:
-        for name, rows in tables(replace(outcome, steps=outcome.steps[:0])).items():
+        for name, rows in tables(outcome).items():
             recorder.append(name, rows)
         recorder.append("fact", _facts(outcome, settings, seeds))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -28,11 +28,13 @@ from reports.pairing import paired
 from reports.sequences import Looks, judge_sequence
 from reports.store import StoreError
 from reports.terms import Metric
-from twin import sides, stamps
+from schemas.table import join
+from twin import baseline, sides, stamps
 from twin.cache import Cache
 from twin.folders import claimed
 from twin.scenario import JudgeConfig
-from twin.sides import Bench, Code, Detections, Side, Trial
+from twin.sides import Baseline, Bench, Code, Detections, Runs, Side, Trial
+from twin.timing import SAMPLES, Tree, interleaved
 from twin.workspace import workspace
 
 NO_REGRESSION, REGRESSION, BAD_INPUT, UNDECIDED = range(4)   # exit codes
@@ -55,6 +57,7 @@ class Question:
     until_decided: bool = False
     budget: int | None = None            # nights at most; None: the scenario's
     times: bool = True
+    samples: int = SAMPLES               # detector-visits that are timed
     processes: int = 1
     cache: Path | None = None            # its folder; None: the usual one
 
@@ -154,7 +157,9 @@ def answered(question: Question, say: Say = lambda line: None, keep: Path | None
             sides.settings_of(side, trial)   # refused now, not after the other side's nights
     seeds = Seeds.of(question, trial.judge, base, head)
     with workspace() as place:
-        bench = Bench(place, (keep or place.new("runs")).absolute(), Cache.open(question.cache).folder, question.processes, say)
+        runs = (keep or place.new("runs")).absolute()
+        bench = Bench(place, runs, Cache.open(question.cache).folder, question.processes, say)
+        left_aside = [note for side in (base, head) for note in sides.notes(side, trial)]
         pair = Pair(base, head, trial, bench)
         pair.add(seeds.first)
         looks = add_until_decided(pair, seeds) if question.until_decided else None
@@ -164,7 +169,7 @@ def answered(question: Question, say: Say = lambda line: None, keep: Path | None
         judged = None if looks is None else judge_sequence(metrics, *paired(one, other)[:2], rules, looks)[0]
         comparison = compare(one, other, rules, base_label=base.label, head_label=head.label, scenario=trial.name,
                              metrics=metrics, judged=judged)
-        yield Answer(comparison, (*(note for side in (base, head) for note in sides.notes(side, trial)), *without))
+        yield Answer(comparison, (*left_aside, *pair.remarks, *without))
 
 
 # --- nights ----------------------------------------------------------------------------------------------------------
@@ -202,6 +207,7 @@ class Pair:
     head: Side
     trial: Trial
     bench: Bench
+    remarks: list[str] = field(default_factory=list)     # what has to be said beside the answer
     _parts: list[tuple[Outcome, Outcome]] = field(default_factory=list)
     _truth: dict[int, Path] = field(default_factory=dict)
 
@@ -209,6 +215,16 @@ class Pair:
     def outcomes(self) -> tuple[Outcome, Outcome]:
         """Both sides, all nights so far."""
         return joined([base for base, _ in self._parts]), joined([head for _, head in self._parts])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The nights so far."""
+        return [int(seed) for seed in np.unique(self.outcomes[0].visits["seed"])]
+
+    def scenario_files(self, codes: Sequence[Code]) -> tuple[Path, Path]:
+        """Files of the test with each side's settings."""
+        base, head = (sides.write_settings(code, self.trial, self.bench, "times") for code in codes)
+        return base, head
 
     def add(self, seeds: Sequence[int]) -> None:
         """Run, or read, more nights of both sides."""
@@ -276,6 +292,45 @@ def costless(outcome: Outcome) -> Outcome:
 
 
 def side_by_side(pair: Pair, question: Question) -> tuple[Steps, tuple[str, ...]]:
-    """STEP rows of both sides with costs that were measured together, or none, and a line that says why none."""
-    own = tuple(costless(outcome).steps for outcome in pair.outcomes)
-    return (own[0], own[1]), ()
+    """STEP rows of both sides with costs that were measured together; without those, a line that says why.
+
+    Durations on the simulated clock are the runs' own; both kinds of rows stand beside each other.
+    """
+    base, head = (costless(outcome).steps for outcome in pair.outcomes)
+    if not question.times:
+        return (base, head), ()
+    codes, why = timed_codes(pair)
+    if why:
+        return (base, head), (f"times are not compared: {why}",)
+    trees = [tree_of(code, pair.bench) for code in codes]
+    timed = interleaved(trees[0], trees[1], pair.scenario_files(codes), pair.seeds, cache=pair.bench.cache,
+                        samples=question.samples, say=pair.bench.say)
+    if not len(timed.base):
+        return (base, head), (timed.note,)
+    pair.remarks += [timed.note] if timed.note else []
+    return (join([base, timed.base]), join([head, timed.head])), ()
+
+
+def timed_codes(pair: Pair) -> tuple[list[Code], str]:
+    """The code of both sides that can be run for its times, or why it cannot."""
+    codes = []
+    for side in (pair.base, pair.head):
+        if pair.trial.real is not None:
+            return [], "the real field is not timed"
+        if isinstance(side, Runs):
+            return [], f"{side.label} was run before, and its run does not hold its code"
+        if isinstance(side, Detections):
+            return [], f"{side.label} has no clock"
+        if isinstance(side, Baseline):
+            revision, why = baseline.revision(side.folder)
+            if why:
+                return [], f"of {side.label}, {why}"
+            side = Code(side.label, revision)
+        codes.append(side)
+    return codes, ""
+
+
+def tree_of(code: Code, bench: Bench) -> Tree:
+    """The code of a side as what is timed."""
+    found = bench.checkout(code)
+    return Tree(found.python, found.root, code.label)

@@ -414,10 +414,8 @@ def scored(side: Detections, seeds: Sequence[int], out: Path, runs: Mapping[int,
 
 def nights(code: Code, trial: Trial, seeds: Sequence[int], bench: Bench, name: str) -> dict[int, Path]:
     """Run the nights of a test with a side's code and settings; run folders by seed."""
-    settings = settings_of(code, trial)
     folders = {seed: bench.runs / name / f"seed_{seed}" for seed in seeds}
-    file = bench.place.new(name).with_suffix(".toml")
-    file.write_text(dump(settings))
+    file = write_settings(code, trial, bench, name)
     found = bench.checkout(code)
     variables = checkout.environment(found.root, bench.cache)
 
@@ -436,6 +434,13 @@ def nights(code: Code, trial: Trial, seeds: Sequence[int], bench: Bench, name: s
     bench.say(f"{name}: {nights} with {code.label}")
     bench.place.run(children, bench.processes)
     return folders
+
+
+def write_settings(code: Code, trial: Trial, bench: Bench, name: str) -> Path:
+    """A file of the test's settings with a side's laid above."""
+    file = bench.place.new(name).with_suffix(".toml")
+    file.write_text(dump(settings_of(code, trial)))
+    return file
 
 
 def _words(trial: Trial, settings: Path, seed: int) -> tuple[str, ...]:
