@@ -37,11 +37,11 @@ TOPICS: Final[Mapping[str, Topic]] = {
         ("wcs", "zeropoint", "psf_size", "lag1", "snr_rms", "depth_*"),
         ("noise/*", "photometry/zeropoint_*", "photometry/psf_size", "astrometry/wcs_rms", "astrometry/astrom_*",
          "direct images/*", "failures/*")),
-    "fluxes": Topic((), ("photometry/magnitude_*", "photometry/flux_*")),
+    "fluxes": Topic((), ("photometry/magnitude_*", "photometry/flux_*"), ("photometry",)),
     "signal-to-noise": Topic(("purity_*",), ("purity/purity_*",)),
     "reliability": Topic(),
     "association": Topic(("association",), ("association/*", "alert rate/new_objects"), ("association",)),
-    "Solar System objects": Topic(("ss_association",), ("Solar System/*",)),
+    "Solar System objects": Topic(("ss_association",), ("Solar System/*",), ("solarsystem",)),
     "errors of positions": Topic(("position_pull_*",), ("astrometry/position_pull_*",)),
     "dipoles": Topic(("dipole_*",), ("*/dipole*", "*/point_dipoles", "*/dia_dipoles")),
     "trails": Topic(("trail_*",), ("*/trail*",))}

@@ -284,10 +284,12 @@ def test_the_report_says_what_is_not_known(night: Path, ours: Rows, tmp_path: Pa
                 "position_pull_ra", "pull_mean_hosted"} & keys
     assert document(report)["association"] is None
     parts = {section.key: section for section in sections(report)}
-    assert not {"association", "shapes", "latency", "steps"} & set(parts)
+    assert not {"association", "solarsystem", "shapes", "latency", "steps"} & set(parts)
     topics = {row[0] for row in parts["unknown"].tables[0].rows}
     assert {"association", "trails", "dipoles", "signal-to-noise", "work and latency", "calibration"} <= topics
     assert "no column diaObjectId" in render(out).read_text()
+    counts = {row["name"].decode(): int(row["total"]) for row in report.rate.counts}
+    assert counts == dict.fromkeys(("alerts", "DIASources", "detections before the filters"), len(ours["visit"]))
 
 
 def test_what_the_columns_say_is_judged(night: Path, ours: Rows, tmp_path: Path) -> None:
