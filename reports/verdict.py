@@ -44,7 +44,18 @@ FATES: Final[dict[str, str]] = {
     "rejected: new_objects": "refused as new objects", "rejected: quality": "stopped by the quality filter",
     "rejected: measure": "refused after measurement", "blended": "blended with a neighbour",
     "failed step": "lost with detector-visits that fail", "no work": "lost with detector-visits without work",
-    "not published": "not published", "input mask": "on masked pixels"}
+    "not published": "not published", "input mask": "on masked pixels",
+    "another's object": "in another source's object", "duplicate object": "in a duplicate object",
+    "no object": "without an object", "another SSObject": "with another SSObject",
+    "a DIAObject": "in a DIAObject", "neither object": "in neither kind of object"}
+
+# Groups of flips by the section of a metric: where it got worse, and where it got better.
+BEHIND: Final = {"completeness": ("lost", "gained"), "purity": ("new_false", "false_gone"),
+                 "association": ("object_wrong", "object_right"), "Solar System": ("ss_lost", "ss_gained")}
+# What flips came to: the group that is worse, a noun and what befell it, the better group and what befell that.
+SO_FAR: Final = (("lost", "alert", "lost", "gained", "gained"), ("new_false", "false alert", "new", "false_gone", "gone"),
+                 ("object_wrong", "alert", "in wrong objects", "object_right", "now in right ones"),
+                 ("ss_lost", "SSObject", "lost", "ss_gained", "gained"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +129,26 @@ def _but(better: Sequence["Judged"]) -> str:
 
 def _why(judged: "Judged", flips: Flips) -> str:
     """The flow that most of the flips behind a metric go along."""
-    key = judged.metric.key
-    if "completeness" in key or "found" in key or "injected" in key:
-        group, side = ("lost", "after") if judged.verdict == "worse" else ("gained", "before")
-        if "raw" in key and flips.count("raw_" + group) > flips.count(group):
-            group = "raw_" + group
-        noun, rows = ("detections" if group.startswith("raw") else "alerts"), flips.rows
-        states = Counter(_brief(s.decode()) for s in rows[side][rows["group"] == group.encode()].tolist())
-        return _dominant(states, "" if judged.verdict == "worse" else " no longer", noun)
-    if "false" in key or "purity" in key:
-        group = "new_false" if judged.verdict == "worse" else "false_gone"
-        kinds = Counter(k.decode() for k in flips.rows["kind"][flips.rows["group"] == group.encode()].tolist())
-        if kinds and (top := kinds.most_common(1)[0])[1] >= max(LEAST, DOMINANT * kinds.total()):
-            return f", {top[1]} of the {'new' if judged.verdict == 'worse' else 'gone'} ones: {top[0]}"
-    return ""
+    metric, worse = judged.metric, judged.verdict == "worse"
+    if metric.section not in BEHIND:
+        return ""
+    group, rows = BEHIND[metric.section][not worse], flips.rows
+    if group in ("lost", "gained") and "raw" in metric.key and flips.count("raw_" + group) > flips.count(group):
+        group = "raw_" + group
+    chosen = rows[rows["group"] == group.encode()]
+    if "false" in group:
+        cause, n = Counter(chosen["kind"].tolist()).most_common(1)[0] if len(chosen) else (b"", 0)
+        told = n >= max(LEAST, DOMINANT * len(chosen))
+        return f", {n} of the {'new' if worse else 'gone'} ones: {cause.decode()}" if told else ""
+    states = Counter(_brief(state.decode()) for state in chosen["after" if worse else "before"].tolist())
+    return _dominant(states, "now" if worse else "no longer", "detections" if group.startswith("raw") else "alerts")
 
 
 def _dominant(states: Counter[str], turn: str, noun: str) -> str:
-    known = Counter({state: n for state, n in states.items() if state in FATES})
-    if not known:
-        return ""
-    state, n = known.most_common(1)[0]
+    state, n = max(((s, n) for s, n in states.items() if s in FATES), key=lambda pair: pair[1], default=("", 0))
     if n < max(LEAST, DOMINANT * states.total()):
         return ""
-    return f", {n} {noun} {turn.strip() or 'now'} {FATES[state]}"
+    return f", {n:,} {noun} {turn} {FATES[state]}"
 
 
 def _brief(state: str) -> str:
@@ -167,9 +174,11 @@ def _undecided(open_ones: Sequence["Judged"], better: Sequence["Judged"], flips:
     if rest := len(open_ones) - 1:
         text += f", {rest} other{'s' if rest > 1 else ''} by more than the margin too"
     text += f"; {more}"
-    lost, gained = flips.count("lost"), flips.count("gained")
-    if lost or gained:
-        text += f"; so far {lost:,} alerts lost and {gained:,} gained"
+    counts = []
+    for worse, noun, loss, better, gain in SO_FAR:
+        if (n := flips.count(worse)) + (m := flips.count(better)):
+            counts.append(f"{n:,} {noun}{'' if n == 1 else 's'} {loss} and {m:,} {gain}")
+    text += f"; so far {', '.join(counts[:2])}" if counts else ""
     return text + "".join(f"; better: {clause(j)}" for j in better[:1]) + "."
 
 

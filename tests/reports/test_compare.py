@@ -160,6 +160,20 @@ def test_the_flow_that_dominates_is_told_and_a_small_one_is_not() -> None:
     assert sentence == "Worse: 50 % more false alerts (40–60), 12 of the new ones: streak."
 
 
+def test_objects_that_changed_are_told() -> None:
+    static = BASE.sources["kind"] != b"asteroid"
+    head = changed(BASE, static & (SNR > 15), associated=False)
+    found = flips(*paired(BASE, head)[:2])
+    n = int((static & (SNR > 15)).sum())
+    assert verdict([judged("association_accuracy", "worse", -0.2, 0.01)], found, 12).sentence == (
+        f"Worse: 20 % lower association accuracy (19–21), {n} alerts now in a duplicate object.")
+    open_one = verdict([judged("association_accuracy", "undecided", -0.2, 0.3, needed=14)], found, 12).sentence
+    assert open_one.endswith(f"; so far {n} alerts in wrong objects and 0 now in right ones.")
+    back = flips(*paired(head, BASE)[:2])
+    assert verdict([judged("association_accuracy", "better", 0.2, 0.01)], back, 12).sentence == (
+        f"Better: 20 % higher association accuracy (19–21), {n} alerts no longer in a duplicate object.")
+
+
 def test_no_difference_says_how_small_a_one_could_have_been_seen() -> None:
     rows = [judged("completeness_raw_5.5_8", "equivalent", 0.001, 0.003), judged("cpu.total", "equivalent", 0.0, 0.02)]
     assert verdict(rows, NO_FLIPS, 12) == verdict(rows[::-1], NO_FLIPS, 12)
