@@ -126,7 +126,8 @@ def test_what_is_written_where(change: Path, test_file: Path, tmp_path: Path, mo
 def test_a_catalogue_is_laid_against_the_truth_of_the_other_side(night: Path, tmp_path: Path, temporary: Path) -> None:
     sources = Store(night).table("DiaSource")
     for name, rows in (("all", sources), ("half", sources[::2])):
-        lines = [f"{row['visit']},{row['detector']},{row['ra']:.8f},{row['dec']:.8f},{row['psfFlux']:.3f}" for row in rows]
+        lines = [f"{row['visit']},{row['detector']},{row['ra']:.8f},{row['dec']:.8f},{row['psfFlux']:.3f}"
+                 for row in rows]
         (tmp_path / f"{name}.csv").write_text("\n".join(["visit,detector,ra,dec,psfFlux", *lines]))
     question = Question(str(night), f"catalog:{tmp_path / 'half.csv'}", times=False, cache=tmp_path / "cache")
     shown: list[str] = []
