@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import BLUE, MUTED, PALE, WARM, nothing, panels, styled
 from reports.intervals import Estimate, median
+from reports.known import unknown
 from reports.store import Store, empty
 from reports.template import known_mean
 
@@ -51,14 +52,17 @@ def rate(store: Store, log: np.ndarray) -> Rate:
     done = done[np.argsort(done["midpointMjdTai"], kind="stable")]
     sources = store.optional("DiaSource")
     good = ~np.any([sources[name] for name in BAD_FLAGS], axis=0) if len(sources) else np.zeros(0, bool)
-    sent = store.optional("publication")
-    kinds = [("alerts", "", per_visit(done, sent)),
-             ("DIASources", "numDiaSourcesAll", per_visit(done, sources)),
-             ("DIASources without bad flags", "numDiaSources", per_visit(done, sources[good])),
-             ("dipoles", "numDipoles", per_visit(done, sources[sources["isDipole"]])),
-             ("with an SSObject", "numSsObjects", per_visit(done, sources[sources["ssObjectId"] > 0])),
-             ("new DIAObjects", "numNewDiaObjects", done["n_new_objects"].astype(float)),
-             ("detections before the filters", "", done["n_detected"].astype(float))]
+    sent = per_visit(done, store.table("publication") if store.has("publication") else sources)
+    made, detected = per_visit(done, sources), done["n_detected"].astype(float)
+    topics = unknown(store.facts())
+    kinds = [(name, rubin, number) for name, rubin, topic, number in (
+        ("alerts", "", "", sent), ("DIASources", "numDiaSourcesAll", "", made),
+        ("DIASources without bad flags", "numDiaSources", "calibration", per_visit(done, sources[good])),
+        ("dipoles", "numDipoles", "dipoles", per_visit(done, sources[sources["isDipole"]])),
+        ("with an SSObject", "numSsObjects", "Solar System objects",
+         per_visit(done, sources[sources["ssObjectId"] > 0])),
+        ("new DIAObjects", "numNewDiaObjects", "association", done["n_new_objects"].astype(float)),
+        ("detections before the filters", "", "", detected)) if topic not in topics]
     area = done["nx"].astype(float) * done["ny"]
     megapixels = np.where(done["usable_px"] > 0, done["usable_px"], area) / 1e6
     counts = np.zeros(len(kinds), COUNT)
@@ -67,7 +71,7 @@ def rate(store: Store, log: np.ndarray) -> Rate:
     dense = [_density(k[2], megapixels) for k in kinds]
     camera = [Estimate(d.value * CAMERA_MEGAPIXELS, d.low * CAMERA_MEGAPIXELS, d.high * CAMERA_MEGAPIXELS, d.n)
               for d in dense]
-    return Rate(counts, [count_mean(k[2]) for k in kinds], dense, camera, kinds[0][2], kinds[1][2], kinds[6][2])
+    return Rate(counts, [count_mean(k[2]) for k in kinds], dense, camera, sent, made, detected)
 
 
 def per_visit(log: np.ndarray, rows: np.ndarray) -> np.ndarray:
