@@ -53,7 +53,8 @@ FATES: Final[dict[str, str]] = {
 BEHIND: Final = {"completeness": ("lost", "gained"), "purity": ("new_false", "false_gone"),
                  "association": ("object_wrong", "object_right"), "Solar System": ("ss_lost", "ss_gained")}
 # What flips came to: the group that is worse, a noun and what befell it, the better group and what befell that.
-SO_FAR: Final = (("lost", "alert", "lost", "gained", "gained"), ("new_false", "false alert", "new", "false_gone", "gone"),
+SO_FAR: Final = (("lost", "alert", "lost", "gained", "gained"),
+                 ("new_false", "false alert", "new", "false_gone", "gone"),
                  ("object_wrong", "alert", "in wrong objects", "object_right", "now in right ones"),
                  ("ss_lost", "SSObject", "lost", "ss_gained", "gained"))
 
@@ -175,8 +176,8 @@ def _undecided(open_ones: Sequence["Judged"], better: Sequence["Judged"], flips:
         text += f", {rest} other{'s' if rest > 1 else ''} by more than the margin too"
     text += f"; {more}"
     counts = []
-    for worse, noun, loss, better, gain in SO_FAR:
-        if (n := flips.count(worse)) + (m := flips.count(better)):
+    for lost, noun, loss, gained, gain in SO_FAR:
+        if (n := flips.count(lost)) + (m := flips.count(gained)):
             counts.append(f"{n:,} {noun}{'' if n == 1 else 's'} {loss} and {m:,} {gain}")
     text += f"; so far {', '.join(counts[:2])}" if counts else ""
     return text + "".join(f"; better: {clause(j)}" for j in better[:1]) + "."
