@@ -87,10 +87,7 @@ def judge(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", rules: Ru
     metrics = chosen(metrics, rules)
     contrasts = [contrast(m.terms(base), m.terms(head)) for m in metrics]
     p, least = p_values(contrasts, rules)
-
-    def critical(freedom: float) -> float:
-        return float(t.isf(rules.level / 2, freedom))
-
+    critical = student(rules.level)
     found = [bounds(c, m, critical) if c is not None else NOTHING for c, m in zip(contrasts, metrics, strict=True)]
     return judged(metrics, contrasts, found, p, corrected(p, least, rules.level), rules)
 
@@ -165,6 +162,11 @@ def corrected(p: np.ndarray, least: np.ndarray | None = None, level: float = 0.0
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------
+
+def student(level: float) -> Callable[[float], float]:
+    """Half-width of an interval in standard errors, for degrees of freedom, by Student's distribution."""
+    return lambda freedom: float(t.isf(level / 2, freedom))
+
 
 def bounds(c: Contrast, metric: Metric, critical: Callable[[float], float]) -> Bounds:
     """The difference with its interval: `critical` gives the half-width in standard errors for degrees of freedom."""
@@ -263,4 +265,4 @@ def visits_needed(c: Contrast, found: Bounds, margin: float, level: float, corre
 
 
 __all__ = ["NEVER", "NOTHING", "Bounds", "Judged", "Rules", "bounds", "chosen", "corrected", "estimate", "judge",
-           "judged", "p_values", "verdict", "visits_needed"]
+           "judged", "p_values", "student", "verdict", "visits_needed"]

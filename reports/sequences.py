@@ -24,7 +24,7 @@ de la Pena 1999, Annals of Probability 27, 537 (the supermartingale of symmetric
 Johari, Koomen, Pekelis & Walsh 2022, Operations Research 70, 1806 (always-valid p-values, and corrections over them).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from reports.contributions import Contrast, contrast
-from reports.paired import NOTHING, Bounds, Judged, Rules, bounds, chosen, corrected, judged
+from reports.paired import NOTHING, Bounds, Judged, Rules, bounds, chosen, corrected, judged, p_values, student
 from reports.terms import Metric
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ class Looks:
 
 
 def judge_sequence(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", rules: Rules,
-                   looks: Looks | None = None) -> tuple[tuple[Judged, ...], Looks]:
+                   looks: Looks | None = None, *, once: Collection[str] = ()) -> tuple[tuple[Judged, ...], Looks]:
     """Verdicts on all batches so far, and what the next look needs to know of this one.
 
     `base` and `head` hold every batch up to now, paired; batches are whole nights, so that an object belongs to one.
+    Metrics whose keys are in `once` are looked at this one time only (times, measured at the end): a plain interval and
+    p-value do for them.
     """
     looks = looks or Looks()
     metrics = chosen(metrics, rules)
@@ -67,6 +69,10 @@ def judge_sequence(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", 
     for i, (key, metric, c) in enumerate(zip(keys, metrics, contrasts, strict=True)):
         if c is None:
             found.append(NOTHING)
+            continue
+        if key in once:
+            p[i] = p_values([c], rules)[0][0]
+            found.append(bounds(c, metric, student(rules.level)))
             continue
         if c.n_units >= FIRST:
             sharpest.setdefault(key, AHEAD * c.n_units)
@@ -119,11 +125,13 @@ def tuned(c: Contrast, scale: tuple[float, float], level: float) -> tuple[float,
 
 def p_value(c: Contrast, scale: tuple[float, float]) -> float:
     """Small at any time with no more than its own probability, where the sides are exchangeable."""
-    worst = 0.0
-    for x, tau2 in zip(_shares(c), scale, strict=False):
-        spread = 1 + tau2 * float(np.sum(x**2))
-        worst = max(worst, float(np.sqrt(spread) * np.exp(-tau2 * float(np.sum(x)) ** 2 / (2 * spread))))
-    return min(worst, 1.0)
+    return max(float(always_valid(np.sum(x), np.sum(x**2), tau2)) for x, tau2 in zip(_shares(c), scale, strict=False))
+
+
+def always_valid(total: np.ndarray, squares: np.ndarray, tau2: np.ndarray | float) -> np.ndarray:
+    """p of a sum of shares and the sum of their squares, by the mixture of variance tau^2."""
+    spread = 1 + tau2 * squares
+    return np.asarray(np.minimum(np.sqrt(spread) * np.exp(-tau2 * total**2 / (2 * spread)), 1.0))
 
 
 def _shares(c: Contrast) -> list[np.ndarray]:
@@ -132,4 +140,4 @@ def _shares(c: Contrast) -> list[np.ndarray]:
     return [visits, np.bincount(c.object, c.swap, c.n_objects)] if c.repeated else [visits]
 
 
-__all__ = ["FIRST", "Looks", "boundary", "judge_sequence", "p_value", "sequence_bounds"]
+__all__ = ["FIRST", "Looks", "always_valid", "boundary", "judge_sequence", "p_value", "sequence_bounds"]
