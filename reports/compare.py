@@ -19,6 +19,7 @@ from reports.terms import Metric
 from reports.trace import StepDifference, blame, first_difference, parted
 from reports.verdict import Verdict, is_cost, verdict
 
+WHOLE: Final = ("cpu.total", "memory.peak")        # keys of what all Steps cost together
 # Facts of a run that say nothing of its pipeline.
 PASSING: Final = frozenset({"wall_s", "processes", "description", "cost_date"})
 
@@ -111,7 +112,10 @@ def blames(judged: Sequence[Judged], differences: Sequence[StepDifference], flip
 def _blame(judged: Judged, others: Sequence[Judged], differences: Sequence[StepDifference], flips: Flips) -> Blame:
     own = judged.metric.step
     if is_cost(judged):
-        return Blame(own, "its own cost") if own else _of_costs(judged, others)
+        if own:
+            return Blame(own, "its own cost")
+        whole = judged.metric.key in WHOLE
+        return _of_costs(judged, others) if whole else Blame("", "Steps too short to be judged alone")
     if step := blame(own, differences):
         return Blame(step, _how(step, differences))
     if (behind := _of_flips(judged, flips)) is not None:

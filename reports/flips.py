@@ -398,9 +398,7 @@ def told(row: np.void, *, false: bool) -> tuple[str, ...]:
     lines = [first]
     if np.isfinite(row["found_snr"]):
         lines.append(_measured(row["found_snr"], row["reliability"]))
-        if np.isfinite(row["psfFlux"]) and row["flux"]:
-            lines.append(f"flux {100 * (row['psfFlux'] / row['flux'] - 1):+.0f} %, "
-                         f"{1e3 * np.hypot(row['dra'], row['ddec']):.0f} mas off")
+        lines += _errors(row)
     elif significant and not first.startswith("not detected"):
         lines.append(f"significance {abs(row['significance_at']):.1f} there")
     return tuple(lines)
@@ -411,6 +409,15 @@ def _measured(snr: float, reliability: float) -> str:
     known = [f"S/N {abs(snr):.1f}"] if np.isfinite(snr) else []
     known += [f"reliability {reliability:.2f}"] if np.isfinite(reliability) else []
     return ", ".join(known) or "S/N not known"
+
+
+def _errors(row: np.void) -> list[str]:
+    """How far flux and place are from the truth, as far as a side measured them: one line or none."""
+    offset = 1e3 * np.hypot(row["dra"], row["ddec"])
+    known = [f"flux {100 * (row['psfFlux'] / row['flux'] - 1):+.0f} %"] * bool(np.isfinite(row["psfFlux"])
+                                                                             and row["flux"])
+    known += [f"{offset:.0f} mas off"] * bool(np.isfinite(offset))
+    return [", ".join(known)] if known else []
 
 
 __all__ = ["FLIP", "GROUPS", "WORSE", "Flips", "Flow", "decided_at", "flips", "object_states",

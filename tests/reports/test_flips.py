@@ -205,4 +205,7 @@ def test_what_a_side_measured_is_told_in_short_lines() -> None:
     assert third.startswith("flux ")
     lost = without(BASE, BRIGHT, "other", significance_at=5.25).sources[np.flatnonzero(BRIGHT)[0]]
     assert told(lost, false=False) == ("not detected: significance 5.2",)
-    assert told(BASE.false[2], false=True)[0] == "rejected: reliability"
+    assert told(BASE.false[2], false=True) == ("rejected: reliability", "S/N 12.0, reliability 0.20")
+    silent = changed(BASE, BRIGHT, reliability=np.nan, dra=np.nan).sources[np.flatnonzero(BRIGHT)[0]]   # a catalogue
+    assert told(silent, false=False)[1] == f"S/N {silent['snr']:.1f}"
+    assert "nan" not in " ".join(told(silent, false=False))
