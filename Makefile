@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: demo test check accept bench lint install clean
+.PHONY: demo test check accept regress baseline bench lint install clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,17 @@ test: install check
 accept: install
 	@rm -rf runs/accept
 	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept $(if $(REAL),--real $(REAL))
+
+# Has the code as it lies here become worse than the recorded baseline? Prints the verdict, and what it would have found.
+regress: install
+	@rm -rf runs/regress
+	@start=$$(date +%s); $(BIN)/alert-twin compare baseline:regression . --scenario scenarios/regression.toml --power \
+	 --out runs/regress; code=$$?; echo "regress took $$(( $$(date +%s) - start )) s beside the install"; exit $$code
+
+# Record that baseline anew, from committed code.
+baseline: install
+	@rm -rf scenarios/baselines/regression
+	$(BIN)/alert-twin baseline scenarios/regression.toml --out scenarios/baselines/regression
 
 bench: install
 	$(BIN)/pytest -m bench --benchmark-sort=name

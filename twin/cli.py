@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         compare.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write the {what} here as well")
     compare.add_argument("--keep-runs", action="store_true", help="keep the run folders in the folder of the page")
     compare.add_argument("--no-times", action="store_true", help="do not measure CPU time and memory side by side")
+    compare.add_argument("--power", action="store_true", help="say how small a change of what decides would be found")
     compare.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     compare.add_argument("--quiet", action="store_true", help="no word on what is being done")
     compare.set_defaults(call=_compare)
@@ -246,7 +247,7 @@ def _compare(options: argparse.Namespace) -> int:
     question = Question(options.base, options.head, options.scenario, seeds, options.until_decided, options.budget,
                         not options.no_times, options.processes)
     wanted = Wanted(options.out, {kind: path for kind in ("html", "json", "markdown", "junit")
-                                  if (path := getattr(options, kind)) is not None}, options.keep_runs)
+                                  if (path := getattr(options, kind)) is not None}, options.keep_runs, options.power)
     return report(question, wanted, print, _teller(options.quiet))
 
 

@@ -25,6 +25,7 @@ from reports.metrics import METRICS, metrics_of
 from reports.outcome import Outcome, joined
 from reports.paired import Rules
 from reports.pairing import paired
+from reports.power import power
 from reports.sequences import Looks, judge_sequence
 from reports.store import StoreError
 from reports.terms import Metric
@@ -34,14 +35,15 @@ from twin.cache import Cache
 from twin.folders import claimed
 from twin.scenario import JudgeConfig
 from twin.sides import Baseline, Bench, Code, Detections, Runs, Side, Trial
-from twin.timing import SAMPLES, Tree, interleaved
+from twin.timing import Tree, interleaved
 from twin.workspace import workspace
 
 NO_REGRESSION, REGRESSION, BAD_INPUT, UNDECIDED = range(4)   # exit codes
 FILES: Final = {"html": "comparison.html", "json": "comparison.json", "markdown": "comparison.md",
                 "junit": "junit.xml"}   # what `comparison_page.write` writes, by the option for a copy of it
 RUNS: Final = Path("runs")              # where folders go that nobody named
-OF_STEPS: Final = ("cpu.", "memory.", "latency.")   # metrics that exist where a Step was measured
+COSTS: Final = ("cpu.", "memory.")
+OF_STEPS: Final = (*COSTS, "latency.")  # metrics that exist where a Step was measured
 
 Say = Callable[[str], None]
 
@@ -57,7 +59,7 @@ class Question:
     until_decided: bool = False
     budget: int | None = None            # nights at most; None: the scenario's
     times: bool = True
-    samples: int = SAMPLES               # detector-visits that are timed
+    samples: int | None = None           # detector-visits that are timed; None: the scenario's
     processes: int = 1
     cache: Path | None = None            # its folder; None: the usual one
 
@@ -69,6 +71,7 @@ class Wanted:
     out: Path | None = None              # folder of all files; None: the next free one
     files: Mapping[str, Path] = field(default_factory=dict)   # by kind, of FILES
     keep_runs: bool = False              # in `out`
+    power: bool = False                  # say what would have been found
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def report(question: Question, wanted: Wanted, show: Say, say: Say = lambda line
             for kind, path in wanted.files.items():
                 shutil.copyfile(out / FILES[kind], path)
             show(told(answer))
+            if wanted.power:
+                show("\n".join(["", *powers(answer.comparison)]))
             show(f"\npage: {page}")
     except StoreError as error:
         raise InputError(str(error)) from None
@@ -120,6 +125,22 @@ def told(answer: Answer) -> str:
     lines += ["", f"{counted['equivalent']} of {len(shown)} metrics equivalent, {others} others undecided, "
               f"{counted['no data']} without data", *answer.notes]
     return "\n".join(lines)
+
+
+def powers(comparison: Comparison) -> list[str]:
+    """What change of each metric that decides this comparison would have found in nine cases of ten."""
+    n_metrics = sum(judged.verdict != "no data" for judged in comparison.judged)
+    rows = []
+    for judged in comparison.judged:
+        if not judged.metric.primary or judged.verdict == "no data":
+            continue
+        base, head = judged.metric.terms(comparison.base), judged.metric.terms(comparison.head)
+        of_costs = judged.metric.key.startswith(COSTS)   # never the same twice: the other side tells their scatter
+        found = power(judged.metric, base, len(np.unique(base.unit)), comparison.rules,
+                      other=head if of_costs else None, n_metrics=n_metrics)
+        size = comparison_page.difference_text(replace(judged, difference=found.size)).lstrip("+")
+        rows.append((f"  {size if np.isfinite(found.size) else 'none'}", judged.metric.name))
+    return ["changes that would be found in nine cases of ten:", *aligned(rows)] if rows else []
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -304,7 +325,7 @@ def side_by_side(pair: Pair, question: Question) -> tuple[Steps, tuple[str, ...]
         return (base, head), (f"times are not compared: {why}",)
     trees = [tree_of(code, pair.bench) for code in codes]
     timed = interleaved(trees[0], trees[1], pair.scenario_files(codes), pair.seeds, cache=pair.bench.cache,
-                        samples=question.samples, say=pair.bench.say)
+                        samples=question.samples or pair.trial.judge.samples, say=pair.bench.say)
     if not len(timed.base):
         return (base, head), (timed.note,)
     pair.remarks += [timed.note] if timed.note else []
@@ -324,7 +345,7 @@ def timed_codes(pair: Pair) -> tuple[list[Code], str]:
         if isinstance(side, Baseline):
             revision, why = baseline.revision(side.folder)
             if why:
-                return [], f"of {side.label}, {why}"
+                return [], f"{side.label}: {why}"
             side = Code(side.label, revision)
         codes.append(side)
     return codes, ""

@@ -62,6 +62,7 @@ class JudgeConfig(Section, frozen=True):
     resamples: Annotated[int, msgspec.Meta(ge=100)] = 2000     # of the bootstrap and of the randomisation
     seeds: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = (1, 2, 3)   # nights of the test, where none are asked for
     budget: AtLeastOne = 12              # nights at most, where seeds are added until all is decided
+    samples: AtLeastOne = 24             # detector-visits whose CPU time and memory are measured on both sides
     primary: tuple[str, ...] = ()        # keys of metrics that have to be decided; empty: the metrics' own choice
     margins: dict[str, NotNegative] = {}   # by key: a difference within it does not matter; others have their own
 
