@@ -7,6 +7,7 @@ Positions go from pixels to the sky and back by the WCS that `twin.export` gave.
 null, and facts that begin with "not known" list it.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from reports.store import Store, StoreError, groups
 from reports.store import empty as blank
 from schemas import ids
 from schemas.measures import EXPOSURE_LOG, FACT, REJECTION, empty
-from schemas.table import DIA_SOURCE
+from schemas.table import DIA_SOURCE, SUMMARY
 from schemas.wcs import Wcs
 from twin.answers import Answers, read_answers
 from twin.folders import claimed
@@ -34,6 +35,8 @@ from twin.recorder import ParquetRecorder
 CIRCUMSTANCES: Final = ("visit", "detector", "band", "midpointMjdTai", "exposure_s", "nx", "ny", "ra", "dec", "airmass",
                         "fidelity", "shutter_close_mjd_tai", "readout_end_mjd_tai")
 OURS: Final = ("forced_flux", "forced_flux_err", "mask_at", "significance_at")   # of TRUTH: our pixels at true places
+
+CORNERS: Final = ("llc", "ulc", "urc", "lrc", "")    # of DetectorVisitProcessingSummary; the last is the centre
 
 BRIGHT_SNR: Final = 10.0           # true sources by which units and conventions are checked
 ENOUGH: Final = 8                  # of them
@@ -83,6 +86,7 @@ def score_catalog(run: Path, file: Path, out: Path) -> Path:
     answers = _of_run(read_answers(file), night)
     rows = _placed(answers, night)
     with claimed(out):
+        shutil.copyfile(run / "scenario.toml", out / "scenario.toml")     # another answer may be laid beside this one
         with ParquetRecorder(out / "measures") as recorder:
             for table, kept in _tables(rows, answers.given, night).items():
                 recorder.append(table, kept)
@@ -133,8 +137,7 @@ def calibrated_wcs(summary: np.void, ra: float, dec: float) -> Wcs:
     """
     nx, ny = int(summary["xSize"]), int(summary["ySize"])
     x, y = np.array([0, 0, nx - 1, nx - 1, (nx - 1) / 2]), np.array([0, ny - 1, ny - 1, 0, (ny - 1) / 2])
-    corners = ("llc", "ulc", "urc", "lrc", "")
-    sky = (np.array([float(summary[f"{name}{axis}"]) for name in corners]) for axis in ("ra", "dec"))
+    sky = (np.array([float(summary[f"{name}{axis}"]) for name in CORNERS]) for axis in ("ra", "dec"))
     plane = np.stack(Wcs((0.0, 0.0), (ra, dec), (1.0, 0.0, 0.0, 1.0)).pixels(*sky), axis=1)
     design = np.stack([np.ones(5), x, y], axis=1)
     (xi0, eta0), (a, c), (b, d) = solved = np.linalg.lstsq(design, plane, rcond=None)[0]
@@ -234,7 +237,8 @@ def _tables(rows: np.ndarray, given: frozenset[str], night: _Night) -> dict[str,
     sent = rows["alert"]
     return {"exposure_log": _log(rows, night), "truth": _truth(night), "truth_pixels": night.store.optional(
         "truth_pixels"), "measurement": measured, "DiaSource": _sources(rows[sent], night),
-        "rejection": _rejections(rows[~sent], measured["id"][~sent])}
+        "rejection": _rejections(rows[~sent], measured["id"][~sent]),
+        "DetectorVisitProcessingSummary": _outlines(night)}
 
 
 def _log(rows: np.ndarray, night: _Night) -> np.ndarray:
@@ -270,6 +274,16 @@ def _truth(night: _Night) -> np.ndarray:
         truth[name] = nulls[name][0]
     truth["reason"] = b"not detected"
     return truth
+
+
+def _outlines(night: _Night) -> np.ndarray:
+    """Where the detectors lay, by the WCS that was given: all of DetectorVisitProcessingSummary that a score needs."""
+    rows = night.store.optional("DetectorVisitProcessingSummary")
+    out = SUMMARY.empty(len(rows))
+    for name in ("visit", "detector", "xSize", "ySize", *(f"{corner}{axis}" for corner in CORNERS
+                                                          for axis in ("ra", "dec"))):
+        out[name] = rows[name]
+    return out
 
 
 def _measurements(rows: np.ndarray, night: _Night) -> np.ndarray:

@@ -255,6 +255,20 @@ def test_nothing_that_our_own_pipeline_measured_is_kept(night: Path, ours: Rows,
     assert not {"step", "publication", "stamp", "trace", "star", "DiaObject", "DiaForcedSource"} & set(out.tables())
 
 
+def test_answers_of_two_versions_are_laid_beside_each_other(night: Path, ours: Rows, tmp_path: Path) -> None:
+    """A scored catalogue serves as the run that another one answers."""
+    rows = {n: ours[n] for n in ("diaSourceId", "visit", "ra", "dec", "psfFlux")}
+    first = score_catalog(night, write_csv(tmp_path / "a.csv", rows), tmp_path / "first")
+    again = score_catalog(first, tmp_path / "a.csv", tmp_path / "again")
+    for name in ("x", "y", "ra", "psfFlux", "diaSourceId"):
+        np.testing.assert_array_equal(Store(again).table("DiaSource")[name], Store(first).table("DiaSource")[name])
+    summaries = Store(first).table("DetectorVisitProcessingSummary")
+    assert not np.isfinite(summaries["zeroPoint"]).any()
+    fewer = score_catalog(first, write_csv(tmp_path / "b.csv", {n: v[::2] for n, v in rows.items()}), tmp_path / "b")
+    result = compare(of_run(Store(first), 3), of_run(Store(fewer), 3), Rules(resamples=100))
+    assert {flow.group for flow in result.flips.flows} <= {"lost", "false_gone"}
+
+
 def test_a_step_of_ours_that_failed_did_not_fail_in_the_program(night: Path, ours: Rows, tmp_path: Path) -> None:
     run = tmp_path / "run"
     store = Store(night)
