@@ -24,7 +24,7 @@ from reports.compare import Comparison, compare
 from reports.outcome import Outcome
 from twin import sides
 from twin.checkout import PACKAGES
-from twin.compare import rules_of
+from twin.compare import costless, terms_of
 from twin.scenario import overlaid
 from twin.sides import Bench, Code, Trial
 from twin.workspace import workspace
@@ -118,7 +118,9 @@ def _judged(change: Change, base: Outcome, head: Outcome, seeds: Sequence[int], 
     found = blamed = called = 0
     words: Counter[str] = Counter()
     for part in (list(seeds)[i::repeats] for i in range(repeats)):
-        comparison = compare(sides.only(base, part), sides.only(head, part), rules_of(trial.judge))
+        one, other = (costless(sides.only(outcome, part)) for outcome in (base, head))
+        metrics, rules = terms_of(trial.judge, one, other)
+        comparison = compare(one, other, rules, metrics=metrics)
         worse = {j.metric.key for j in comparison.of("worse")}
         words.update(j.verdict for j in comparison.judged if j.metric.key in change.metrics)
         hit = [key for key in change.metrics if key in worse]
