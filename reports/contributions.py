@@ -28,6 +28,7 @@ Owen 2007, Annals of Applied Statistics 1, 386 (pigeonhole bootstrap, and why it
 MacKinnon, Nielsen & Webb 2023, J. Applied Econometrics 38, 671 (leave-one-cluster-out variance, unequal clusters).
 Satterthwaite 1946, Biometrics Bulletin 2, 110 (degrees of freedom of an estimated variance).
 Bonett & Price 2012, J. Educational & Behavioral Statistics 37, 479 (one more flip either way: few or no flips).
+Gart & Zweifel 1967, Biometrika 54, 181 (half an event more for the logarithm of a rate).
 Fieller 1954, J. Royal Statistical Society B 16, 175 (intervals of a ratio).
 Woodruff 1952, JASA 47, 635 (intervals of quantiles, through the slope of the distribution).
 """
@@ -41,7 +42,8 @@ from reports.terms import Statistic, Terms
 
 QUANTILES: Final = {"median": 0.5, "percentile98": 0.98}
 SAME: Final = 1e-9         # relative: sums of the same rows in another order are the same
-PSEUDO_EVENTS: Final = 1.0     # flips added either way (Bonett & Price 2012)
+EVENTS: Final = 1.0        # flips added either way to a difference (Bonett & Price 2012),
+LOG_EVENTS: Final = 0.5    # and to the logarithm of a ratio (Gart & Zweifel 1967)
 LARGE: Final = 2_000_000   # indices beyond it are ranked by sorting
 MAX_SHARE: Final = 0.9     # of one visit or object in the weight, in the correction for leverage
 
@@ -281,8 +283,8 @@ def forms(c: Contrast) -> tuple[Form, ...]:
     return (alone, *parts, *both)
 
 
-def unseen(c: Contrast, rho: float) -> Form:
-    """The variance of what too few flips were seen to tell: one more flip on either side (Bonett & Price 2012).
+def unseen(c: Contrast, rho: float, events: float = EVENTS) -> Form:
+    """The variance of what too few flips were seen to tell: so many more on either side.
 
     A flip is as large as those that were seen, in cells, visits or objects, whichever were larger; where everything
     differs there is nothing unseen.
@@ -295,7 +297,7 @@ def unseen(c: Contrast, rho: float) -> Form:
         if touched.any():
             sums = np.bincount(index, x, n)[touched]
             size = max(size, float(np.mean(sums**2)) * (1 - float(np.mean(touched))))
-    return Form(PSEUDO_EVENTS * size, 0.0, PSEUDO_EVENTS * size)
+    return Form(events * size, 0.0, events * size)
 
 
 def freedom(c: Contrast, rho: float, variance: float) -> float:
@@ -309,4 +311,5 @@ def freedom(c: Contrast, rho: float, variance: float) -> float:
     return most if scatter <= 2 * variance**2 / most else max(2 * variance**2 / scatter, 1.0)
 
 
-__all__ = ["Contrast", "Form", "contrast", "estimate", "forms", "freedom", "quantile", "unseen"]
+__all__ = ["LOG_EVENTS", "QUANTILES", "Contrast", "Form", "contrast", "estimate", "forms", "freedom", "quantile",
+           "unseen"]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from scipy.stats import false_discovery_control, norm, t
 
-from reports.contributions import Contrast, Form, contrast, estimate, forms, freedom, unseen
+from reports.contributions import LOG_EVENTS, Contrast, Form, contrast, estimate, forms, freedom, unseen
 from reports.randomisation import DRAWS, attainable, exchange, exchange_many
 from reports.terms import Metric
 
@@ -175,21 +175,21 @@ def bounds(c: Contrast, metric: Metric, critical: Callable[[float], float]) -> B
     if c.n_units < 2:       # one visit tells nothing of others
         return Bounds(difference, -np.inf, np.inf, np.inf, 0.0, 0.0)
     sizes = c.statistic == "abs_ratio"
-    rho = c.head / c.base if metric.relative and scale > 0 and not sizes else 1.0
-    chance, few = forms(c), unseen(c, rho)
+    stretched = metric.relative and c.head * c.base > 0 and not sizes
+    rho = c.head / c.base if stretched else 1.0
+    chance, few = forms(c), unseen(c, rho, LOG_EVENTS) if stretched else unseen(c, rho)
     variance, left = max(f.at(rho) for f in chance), few.at(rho)
     free = freedom(c, rho, variance + left)
     multiple = critical(free)
-    if sizes:
+    half = multiple * float(np.sqrt(variance + left))
+    if stretched:           # symmetric in the logarithm: a ratio's error is skewed
+        low, high = rho * float(np.exp(-half / abs(c.head))) - 1, rho * float(np.exp(half / abs(c.head))) - 1
+    elif sizes:
         low, high = _of_sizes(c, chance, few, multiple)
         low, high = (low / scale, high / scale) if scale > 0 else (-np.inf, np.inf)
-    elif metric.relative and c.head * c.base > 0:       # symmetric in the logarithm: a ratio's error is skewed
-        stretch = float(np.exp(multiple * np.sqrt(variance + left) / abs(c.head)))
-        low, high = rho / stretch - 1, rho * stretch - 1
     elif metric.relative:
         low, high = _of_ratio(c, chance, few, multiple)
     else:
-        half = multiple * float(np.sqrt(variance + left))
         low, high = difference - half, difference + half
     square = scale**2 if scale > 0 else float("nan")
     return Bounds(difference, low, high, variance / square, left / square, free)
