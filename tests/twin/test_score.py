@@ -387,6 +387,17 @@ def test_an_empty_table_is_a_result(night: Path, tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text())["missed"]["not detected"] > 20
 
 
+def test_the_command_scores_and_reports(night: Path, ours: Rows, tmp_path: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_csv(tmp_path / "found.csv", {n: ours[n] for n in ("visit", "x", "y", "psfFlux")})
+    assert main(["score", str(night), str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{len(ours['visit'])} detections of found.csv in 2 detector-visits, {len(ours['visit'])} of them "
+                    "alerts", str(tmp_path / "found-scored" / "report.html")]
+    assert main(["score", str(night), str(path)]) == 2      # the folder is taken
+    assert "occupied" in capsys.readouterr().err
+
+
 def test_a_file_of_several_runs_says_which_by_seed(night: Path, ours: Rows, tmp_path: Path) -> None:
     rows = {n: ours[n] for n in ("diaSourceId", "visit", "x", "y", "psfFlux")}
     folder = tmp_path / "both"
