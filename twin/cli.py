@@ -29,7 +29,7 @@ BASE and HEAD are each one of
   REVISION:SETTINGS        one of these two with settings: main:pipeline.detect.threshold=5.3
   FOLDER                   a run folder, or a folder of run folders, one per seed
   baseline:NAME            a baseline that `alert-twin baseline` recorded, by folder or name
-  catalog:FILE             the detections of any other program (docs: score), {seed} in the name for several nights
+  catalog:FILE             the detections of any other program (see alert-twin score)
 
 A folder goes before a revision of the same name; run:FOLDER and rev:NAME say which is meant (rev:HEAD: as committed).
 
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--cache", nargs="?", const="", metavar="FOLDER", help="draw and measure nothing twice; without a "
                      "FOLDER $ALERT_TWIN_CACHE, which alone is enough, or ~/.cache/rubin-alert-twin")
     run.add_argument("--seeds", type=int, nargs="+", help="several nights, each into OUT/seed_SEED, at once")
+    run.add_argument("--lean", action="store_true", help="keep the tables alone: no packets, no database")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
@@ -225,7 +226,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("--seeds goes neither with --seed nor with --keep")
     scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
     places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
-              "sink": options.sink}
+              "sink": options.sink or ("memory:" if options.lean else ""), "store": "memory:" if options.lean else ""}
     with _progress(options.quiet) as progress:
         if options.seeds:
             from twin.nights import run_nights

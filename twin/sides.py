@@ -40,6 +40,7 @@ REGRESSION: Final = "regression.toml"         # the test where none is named
 BASELINES: Final = "baselines"                # in `scenarios/`
 REAL_SCIENCE, REAL_TEMPLATE = "DEC-OBS04*.fits", "DEC-OBS18*.fits"   # epochs of the real field
 REAL_INJECTED: Final = 10                     # sources in each exposure of it, per seed
+REAL_JUDGE: Final = JudgeConfig(seeds=tuple(range(1, 9)), budget=40)
 STAMPS: Final = 100                           # cutouts of true sources and of detections, each, per detector-visit
 ASIDE: Final = ("name", "description", "seed", "judge")   # of a scenario: what may differ between runs of one test
 OF_A_SIDE: Final = ("pipeline", "platform")   # sections of a file that a side takes
@@ -289,7 +290,7 @@ def _real(folder: Path) -> Trial:
         if not list(folder.glob(pattern)):
             raise InputError(f"real:{folder}: no exposures {pattern} of the real field in this folder")
     site = Path(str(resources.files("scenarios"))) / "decam" / "site.toml"
-    return Trial("real field", tomllib.loads(site.read_text()), site.parent, JudgeConfig(), folder.resolve())
+    return Trial("real field", tomllib.loads(site.read_text()), site.parent, REAL_JUDGE, folder.resolve())
 
 
 def _assert_same(baseline: Baseline, trial: Trial) -> None:
