@@ -6,12 +6,14 @@ Requests and answers are lines of JSON on standard input and output; the end of 
         -> {"visits": [[visit, detector], ...]}
     {"do": "prepare", "seed": 3, "visit": ..., "detector": ...}
         -> {}
-    {"do": "work", "seed": 3, "visit": ..., "detector": ...}
-        -> {"steps": [[name, size, cpu_s, peak_mb], ...]}
+    {"do": "begin", "seed": 3, "visit": ..., "detector": ...}
+        -> {}
+    {"do": "step"}
+        -> {}, after the last {"steps": [[name, size, cpu_s, peak_mb], ...]}, or {"failed": "..."}
 
-and {"error": "..."} where that fails. To open is to begin a night with an empty prompt store, again if need be. To
-prepare is to draw the exposure and to make the template, into the cache and the scratch folder; to work is to run the
-pixel half and the catalogue half, and only that is measured.
+and {"error": "..."} where a request fails. To open is to begin a night with an empty prompt store, again if need be. To
+prepare is to draw the exposure and to make the template, into the cache and the scratch folder. To begin is to have the
+exposure in memory; each Step of both halves is then done when it is asked for, and only that is measured.
 
 Memory is the Step's own: the peak while it worked above what the process held when it began. The peak of a process as
 the kernel tells it is mostly libraries, images and freed memory that the allocator keeps: of 400 MB a Step's own 40 may
@@ -46,8 +48,8 @@ from pipeline.pixel_half import Static, measure_sources
 from pipeline.ports import Ports
 from pipeline.prompt import deliver, preload, report_sources
 from pipeline.satellites import TrackSatellites
-from pipeline.steps import Step, run
-from schemas.exposure import Visit
+from pipeline.steps import Step, Steps
+from schemas.exposure import Exposure, Visit
 from twin import history
 from twin.cache import Cache
 from twin.pool import assert_one_thread
@@ -69,15 +71,15 @@ class Meter:
     _cpu_s: float = 0.0
     _held_mb: float = 0.0
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """From here on."""
         _give_back()
         _forget_peak()
         self._held_mb = _memory_mb("VmRSS:")
         self._cpu_s = process_time()
 
-    def __call__(self, step: Step) -> None:
-        """A Step was announced: what was used since is its own, or that of the write announced before it."""
+    def note(self, step: Step) -> None:
+        """A Step was announced: what was used since the start is its own, or that of the write announced before it."""
         cpu_s, peak_mb = self._since()
         if self._ahead is not None:
             self._add(*self._ahead, cpu_s, peak_mb)
@@ -87,7 +89,6 @@ class Meter:
             self._ahead = step.bare(), cpu_s, peak_mb
         else:
             self._add(step, cpu_s, peak_mb)
-        self.begin()
 
     def end(self) -> None:
         """The work is over."""
@@ -144,26 +145,20 @@ class Night:
             keep_template(self.here, band, path)
         self.here.expose(self.visit(visit), detector)
 
-    def work(self, visit: int, detector: int) -> list[tuple[str, int, float, float]]:
-        """Both halves of a detector-visit; (Step, size, CPU seconds, own peak [MB]) of each Step."""
-        about, config = self.visit(visit), self.config
+    def work(self, visit: int, detector: int) -> Steps[None]:
+        """Both halves of a detector-visit, its exposure and template in memory."""
+        about = self.visit(visit)
         exposure = in_memory(self.here.expose(about, detector).exposure)
         static = Static(self._template(about.band), history.references(self.here, exposure))
+        return self._halves(exposure, static, replace(self._ports, clock=lambda: about.mjd_tai + CATALOGUE_DELAY_D))
+
+    def _halves(self, exposure: Exposure, static: Static, ports: Ports) -> Steps[None]:
+        visit, detector, config = exposure.visit, exposure.detector, self.config
         box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
-        ports = replace(self._ports, clock=lambda: about.mjd_tai + CATALOGUE_DELAY_D)
-        gc.collect()
-        meter = Meter()
-        meter.begin()
-        known = run(preload(about, detector, box, ports, config), meter)
-        meter.begin()
-        measured = run(measure_sources(exposure, static, config.pixel_part()), meter)
-        meter.begin()
-        run(report_sources(measured, known, ports, config), meter)
-        meter.end()
-        meter.begin()
-        run(deliver(ports, config, only=(visit, detector)), meter)
-        meter.end()
-        return meter.used
+        known = yield from preload(visit, detector, box, ports, config)
+        measured = yield from measure_sources(exposure, static, config.pixel_part())
+        yield from report_sources(measured, known, ports, config)
+        yield from deliver(ports, config, only=(visit.visit, detector))
 
     def close(self) -> None:
         """Let the store go."""
@@ -187,39 +182,71 @@ def in_memory(value: T) -> T:
     return replace(value, **arrays)  # type: ignore[type-var]  # a dataclass
 
 
+@dataclass(slots=True)
+class Session:
+    """The nights that were opened, and the detector-visit that is being worked on."""
+
+    nights: dict[int, Night] = field(default_factory=dict)
+    steps: Steps[None] | None = None
+    meter: Meter = field(default_factory=Meter)
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request."""
+        match request["do"]:
+            case "open":
+                seed = int(request["seed"])
+                if seed in self.nights:
+                    self.nights.pop(seed).close()
+                self.nights[seed] = Night(Path(request["scenario"]), seed, Path(request["cache"]),
+                                          Path(request["scratch"]))
+                return {"visits": self.nights[seed].places}
+            case "prepare":
+                self.nights[request["seed"]].prepare(request["visit"], request["detector"])
+                return {}
+            case "begin":
+                self.steps = self.nights[request["seed"]].work(request["visit"], request["detector"])
+                self.meter = Meter()
+                gc.collect()
+                return {}
+            case "step" if self.steps is not None:
+                return self._step(self.steps)
+        raise ValueError(f"unknown request {request['do']!r}")
+
+    def _step(self, steps: Steps[None]) -> dict[str, Any]:
+        self.meter.start()
+        try:
+            self.meter.note(next(steps))
+        except StopIteration:
+            self.meter.end()
+            self.steps = None
+            return {"steps": self.meter.used}
+        except PipelineError as error:
+            self.steps = None
+            return {"failed": str(error)}
+        return {}
+
+    def close(self) -> None:
+        """Let the stores go."""
+        for night in self.nights.values():
+            night.close()
+
+
 def serve() -> None:
     """Answer requests until there are no more."""
     _die_with_parent()
     assert_one_thread()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)     # what a library prints must not stand between the answers
-    nights: dict[int, Night] = {}
+    session = Session()
     try:
         for line in sys.stdin:
             try:
-                answer = _answer(json.loads(line), nights)
+                answer = session.answer(json.loads(line))
             except (PipelineError, OSError) as error:
                 answer = {"error": " ".join(str(error).split()) or type(error).__name__}
             print(json.dumps(answer), file=answers)
     finally:
-        for night in nights.values():
-            night.close()
-
-
-def _answer(request: Mapping[str, Any], nights: dict[int, Night]) -> dict[str, Any]:
-    seed = int(request["seed"])
-    match request["do"]:
-        case "open":
-            if seed in nights:
-                nights.pop(seed).close()
-            nights[seed] = Night(Path(request["scenario"]), seed, Path(request["cache"]), Path(request["scratch"]))
-            return {"visits": nights[seed].places}
-        case "prepare":
-            nights[seed].prepare(request["visit"], request["detector"])
-            return {}
-        case "work":
-            return {"steps": nights[seed].work(request["visit"], request["detector"])}
-    raise ValueError(f"unknown request {request['do']!r}")
+        session.close()
 
 
 def _die_with_parent() -> None:

@@ -1,12 +1,12 @@
 """CPU time and memory of two trees of code, measured side by side: what a machine does meanwhile happens to both.
 
-    base   [warm] a.      .b  c.      .d  ...
-    head   [warm]   .a  b.      .c  d.    ...          one process each, one of them working at a time
+    base   calibrate                     warp  subtract  ...
+    head              calibrate   warp                   subtract  ...      one process each, one working at a time
 
-Both are given the same detector-visits, drawn beforehand, turn about (base head, head base, ...). A process has luck of
-its own (where its memory lies), so each round begins with fresh ones, whose first detector-visit is not counted. What
-is compared is the ratio of sums over detector-visits; `cpu_s` and `peak_mb` are those of `twin.gauge`, which are not
-what a run notes for itself.
+Both are given the same detector-visits, drawn beforehand, and do each Step turn about, so that both figures of a pair
+are less than a second apart. A process has luck of its own (where its memory lies), so each round begins with fresh
+ones, whose first detector-visit is not counted. What is compared is the ratio of sums over detector-visits; `cpu_s` and
+`peak_mb` are those of `twin.gauge`, which are not what a run notes for itself.
 """
 
 import json
@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from time import monotonic
@@ -101,10 +101,15 @@ def interleaved(base: Tree, head: Tree, scenarios: tuple[Path, Path], seeds: Seq
             found = _measured(sides, places, min(rounds, len(places)), begun + 60 * minutes, say)
     except TimingError as error:
         return Timed(empty(seeded(STEP)), empty(seeded(STEP)), f"times are not compared: {error}", monotonic() - begun)
-    note = "" if len(found[0]) == len(places) else \
-        f"times rest on {len(found[0])} of {len(places)} detector-visits: {minutes:g} minutes were over"
     rows = [_rows(part) for part in found]
-    return Timed(*_without_small(*rows), note, monotonic() - begun)
+    return Timed(*_without_small(*rows), _note(len(found[0]), len(places), minutes), monotonic() - begun)
+
+
+def _note(measured: int, planned: int, minutes: float) -> str:
+    if measured == planned:
+        return ""
+    return (f"times rest on {measured} of {planned} detector-visits: the others failed, or {minutes:g} minutes were "
+            "over")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,20 +245,32 @@ def _measured(sides: Sequence[Side], places: Sequence[Place], rounds: int, until
             for k, place in enumerate(here):
                 if monotonic() > until and found[0]:
                     return found
-                answers: dict[int, dict[str, Any]] = {}
-                for which in ((0, 1), (1, 0))[(number + k) % 2]:
-                    answers[which] = workers[which].ask(place.asked("work"))
-                for which, part in enumerate(found):
-                    part.append((place, answers[which]["steps"]))
+                answers = _turn_about(workers, place, number + k)
+                if not any("failed" in answer for answer in answers):
+                    for part, answer in zip(found, answers, strict=True):
+                        part.append((place, answer["steps"]))
         say(f"times: round {number + 1} of {rounds}, {len(found[0])} of {len(places)} detector-visits measured")
     return found
+
+
+def _turn_about(workers: Sequence[Worker], place: Place, number: int) -> list[dict[str, Any]]:
+    """What both sides say of a detector-visit in the end: a Step of one, the same of the other, and so on."""
+    _both(workers, [place.asked("begin")] * 2)
+    answers: list[dict[str, Any]] = [{}, {}]
+    for turn in count(number):
+        for which in (turn % 2, 1 - turn % 2):
+            if not answers[which]:
+                answers[which] = workers[which].ask({"do": "step"})
+        if all(answers):
+            return answers
+    raise AssertionError("unreachable")
 
 
 def _begin(workers: Sequence[Worker], sides: Sequence[Side], places: Sequence[Place]) -> None:
     """Open the nights of a round, and warm up with its first detector-visit."""
     for seed in dict.fromkeys((places[0].seed, *(place.seed for place in places))):
         _both(workers, [side.opened(seed) for side in sides])
-    _both(workers, [places[0].asked("work")] * 2)
+    _turn_about(workers, places[0], 0)
     _both(workers, [side.opened(places[0].seed) for side in sides])
 
 
