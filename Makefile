@@ -8,7 +8,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: demo test check accept regress baseline bench lint install clean
+.PHONY: demo test check accept planted regress baseline bench lint install clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,14 @@ test: install check
 accept: install
 	@rm -rf runs/accept
 	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept $(if $(REAL),--real $(REAL))
+	@$(MAKE) --no-print-directory planted
+
+# Are planted changes found, and changes without effect called nothing? From the first seed given: tests/planted.
+planted: install
+	@rm -rf runs/planted
+	$(BIN)/python tests/planted/find.py --first $(firstword $(SEEDS))000 --out runs/planted
+	$(BIN)/python tests/planted/find.py --first $(firstword $(SEEDS))000 --seeds 4 --repeats 1 --null --out runs/planted
+	$(BIN)/python -m tests.reports.validation
 
 # Has the code as it lies here become worse than the recorded baseline? Prints the verdict, and what it would have found.
 regress: install

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--any-topic", action="store_true", help="let simulated alerts go to a topic of another name")
     run.add_argument("--cache", nargs="?", const="", metavar="FOLDER", help="draw and measure nothing twice; without a "
                      "FOLDER $ALERT_TWIN_CACHE, which alone is enough, or ~/.cache/rubin-alert-twin")
-    run.add_argument("--seeds", type=int, nargs="+", help="several nights, each into OUT/seed_SEED, at once")
+    run.add_argument("--seeds", **SEEDS, help="several nights, each into OUT/seed_SEED, at once: 1 2 3, or 1-6")
     run.add_argument("--lean", action="store_true", help="keep the tables alone: no packets, no database")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--scenario", metavar="FILE", help="the test: a scenario file, the name of a shipped one, or "
                          "real:FOLDER for injections into the DECam exposures of a folder; default: that of a recorded "
                          "side, else regression.toml")
-    compare.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED", help="nights of the test: "
-                         "1 2 3, or 1-6; default: those of a recorded side, else the scenario's")
+    compare.add_argument("--seeds", **SEEDS, help="nights of the test: 1 2 3, or 1-6; default: those of a recorded "
+                         "side, else the scenario's")
     compare.add_argument("--until-decided", action="store_true", help="add nights until all that decides is decided")
     compare.add_argument("--budget", type=_at_least_one, metavar="N", help="nights at most; default: the scenario's")
     compare.add_argument("--out", type=Path, help="folder of the page (comparison.html), JSON, Markdown and JUnit XML; "
@@ -115,8 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     baseline = commands.add_parser("baseline", help="record what the present code makes of a scenario")
     baseline.add_argument("scenario", type=Path)
-    baseline.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED",
-                          help="nights: 1 2 3, or 1-6; default: the scenario's")
+    baseline.add_argument("--seeds", **SEEDS, help="nights: 1 2 3, or 1-6; default: the scenario's")
     baseline.add_argument("--out", type=Path, required=True, help="the baseline's folder; new or empty")
     baseline.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     baseline.add_argument("--quiet", action="store_true", help="no word on what is being done")
@@ -132,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     bisect.add_argument("bad", metavar="BAD", help="a revision after it")
     bisect.add_argument("--metric", required=True, metavar="KEY", help="e.g. completeness_raw_5.5_8")
     bisect.add_argument("--scenario", metavar="FILE", help="the test; default: the project's own")
-    bisect.add_argument("--seeds", type=_seeds, nargs="+", default=[], metavar="SEED", help="nights to begin with")
+    bisect.add_argument("--seeds", **SEEDS, help="nights to begin with")
     bisect.add_argument("--budget", type=_at_least_one, metavar="N", help="nights at most; default: the scenario's")
     bisect.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     bisect.set_defaults(call=_bisect)
@@ -176,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     score.set_defaults(call=_score)
 
     accept = commands.add_parser("accept", help="print the acceptance figures")
-    accept.add_argument("--seeds", type=int, nargs="+", required=True)
+    accept.add_argument("--seeds", **SEEDS, required=True)
     accept.add_argument("--out", type=Path, required=True, help="where its runs are kept; new or empty")
     accept.add_argument("--real", type=Path, help="folder of the DECam exposures of the real field")
     accept.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
@@ -184,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train the reliability model on simulated nights")
     train.add_argument("scenario", type=Path)
-    train.add_argument("--seeds", type=int, nargs="+", required=True, help="every fourth is held back")
+    train.add_argument("--seeds", **SEEDS, required=True, help="every fourth is held back")
     train.add_argument("--out", type=Path, required=True, help="the ONNX file to write")
     train.add_argument("--false-weight", type=float, default=1.0, help="of a false detection against a real one")
     train.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
@@ -213,6 +212,17 @@ def _seeds(text: str) -> tuple[int, ...]:
     if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
         raise argparse.ArgumentTypeError(f"expected a seed or a range of seeds like 1-6, got {text!r}")
     return tuple(range(int(first), int(last) + 1))
+
+
+class _Seeds(argparse.Action):
+    """Seeds and ranges of them, as one tuple; each counts once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, tuple(dict.fromkeys(seed for some in values for seed in some)))
+
+
+SEEDS: Final[Any] = {"type": _seeds, "nargs": "+", "action": _Seeds, "default": (), "metavar": "SEED"}
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -244,9 +254,8 @@ def _run(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from twin.compare import Question, Wanted, report
 
-    seeds = tuple(dict.fromkeys(seed for some in options.seeds for seed in some))
-    question = Question(options.base, options.head, options.scenario, seeds, options.until_decided, options.budget,
-                        not options.no_times, options.processes)
+    question = Question(options.base, options.head, options.scenario, options.seeds, options.until_decided,
+                        options.budget, not options.no_times, options.processes)
     wanted = Wanted(options.out, {kind: path for kind in ("html", "json", "markdown", "junit")
                                   if (path := getattr(options, kind)) is not None}, options.keep_runs, options.power)
     return report(question, wanted, print, _teller(options.quiet))
@@ -265,7 +274,7 @@ def _bisect(options: argparse.Namespace) -> int:
     from twin.bisect import bisect
     from twin.compare import Question
 
-    question = Question(options.good, options.bad, options.scenario, tuple(s for part in options.seeds for s in part),
+    question = Question(options.good, options.bad, options.scenario, options.seeds,
                         budget=options.budget, processes=options.processes)
     try:
         found = bisect(options.good, options.bad, options.metric, question, lambda line: print(line, file=sys.stderr))
@@ -280,9 +289,9 @@ def _baseline(options: argparse.Namespace) -> int:
     from reports.store import StoreError
     from twin.baseline import record
 
-    seeds = tuple(dict.fromkeys(seed for some in options.seeds for seed in some))
     try:
-        print(record(options.scenario, seeds, options.out, processes=options.processes, say=_teller(options.quiet)))
+        print(record(options.scenario, options.seeds, options.out, processes=options.processes,
+                     say=_teller(options.quiet)))
     except StoreError as error:
         raise InputError(str(error)) from None
     return 0
