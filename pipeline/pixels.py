@@ -5,6 +5,7 @@ of six planes. It is deleted by `close()`. Of the masks it keeps what forced pho
 no part.
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,9 @@ class PixelsOnDisk:
                       self.difference_psf, self.science_psf, self.noise_scale, self.wcs, ra, dec)
 
     def _mask(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A mask with all of `BAD_PIXELS` set where any was."""
+        """A mask with BAD set, which is 1, where any of `BAD_PIXELS` was."""
         bits = np.load(self.folder / f"{name}.npy", allow_pickle=False)
-        return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(np.int32) * np.int32(BAD_PIXELS)
+        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(np.int32)
 
     def close(self) -> None:
         """Delete the folder; again is harmless."""

@@ -16,6 +16,7 @@ the next one: the kernel gave its lock back.
 
 import atexit
 import fcntl
+import mmap
 import os
 import re
 import shutil
@@ -30,7 +31,6 @@ from secrets import token_hex
 from typing import Any, Final, Self
 
 import msgspec
-import numpy as np
 
 from pipeline.errors import InputError
 from twin.packing import PackingError, pack, unpack
@@ -77,7 +77,7 @@ class Cache:
     def get(self, kind: str, key: str) -> "Loan | None":
         """An entry, None where there is none. One that is damaged is removed."""
         place = self._place(kind, key)
-        if not self.has(kind, key):
+        if not place.is_dir():
             return None
         loan = _session(self.folder).aside(f"{kind}~{key}")
         try:
@@ -309,7 +309,11 @@ def _read(folder: Path, *, checked: bool = False) -> Any:
 
 
 def _checksum(path: Path) -> int:
-    return zlib.crc32(np.memmap(path, mode="r").data) if path.stat().st_size else 0
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return 0
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            return zlib.crc32(contents)
 
 
 def _link_files(source: Path, target: Path) -> None:

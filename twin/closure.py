@@ -25,15 +25,16 @@ PACKAGES: Final = ("twin", "simulators", "pipeline", "schemas", "scenarios", "re
 DISTRIBUTIONS: Final = {"yaml": ("PyYAML",), "erfa": ("pyerfa",), "confluent_kafka": ("confluent-kafka",),
                         "lsst": ("lsst-sdm-schemas", "lsst-alert-packet")}   # of modules named otherwise
 BENEATH: Final = {"numba": ("llvmlite",), "astropy": ("pyerfa", "astropy-iers-data")}   # what those rest on
+IMPORTERS: Final = (b"import_module", b"__import__", b"find_spec")   # functions that import by name
+BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements that hold others
 SWITCHES: Final = ("NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "MKL_CBWR", "NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME",
                    "NUMBA_CPU_FEATURES")   # of the environment: they choose how numbers are computed
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A module's file: what it says, and what it may import."""
+    """A module: what it says, and what it may import."""
 
-    path: Path
     digest: str
     ours: frozenset[str]        # modules of ours, by dotted name; some may turn out to be names in their package
     others: frozenset[str]      # top-level names of everything else
@@ -72,12 +73,15 @@ def closure(*modules: str, root: Path = ROOT) -> Closure:
     missing = [name for name in modules if _file(name, root) is None]
     if missing:
         raise ValueError(f"no module {missing[0]} under {root}")
+    asked: set[str] = set()
     while waiting:
         name = waiting.pop()
-        path = _file(name, root)
-        if path is None or name in digests:
+        path = _file(name, root) if name not in asked else None
+        asked.add(name)
+        if path is None:
             continue
-        source = _source(path, name)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        source = _source(path.read_bytes(), package)
         digests[name] = source.digest
         paths.append(path)
         others |= source.others
@@ -137,52 +141,59 @@ def _with_packages(module: str) -> Iterator[str]:
         yield ".".join(parts[:n])
 
 
+@cache
 def _file(module: str, root: Path) -> Path | None:
-    base = root.joinpath(*module.split("."))
-    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
-        if path.is_file():
-            return path
+    base = os.path.join(root, *module.split("."))
+    for path in (f"{base}.py", os.path.join(base, "__init__.py")):
+        if os.path.isfile(path):
+            return Path(path)
     return None
 
 
-def _source(path: Path, module: str) -> Source:
-    text = path.read_bytes()
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+@cache
+def _source(text: bytes, package: str) -> Source:
     names: set[str] = set()
-    reads_data = any_of_ours = False
-    for node in _reached(ast.parse(text, str(path))):
+    reads_data = b"__file__" in text
+    any_of_ours = False
+    tree = ast.parse(text)
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Name) and node.id == "__file__":
-            reads_data = True
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__", "find_spec"):
-            written = node.args[0] if node.args else None
-            if isinstance(written, ast.Constant) and isinstance(written.value, str):
-                names.add(written.value)
-            else:
-                any_of_ours = True
+    if any(word in text for word in IMPORTERS):
+        written = [_literal(node) for node in ast.walk(tree) if isinstance(node, ast.Call)
+                   and _last(node.func).encode() in IMPORTERS]
+        names |= {name for name in written if name}
+        any_of_ours = "" in written
     reads_data |= any(name.startswith(("importlib.resources", "pkgutil")) for name in names)
     tops = {name.partition(".")[0] for name in names}
     ours = {part for name in names if name.partition(".")[0] in PACKAGES for part in _with_packages(name)}
-    return Source(path, _digest(text), frozenset(ours), frozenset(tops - set(PACKAGES)), reads_data, any_of_ours)
+    return Source(_digest(text), frozenset(ours), frozenset(tops - set(PACKAGES)), reads_data, any_of_ours)
 
 
-def _reached(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those under `if TYPE_CHECKING:`."""
-    waiting = [tree]
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Every statement, at whatever depth, but those under `if TYPE_CHECKING:`."""
+    waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and _called(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.stmt):
+            yield node
+        if isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING":
             waiting += node.orelse
-        else:
-            waiting += ast.iter_child_nodes(node)
+            continue
+        for block in BLOCKS:
+            waiting += getattr(node, block, ())
 
 
-def _called(node: ast.expr) -> str:
+def _literal(call: ast.Call) -> str:
+    """The name that a call imports, "" where it is not written out."""
+    name = call.args[0] if call.args else None
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else ""
+
+
+def _last(node: ast.expr) -> str:
     """The last part of a name."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 

@@ -96,15 +96,12 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     claim(folder)
     try:
         night = _into(Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / 'prompt.duckdb'}",
-                            cache, keep_images), scenario, costs, processes, progress)
-        wall = perf_counter() - begun
-        with ParquetRecorder(folder / "measures") as recorder:
-            recorder.append("fact", facts(scenario, costs, processes, wall, night.template_notes))
+                            cache, keep_images), scenario, costs, processes, progress, begun)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
-                   sum(max(int(row["n_alerts"][0]), 0) for row in night.log), wall)
+                   sum(max(int(row["n_alerts"][0]), 0) for row in night.log), perf_counter() - begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,8 @@ class Place:
     keep_images: bool = False
 
 
-def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress) -> "Night":
+def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress,
+          begun: float) -> "Night":
     """The night, over, with everything it recorded in its folder."""
     folder = place.folder
     (folder / "scenario.toml").write_text(to_toml(scenario))
@@ -128,6 +126,9 @@ def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, pr
         night.run()
         for name in PROMPT_TABLES:
             recorder.append(name, ports.store.table(name))
+        recorder.append("fact", facts(scenario, costs, processes, perf_counter() - begun, night.template_notes))
+    if place.cache is not None:
+        place.cache.trim()       # of what was on loan until now
     return night
 
 

@@ -9,12 +9,14 @@ holds the files, and come back relative to where it is then.
 """
 
 import ast
+import math
 import mmap
 import zlib
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -70,8 +72,10 @@ class _Packer:
         if isinstance(value, Path):
             return {TAG: "path", "path": value.relative_to(self._folder).as_posix()}
         if is_dataclass(value) and not isinstance(value, type):
-            kind = type(value)
-            return {TAG: "data", "of": f"{kind.__module__}:{kind.__qualname__}",
+            name = f"{type(value).__module__}:{type(value).__qualname__}"
+            if _class(name) is not type(value):
+                raise PackingError(f"{name} is not found under its name")
+            return {TAG: "data", "of": name,
                     "fields": {f.name: self.tree(getattr(value, f.name)) for f in fields(value)}}
         raise PackingError(f"a {type(value).__name__} cannot be kept")
 
@@ -133,9 +137,9 @@ def _array(tree: dict[str, Any], mapped: Any, folder: Path) -> Any:
 
 
 def _arrays(tree: dict[str, Any], mapped: Any, folder: Path) -> Any:
-    sizes = [int(np.prod(shape)) for shape in tree["shapes"]]
+    sizes = [math.prod(shape) for shape in tree["shapes"]]
     flat = _at(tree, mapped, (sum(sizes),), "C")
-    ends = np.cumsum(sizes)
+    ends = accumulate(sizes)
     return tuple(flat[end - size:end].reshape(shape)
                  for shape, size, end in zip(tree["shapes"], sizes, ends, strict=True))
 
