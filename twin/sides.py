@@ -263,7 +263,7 @@ def of_file(path: Path) -> Trial:
 
 def _of_recorded(side: Side) -> Trial | None:
     if isinstance(side, Baseline):
-        return of_file(side.folder / "scenario.toml")
+        return _called(of_file(side.folder / "scenario.toml"))
     if not isinstance(side, Runs):
         return None
     files = [folder / "scenario.toml" for folder in side.folders.values()]
@@ -273,7 +273,12 @@ def _of_recorded(side: Side) -> Trial | None:
     for other in others:
         if found := first_difference(first.settings, other.settings):
             raise InputError(f"{side.label}: its runs are of different scenarios, they differ in {found[0]}")
-    return Trial(side.label, first.settings, first.beside, first.judge)
+    return _called(first)
+
+
+def _called(trial: Trial) -> Trial:
+    """A test under the name that its scenario gives itself."""
+    return replace(trial, name=str(trial.settings.get("name", trial.name)))
 
 
 def _of_sky(side: Side) -> Trial | None:

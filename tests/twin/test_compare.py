@@ -119,6 +119,8 @@ def test_what_is_written_where(change: Path, test_file: Path, tmp_path: Path, mo
     assert main([*words, "--keep-runs", "--quiet"]) == REGRESSION
     assert (Path("runs/compare-2/runs/head/seed_5/measures")).is_dir()
     assert capsys.readouterr().err == ""
+    assert main([*words, "--quiet", "--power"]) == REGRESSION
+    assert "changes that would be found in nine cases of ten:" in capsys.readouterr().out
     assert main([*words, "--out", "runs/compare-2"]) == 2
     assert "occupied" in capsys.readouterr().err
 

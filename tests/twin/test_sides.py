@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import service
 from pipeline.errors import InputError
 from reports.outcome import of_run
 from reports.store import Store
@@ -145,7 +146,7 @@ def test_the_test_is_asked_for_or_recorded_or_a_file_s_sky_or_the_project_s_own(
     assert found.settings["simulation"] == {"camera": {"ny": 300}}
     assert found.judge.seeds == (8,)
     assert sides.settings_of(file, found)["pipeline"] == {"detect": {"threshold": 6.0}}
-    assert sides.read_trial(None, file, run).name == "night"
+    assert sides.read_trial(None, file, run).name == "small"
     assert sides.read_trial(None, here, here).name == "regression"
     with pytest.raises(InputError, match=r"no scenario 'nowhere\.toml'"):
         sides.read_trial("nowhere.toml", here, here)
@@ -190,6 +191,23 @@ def test_the_first_key_that_differs_is_named() -> None:
     assert first_difference(same, {"a": {"x": 2.0, "nan": float("nan")}}) == ("a.x", 1.0, 2.0)
     assert first_difference({"a": {"seed": 1}}, {"a": {"seed": 2}}) == ("a.seed", 1, 2)
     assert first_difference(same, {}) == ("a", same["a"], "not set")
+
+
+def test_the_real_field_is_processed_with_a_side_s_pipeline_and_a_night_s_injections(tmp_path: Path,
+                                                                                    bench: Bench) -> None:
+    for name in ("DEC-OBS04b.mini.fits", "DEC-OBS04a.mini.fits", "DEC-OBS18a.mini.fits"):
+        (tmp_path / name).touch()
+    field = sides.read_trial(f"real:{tmp_path}", Code("x"), Code("y"))
+    assert len(field.judge.seeds) == 8
+    (tmp_path / "side.toml").write_text("[pipeline.detect]\nthreshold = 6.0\n[platform]\nworkers = 2\n")
+    side = Code("x", "", None, (tmp_path / "side.toml",), ("pipeline.associate.radius_arcsec=0.5",))
+    site, _ = service.read_site(sides.write_settings(side, field, bench, "base"))
+    assert (site.pipeline.detect.threshold, site.pipeline.associate.radius_arcsec) == (6.0, 0.5)
+    assert site.header.values.detector == 37       # the rest is the site's
+    words = sides._words(field, tmp_path / "site.toml", 7)
+    assert words[:3] == ("process", str(tmp_path / "DEC-OBS04a.mini.fits"), str(tmp_path / "DEC-OBS04b.mini.fits"))
+    assert words[3:] == ("--config", str(tmp_path / "site.toml"), "--template-from",
+                         str(tmp_path / "DEC-OBS18a.mini.fits"), "--inject", "10", "--seed", "7")
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
