@@ -428,11 +428,10 @@ def nights(code: Code, trial: Trial, seeds: Sequence[int], bench: Bench, name: s
     def child(what: str, *words: str) -> Child:
         return Child(f"{code.label}{what}", (str(found.python), "-m", "twin.cli", *words), found.root, variables)
 
-    several = trial.real is None and (found.root / "twin" / "nights.py").is_file()
-    if several:   # one process that shares out the nights, so that what all need is loaded once
+    if trial.real is None and (found.root / "twin" / "nights.py").is_file():   # one process that shares out the nights, so that what all need is loaded once
         (bench.runs / name).mkdir(parents=True, exist_ok=True)
         children = [child("", "run", str(file), "--seeds", *map(str, seeds), "--quiet", "--processes",
-                          str(bench.processes), "--sink", "memory:", "--out", str(bench.runs / name))]
+                          str(bench.processes), *_lean(found.root), "--out", str(bench.runs / name))]
     else:
         children = [child(f", seed {seed}", *_words(trial, file, seed), "--out", str(folder))
                     for seed, folder in folders.items()]
@@ -447,6 +446,11 @@ def write_settings(code: Code, trial: Trial, bench: Bench, name: str) -> Path:
     file = bench.place.new(name).with_suffix(".toml")
     file.write_text(dump(settings_of(code, trial)))
     return file
+
+
+def _lean(root: Path) -> tuple[str, ...]:
+    """Options that spare a night what no comparison looks at, where the code knows them."""
+    return ("--lean",) if '"--lean"' in (root / "twin" / "cli.py").read_text(encoding="utf-8") else ()
 
 
 def _words(trial: Trial, settings: Path, seed: int) -> tuple[str, ...]:
