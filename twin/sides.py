@@ -428,7 +428,8 @@ def nights(code: Code, trial: Trial, seeds: Sequence[int], bench: Bench, name: s
     def child(what: str, *words: str) -> Child:
         return Child(f"{code.label}{what}", (str(found.python), "-m", "twin.cli", *words), found.root, variables)
 
-    if trial.real is None and (found.root / "twin" / "nights.py").is_file():   # one process that shares out the nights, so that what all need is loaded once
+    if trial.real is None and (found.root / "twin" / "nights.py").is_file():
+        # one process that shares out the nights, so that what all need is loaded once
         (bench.runs / name).mkdir(parents=True, exist_ok=True)
         children = [child("", "run", str(file), "--seeds", *map(str, seeds), "--quiet", "--processes",
                           str(bench.processes), *_lean(found.root), "--out", str(bench.runs / name))]
