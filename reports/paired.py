@@ -14,6 +14,7 @@ References
 ----------
 Benjamini & Hochberg 1995, J. Royal Statistical Society B 57, 289 (the share of false among all verdicts); valid for
 metrics that depend on each other positively: Benjamini & Yekutieli 2001, Annals of Statistics 29, 1165.
+Genovese, Roeder & Wasserman 2006, Biometrika 93, 509 (weights: what has to be decided has half of the level).
 Tarone 1990, Biometrics 46, 515 (what can never be significant, because too few visits differ, need not be counted).
 Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, 657 (equivalence by an interval inside a margin).
 """
@@ -89,7 +90,8 @@ def judge(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", rules: Ru
     p, least = p_values(contrasts, rules)
     critical = student(rules.level)
     found = [bounds(c, m, critical) if c is not None else NOTHING for c, m in zip(contrasts, metrics, strict=True)]
-    return judged(metrics, contrasts, found, p, corrected(p, least, rules.level), rules)
+    q, next_p = corrected(p, np.array([m.primary for m in metrics], bool), least, rules.level)
+    return judged(metrics, contrasts, found, p, q, next_p, rules)
 
 
 def chosen(metrics: Sequence[Metric], rules: Rules) -> tuple[Metric, ...]:
@@ -100,21 +102,24 @@ def chosen(metrics: Sequence[Metric], rules: Rules) -> tuple[Metric, ...]:
 
 
 def judged(metrics: Sequence[Metric], contrasts: Sequence[Contrast | None], found: Sequence[Bounds], p: np.ndarray,
-           q: np.ndarray, rules: Rules, single_look: Callable[[float], float] = float) -> tuple[Judged, ...]:
+           q: np.ndarray, next_p: np.ndarray, rules: Rules,
+           single_look: Callable[[float], float] = float) -> tuple[Judged, ...]:
     """Verdicts from intervals, p-values and those corrected (NaN: no data).
 
     `single_look` gives the level of a plain interval that is as wide as the one in use.
     """
-    called, n = int(np.sum(q <= rules.level)), max(int(np.sum(q < 1)), 1)
-    level, next_level = single_look(rules.level), single_look(rules.level * min(called + 1, n) / n)
+    level = single_look(rules.level)
     out = []
-    for m, c, b, p_one, q_one in zip(metrics, contrasts, found, p.tolist(), q.tolist(), strict=True):
+    for i, (m, c, b) in enumerate(zip(metrics, contrasts, found, strict=True)):
         margin = rules.margins.get(m.key, m.margin)
-        word = verdict(m, b, q_one, margin, rules.level) if c is not None else "no data"
-        needed = visits_needed(c, b, margin, level, next_level) if c is not None and word == "undecided" else 0
-        out.append(Judged(m, c.base if c else float("nan"), c.head if c else float("nan"), b.difference, b.low, b.high,
-                          p_one, q_one, word, c.n_units if c else 0, c.n_base if c else 0, c.n_head if c else 0,
-                          needed, margin))
+        if c is None:
+            nan = float("nan")
+            out.append(Judged(m, nan, nan, nan, nan, nan, nan, nan, "no data", 0, 0, 0, 0, margin))
+            continue
+        word = verdict(m, b, float(q[i]), margin, rules.level)
+        needed = visits_needed(c, b, margin, level, single_look(float(next_p[i]))) if word == "undecided" else 0
+        out.append(Judged(m, c.base, c.head, b.difference, b.low, b.high, float(p[i]), float(q[i]), word, c.n_units,
+                          c.n_base, c.n_head, needed, margin))
     return tuple(out)
 
 
@@ -148,17 +153,32 @@ def p_values(contrasts: Sequence[Contrast | None], rules: Rules) -> tuple[np.nda
     return p, least
 
 
-def corrected(p: np.ndarray, least: np.ndarray | None = None, level: float = 0.05) -> np.ndarray:
+def corrected(p: np.ndarray, primary: np.ndarray | None = None, least: np.ndarray | None = None,
+              level: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
     """Benjamini and Hochberg's q over all that have data, and in which enough differs to be significant at all.
 
-    `least` is the smallest p that each could have had. It follows from the sizes of the shares, not from their signs,
-    so what is left out (q = 1) is chosen without a look at the outcome.
+    Metrics that have to be decided share half of the level, the others the other half (weights: Genovese, Roeder &
+    Wasserman 2006). `least` is the smallest p that each could have had: it follows from the sizes of the shares, not
+    from their signs, so what is left out (q = 1) is chosen without a look at the outcome.
+
+    Returns q, and the p that would make one verdict more.
     """
     q = np.where(np.isfinite(p), 1.0, np.nan)
     able = np.isfinite(p) if least is None else np.isfinite(p) & (least <= level)
+    weight = _weights(able, np.zeros(len(p), bool) if primary is None else primary)
     if able.any():
-        q[able] = false_discovery_control(p[able], method="bh")
-    return q
+        found = false_discovery_control(np.minimum(p[able] / weight[able], 1.0), method="bh")
+        q[able] = np.maximum(found, p[able])
+    n = max(int(able.sum()), 1)
+    return q, level * weight * min(int(np.sum(q <= level)) + 1, n) / n
+
+
+def _weights(able: np.ndarray, primary: np.ndarray) -> np.ndarray:
+    """Of mean 1 over those that count; half of it on the primary ones, if they are the fewer."""
+    n, few = int(able.sum()), int((able & primary).sum())
+    if not 0 < 2 * few < n:
+        return np.ones(len(able))
+    return np.where(primary, n / (2 * few), n / (2 * (n - few)))
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------

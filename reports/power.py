@@ -48,7 +48,7 @@ class PairingGain:
 
 
 def power(metric: Metric, terms: Terms, units: int, rules: Rules, *, other: Terms | None = None, n_metrics: int = 80,
-          share: float = 0.9, trials: int = 60) -> Power:
+          n_primary: int = 0, share: float = 0.9, trials: int = 60) -> Power:
     """The change for the worse that a comparison of so many visits calls in `share` of the cases.
 
     Parameters
@@ -60,22 +60,24 @@ def power(metric: Metric, terms: Terms, units: int, rules: Rules, *, other: Term
     other : Terms
         The other side of a comparison without effect: its differences are then the noise (times are never the same
         twice), and no other is added.
-    n_metrics : int
-        Metrics that the comparison corrects for. The change is taken to be in this one alone.
+    n_metrics, n_primary : int
+        Metrics that the comparison corrects for, and how many of them have to be decided (and share half of the level).
+        The change is taken to be in this one alone.
     """
     rng = np.random.default_rng((rules.seed, 90))
+    level = corrected_level(metric, rules, n_metrics, n_primary)
     margin = rules.margins.get(metric.key, metric.margin)
     judge = replace(metric, better="higher" if metric.better == "neither" else metric.better)
 
     def cases(size: float) -> float:
-        return _called(judge, terms, other, units, size, margin, rules, n_metrics, trials, rng)
+        return _called(judge, terms, other, units, size, margin, rules, level, trials, rng)
 
     size, found = _smallest(cases, max(margin, 1e-6 * abs(estimate(terms)), 1e-12), share)
     return Power(metric, size, found, units, margin)
 
 
 def pairing_gain(metric: Metric, base: Terms, rules: Rules, *, head: Terms | None = None, change: float = 0.02,
-                 n_metrics: int = 80, share: float = 0.9) -> PairingGain:
+                 n_metrics: int = 80, n_primary: int = 0, share: float = 0.9) -> PairingGain:
     """Visits that would decide a change of a metric in `share` of the cases, paired and with independent seeds.
 
     From the variances of recorded visits. `head` is a side recorded with about that change; without it, the change is
@@ -87,9 +89,16 @@ def pairing_gain(metric: Metric, base: Terms, rules: Rules, *, head: Terms | Non
         raise ValueError(f"a change of {change:g} cannot be made in {metric.key}: {estimate(base):.4g}")
     apart = replace(head, unit=head.unit + int(base.unit.max()) + 1,
                     object=np.where(head.object >= 0, head.object + int(base.object.max()) + 1, -1))
-    level = rules.level / n_metrics
+    level = corrected_level(metric, rules, n_metrics, n_primary)
     return PairingGain(change, *(_visits(contrast(base, side), pairs, metric, change, level, share)
                                  for side, pairs in ((head, 1), (apart, 2))))
+
+
+def corrected_level(metric: Metric, rules: Rules, n_metrics: int, n_primary: int) -> float:
+    """The p that makes a verdict on one metric where nothing else is called."""
+    if not 0 < 2 * n_primary < n_metrics:
+        return rules.level / n_metrics
+    return rules.level / (2 * (n_primary if metric.primary else n_metrics - n_primary))
 
 
 # --- a change --------------------------------------------------------------------------------------------------------
@@ -156,7 +165,7 @@ def _moved(terms: Terms, shift: float, rng: np.random.Generator, noise: float) -
 # --- the judge's test ------------------------------------------------------------------------------------------------
 
 def _called(metric: Metric, terms: Terms, other: Terms | None, units: int, size: float, margin: float, rules: Rules,
-            n_metrics: int, trials: int, rng: np.random.Generator) -> float:
+            level: float, trials: int, rng: np.random.Generator) -> float:
     """Share of simulated comparisons in which a change is called worse."""
     contrasts = []
     for _ in range(trials):
@@ -167,7 +176,7 @@ def _called(metric: Metric, terms: Terms, other: Terms | None, units: int, size:
     p, _ = p_values(contrasts, rules)
     worse = 0
     for c, p_one in zip(contrasts, p.tolist(), strict=True):
-        if c is None or not p_one <= rules.level / n_metrics:
+        if c is None or not p_one <= level:
             continue
         found = bounds(c, metric, student(rules.level))
         low, high = (found.low, found.high) if metric.better == "lower" else (-found.high, -found.low)
@@ -245,4 +254,4 @@ def _visits(c: Contrast | None, pairs: int, metric: Metric, change: float, level
     return int(visits[enough][0]) if enough.any() else NEVER
 
 
-__all__ = ["PairingGain", "Power", "changed", "pairing_gain", "power"]
+__all__ = ["PairingGain", "Power", "changed", "corrected_level", "pairing_gain", "power"]

@@ -80,7 +80,8 @@ def judge_sequence(metrics: Sequence[Metric], base: "Outcome", head: "Outcome", 
             smallest[key] = min(p_value(c, scale[key]), smallest.get(key, 1.0))
         p[i] = smallest.get(key, 1.0)
         found.append(sequence_bounds(c, metric, rules.level, sharpest.get(key, np.inf)))
-    verdicts = judged(metrics, contrasts, found, p, corrected(p), rules, single_look)
+    q, next_p = corrected(p, np.array([m.primary for m in metrics], bool), level=rules.level)
+    verdicts = judged(metrics, contrasts, found, p, q, next_p, rules, single_look)
     return verdicts, Looks(looks.n + 1, sharpest, scale, smallest)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import t
 
 from reports.contributions import Contrast, Form, contrast
@@ -155,11 +157,11 @@ def test_a_side_without_rows_has_no_data_and_never_a_verdict() -> None:
 
 
 def test_metrics_without_data_do_not_count_in_the_correction() -> None:
-    p = corrected(np.array([0.01, np.nan, 0.04, np.nan]))
+    p, _ = corrected(np.array([0.01, np.nan, 0.04, np.nan]))
     assert p[0] == pytest.approx(0.02)
     assert p[2] == pytest.approx(0.04)
     assert np.isnan(p[[1, 3]]).all()
-    assert np.isnan(corrected(np.array([np.nan]))).all()
+    assert np.isnan(corrected(np.array([np.nan]))[0]).all()
 
 
 def test_one_visit_says_nothing_of_others() -> None:
@@ -266,11 +268,30 @@ def test_more_metrics_make_each_harder_to_call() -> None:
 
 def test_metrics_in_which_hardly_anything_differs_cost_the_others_nothing() -> None:
     p, least = np.array([0.02, 0.3, 1.0, 1.0]), np.array([0.001, 0.25, 0.5, 1.0])
-    assert corrected(p).tolist() == pytest.approx([0.08, 0.6, 1.0, 1.0])
-    assert corrected(p, least).tolist() == pytest.approx([0.02, 1.0, 1.0, 1.0])
-    both = corrected(np.array([0.02, 0.03, 0.9]), np.array([0.001, 0.002, 1.0]))
+    assert corrected(p)[0].tolist() == pytest.approx([0.08, 0.6, 1.0, 1.0])
+    assert corrected(p, least=least)[0].tolist() == pytest.approx([0.02, 1.0, 1.0, 1.0])
+    both, _ = corrected(np.array([0.02, 0.03, 0.9]), least=np.array([0.001, 0.002, 1.0]))
     assert both.tolist() == pytest.approx([0.03, 0.03, 1.0])
-    assert corrected(np.array([0.04, 0.04]), np.array([0.04, 0.04])).tolist() == pytest.approx([0.04, 0.04])
+
+
+def test_what_has_to_be_decided_shares_half_of_the_level() -> None:
+    p, primary = np.full(100, 0.9), np.arange(100) < 5
+    p[[0, 50]] = 0.004
+    q, next_p = corrected(p, primary)
+    assert q[0] == pytest.approx(0.004 * 10)      # of five, twice
+    assert q[50] == pytest.approx(0.004 * 190 / 2)   # of 95, twice; the second in order
+    assert next_p[[0, 50]] == pytest.approx([2 * 0.05 / 10, 2 * 0.05 / 190])
+    plain, _ = corrected(p)
+    assert plain[0] == plain[50] == pytest.approx(0.2)
+    np.testing.assert_allclose(corrected(p, np.ones(100, bool))[0], plain)     # all of them: none
+    assert np.all(corrected(np.full(100, 0.01), primary)[0] >= 0.01)
+
+
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=60), st.integers(1, 2))
+def test_the_level_is_shared_out_and_no_more_than_that(values: list[float], few: int) -> None:
+    """The p that alone makes a verdict, summed over all metrics, is the level."""
+    _, next_p = corrected(np.maximum(np.array(values), 0.06 * len(values)), np.arange(len(values)) < few)
+    assert next_p.sum() == pytest.approx(0.05)
 
 
 # --- how many visits -------------------------------------------------------------------------------------------------

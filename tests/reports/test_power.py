@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from reports.contributions import QUANTILES, estimate
 from reports.paired import NEVER, Rules, judge
-from reports.power import NOISE, _drawn, changed, pairing_gain, power
+from reports.power import NOISE, _drawn, changed, corrected_level, pairing_gain, power
 from reports.terms import Metric, Statistic, Terms
 
 RULES = Rules()
@@ -119,6 +119,13 @@ def test_a_change_of_the_size_found_is_called(kind: Metric, make: Callable[[], T
 
     assert called(1.3 * size) >= 0.85
     assert called(0.4 * size) <= 0.6
+
+
+def test_what_has_to_be_decided_has_more_of_the_level() -> None:
+    other = replace(metric(), primary=False)
+    levels = [corrected_level(m, RULES, 100, 5) for m in (metric(), other)]
+    assert levels == pytest.approx([0.05 / 10, 0.05 / 190])
+    assert corrected_level(metric(), RULES, 100, 0) == corrected_level(other, RULES, 100, 0) == pytest.approx(0.0005)
 
 
 def test_with_the_other_side_its_own_noise_is_used() -> None:

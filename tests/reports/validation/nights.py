@@ -195,12 +195,15 @@ OF_BINS: Final[Mapping[str, tuple[float, bool, Literal["higher", "lower", "neith
     "flux_{}": (0.001, False, "lower"), "pulls_{}": (0.02, True, "lower")}
 
 
+PRIMARY: Final = ("completeness", "false_rate", "offset_median", "flux_bias", "cpu")
+
+
 def _terms(key: str, night: Night) -> Terms:
     return night.terms[key]
 
 
 def _metric(key: str, kind: tuple[float, bool, Literal["higher", "lower", "neither"]]) -> Metric:
-    return Metric(key, key.replace("_", " "), "validation", "", kind[2], kind[0], kind[1], key == "completeness",
+    return Metric(key, key.replace("_", " "), "validation", "", kind[2], kind[0], kind[1], key in PRIMARY,
                   "detect", partial(_terms, key))  # type: ignore[arg-type]  # nights stand for outcomes
 
 
