@@ -10,15 +10,18 @@ variance of a difference is that of both ways of resampling less what they count
 with c the head's influence less the base's, and a cell all rows of one object in one visit; but never less than any
 of the three sums.
 
-How the intervals were chosen: 300-400 pairs of nights with known difference (`tests/reports/validation`), 20 to 100
-visits, coverage of nominal 95 %:
+How the intervals were chosen: hundreds of pairs of nights whose true difference is known, of 20 to 100 visits, nine
+metrics (`python -m tests.reports.validation`); coverage of nominal 95 %, from metric to metric:
 
-    taken as independent sources                        50-94 %
-    percentile bootstrap over visits                    86-91 %
-    BCa bootstrap over visits                           84-92 %
+    sources taken as independent                        32-95 %
+    visits alone, t quantiles                           70-95 %
+    percentile bootstrap over visits (scipy)            86-91 %
+    BCa bootstrap over visits (scipy)                   84-92 %
     studentised bootstrap over visits, V as above       85-98 %
-    pigeonhole bootstrap of visits and objects          counts the noise of single rows three times
-    V as above, t quantiles (here)                      92-98 %
+    V as above, t quantiles (here)                      93-97 %
+
+A bootstrap of visits and objects at once (pigeonhole) counts the noise of single rows three times, and a resampled
+difference of medians is too wide, for both jump among the same few rows.
 
 References
 ----------
