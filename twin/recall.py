@@ -99,7 +99,7 @@ class Remembering(Observatory):
         if band not in self._template_keys:
             pipeline = self.scenario.pipeline
             self._template_keys[band] = key_of("template", {
-                **self._drawn, "visits": self.earlier[band], "calibrate": pipeline.calibrate,
+                **self._drawn, "band": band, "visits": self.earlier[band], "calibrate": pipeline.calibrate,
                 "template": pipeline.template, "margin_px": self.scenario.history.margin_px})
         return self._template_keys[band]
 
