@@ -254,8 +254,9 @@ def _run(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from twin.compare import Question, Wanted, report
 
-    question = Question(options.base, options.head, options.scenario, options.seeds, options.until_decided,
-                        options.budget, not options.no_times, options.processes)
+    question = Question(options.base, options.head, options.scenario, options.seeds,
+                        until_decided=options.until_decided, budget=options.budget, times=not options.no_times,
+                        processes=options.processes)
     wanted = Wanted(options.out, {kind: path for kind in ("html", "json", "markdown", "junit")
                                   if (path := getattr(options, kind)) is not None}, options.keep_runs, options.power)
     return report(question, wanted, print, _teller(options.quiet))

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Final, Self
@@ -56,6 +56,7 @@ class Question:
     head: str
     scenario: str | None = None          # a file, a shipped one's name, or real:FOLDER
     seeds: tuple[int, ...] = ()          # none: those of the sides or of the scenario
+    _: KW_ONLY
     until_decided: bool = False
     budget: int | None = None            # nights at most; None: the scenario's
     times: bool = True

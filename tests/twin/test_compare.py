@@ -21,6 +21,7 @@ from reports.outcome import of_run
 from reports.store import Store
 from schemas.measures import FACT
 from tests.twin import checkouts
+from twin import compare
 from twin.cli import _seeds, main
 from twin.compare import NO_REGRESSION, REGRESSION, UNDECIDED, Question, Seeds, Wanted, aligned, report, terms_of
 from twin.night import run_night
@@ -174,6 +175,19 @@ def test_seeds_are_written_singly_or_as_a_range() -> None:
     for wrong in ("6-1", "-1", "a", "1-", "1-b"):
         with pytest.raises(argparse.ArgumentTypeError, match=f"range of seeds like 1-6, got '{wrong}'"):
             _seeds(wrong)
+
+
+def test_every_option_of_the_command_is_part_of_the_question(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked_for: list[object] = []
+    monkeypatch.setattr(compare, "report", lambda *given: asked_for.extend(given[:2]) or NO_REGRESSION)
+    words = ["a", "b", "--scenario", "c.toml", "--seeds", "1-2", "5", "--until-decided", "--budget", "9", "--no-times",
+             "--processes", "3", "--out", "d", "--json", "e.json", "--keep-runs", "--power"]
+    assert main(["compare", *words]) == NO_REGRESSION
+    assert asked_for == [Question("a", "b", "c.toml", (1, 2, 5), until_decided=True, budget=9, times=False, processes=3),
+                         Wanted(Path("d"), {"json": Path("e.json")}, keep_runs=True, power=True)]
+    asked_for.clear()
+    assert main(["compare", "a", "b", "--processes", "1"]) == NO_REGRESSION
+    assert asked_for == [Question("a", "b"), Wanted()]
 
 
 def test_metrics_that_do_not_exist_are_refused(night: Path) -> None:
