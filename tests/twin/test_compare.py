@@ -177,13 +177,14 @@ def test_seeds_are_written_singly_or_as_a_range() -> None:
             _seeds(wrong)
 
 
-def test_every_option_of_the_command_is_part_of_the_question(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_option_of_the_command_is_part_of_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for: list[object] = []
     monkeypatch.setattr(compare, "report", lambda *given: asked_for.extend(given[:2]) or NO_REGRESSION)
     words = ["a", "b", "--scenario", "c.toml", "--seeds", "1-2", "5", "--until-decided", "--budget", "9", "--no-times",
              "--processes", "3", "--out", "d", "--json", "e.json", "--keep-runs", "--power"]
     assert main(["compare", *words]) == NO_REGRESSION
-    assert asked_for == [Question("a", "b", "c.toml", (1, 2, 5), until_decided=True, budget=9, times=False, processes=3),
+    assert asked_for == [Question("a", "b", "c.toml", (1, 2, 5), until_decided=True, budget=9, times=False,
+                                  processes=3),
                          Wanted(Path("d"), {"json": Path("e.json")}, keep_runs=True, power=True)]
     asked_for.clear()
     assert main(["compare", "a", "b", "--processes", "1"]) == NO_REGRESSION
