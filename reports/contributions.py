@@ -258,12 +258,19 @@ def _differs(base: Terms, head: Terms, mine: np.ndarray, others: np.ndarray, n_c
 
 
 def _event(terms: Terms, influence: np.ndarray) -> float:
-    """What one flip would do: a count more or less, a row beyond the quantile; elsewhere, one row drawn anew."""
-    if terms.statistic in ("ratio", "abs_ratio") and np.all((terms.value == 0) | (terms.value == 1)):
-        return 1.0 / float(terms.weight.sum())
+    """What one flip would do: a count more or less, a row beyond the quantile; elsewhere, one row drawn anew.
+
+    Where all rows have one value, a row that loses it.
+    """
+    total, counted = float(terms.weight.sum()), np.all((terms.value == 0) | (terms.value == 1))
+    if counted and terms.statistic in ("ratio", "abs_ratio"):
+        return 1.0 / total
     if terms.statistic in QUANTILES:
-        return _spacing(terms) * float(np.max(terms.weight) / terms.weight.sum())
-    return float(np.sqrt(2 * np.mean(influence**2)))
+        event = _spacing(terms) * float(np.max(terms.weight)) / total
+    else:
+        event = float(np.sqrt(2 * np.mean(influence**2)))
+    whole = (float(np.max(np.abs(terms.value))) or 1.0) / total
+    return event if event > SAME * whole else whole
 
 
 # --- variance --------------------------------------------------------------------------------------------------------

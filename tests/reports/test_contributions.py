@@ -184,6 +184,16 @@ def test_no_flips_leave_one_more_either_way_open() -> None:
     assert np.sqrt(unseen(c, 1.0).at(1.0)) == pytest.approx(np.sqrt(2) / 200)
 
 
+@pytest.mark.parametrize("statistic", STATISTICS)
+@pytest.mark.parametrize("constant", [0.0, 0.7, 7.0])
+def test_rows_that_are_all_alike_prove_nothing_when_they_are_few(statistic: Statistic, constant: float) -> None:
+    unit = np.arange(3)
+    rows = Terms(np.full(3, constant), np.ones(3), unit, unit, statistic)
+    c = contrast(rows, rows)
+    assert c is not None
+    assert np.sqrt(unseen(c, 1.0).at(1.0)) > 0.4 * (constant or 1.0)
+
+
 def test_what_is_unseen_fades_as_flips_are_seen_everywhere() -> None:
     parts = []
     for lost in (1, 5, 20):
