@@ -483,6 +483,11 @@ def forced_scatter(outcome: Outcome, *, snr: tuple[float, float] = (1.0, 30.0)) 
     return terms(outcome, "forced", pull, use=use, statistic="rms")
 
 
+def forced_offset(outcome: Outcome) -> Terms:
+    """How far from the true place photometry was forced [arcsec], of clean pixels that both sides forced."""
+    return terms(outcome, "forced", outcome.forced["offset_arcsec"], use=common(outcome, "forced"), statistic="median")
+
+
 def forced_error(outcome: Outcome, *, snr: tuple[float, float], statistic: Statistic) -> Terms:
     """Error of forced fluxes [mmag] of bright sources: size of its mean, or median of its size."""
     rows = outcome.forced

@@ -325,6 +325,8 @@ def _forced() -> Iterable[Metric]:
     yield _metric(section, "forced_scatter", "scatter of forced pulls", "σ", "lower", PULL, evidence.forced_scatter,
                   "forced")
     bright = partial(partial, evidence.forced_error, snr=BRIGHT)
+    yield _metric(section, "forced_offset", "median offset of forced photometry from the true place", "arcsec", "lower",
+                  PLACE, evidence.forced_offset, "forced")
     yield _metric(section, "forced_flux_bias", "bias of forced fluxes at S/N > 20", "mmag", "lower", BIAS_MMAG,
                   bright(statistic="abs_ratio"), "forced")
     yield _metric(section, "light_curves", "median scatter of light curves at S/N > 20", "mmag", "lower", BRIGHT_MMAG,

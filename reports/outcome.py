@@ -276,6 +276,8 @@ def _forced(store: Store, matches: Matches, rows: np.ndarray, log: np.ndarray) -
     for name in ("truthId", "flux", "snr", "band"):
         out[name] = truth[name]
     out["clean"] = truth["clean"] & truth["isolated"] & truth["judged"]
+    east = (forced["ra"][use] - truth["ra"]) * np.cos(np.radians(truth["dec"]))
+    out["offset_arcsec"] = 3600.0 * np.hypot((east + 180.0) % 360.0 - 180.0, forced["dec"][use] - truth["dec"])
     return out
 
 

@@ -197,7 +197,8 @@ OUTCOME_FALSE: Final = np.dtype([
 # Forced photometry of DIAObjects of true static sources, against the true flux at that time.
 OUTCOME_FORCED: Final = np.dtype([
     ("seed", "i8"), ("visit", "i8"), ("detector", "i2"), ("band", "S1"), ("truthId", "i8"), ("diaObjectId", "i8"),
-    ("flux", "f8"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("snr", "f4"), ("clean", "?")])
+    ("flux", "f8"), ("psfFlux", "f4"), ("psfFluxErr", "f4"), ("snr", "f4"), ("clean", "?"),
+    ("offset_arcsec", "f4")])   # of the place that was forced from the true one
 
 # Direct-image sources: STAR_TRUTH of all nights of a test.
 OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])

@@ -105,6 +105,8 @@ def forced() -> np.ndarray:
     rows = DIA_FORCED_SOURCE.empty(3)
     rows["diaForcedSourceId"], rows["diaObjectId"], rows["visit"] = [1, 2, 3], [11, 13, 15], V2
     rows["detector"], rows["psfFlux"], rows["psfFluxErr"] = DETECTOR, [2950.0, 2100.0, 9.0], 100.0
+    for row, x in zip(rows, (SKY[0][2], SKY[1][2] + 0.5, 800.0), strict=True):
+        row["ra"], row["dec"] = place(x)
     return rows
 
 
@@ -169,6 +171,7 @@ def test_forced_fluxes_are_laid_against_the_truth_of_their_objects_source(outcom
     assert outcome.forced["flux"].tolist() == [3000.0, 2000.0]
     assert outcome.forced["psfFlux"].tolist() == [2950.0, 2100.0]
     assert outcome.forced["clean"].all()
+    assert outcome.forced["offset_arcsec"] == pytest.approx([0.0, 0.1], abs=1e-5)     # the second is 0.5 px off
 
 
 def test_false_detections_keep_their_cause(outcome: Outcome) -> None:
