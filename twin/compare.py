@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
-from itertools import count, pairwise
+from itertools import count, islice
 from pathlib import Path
 from typing import Final, Self
 
@@ -23,7 +23,7 @@ from reports import comparison_page
 from reports.compare import Comparison, compare
 from reports.metrics import METRICS, metrics_of
 from reports.outcome import Outcome, joined
-from reports.paired import Rules
+from reports.paired import Judged, Rules
 from reports.pairing import paired
 from reports.power import power
 from reports.sequences import Looks, judge_sequence
@@ -35,13 +35,14 @@ from twin.cache import Cache
 from twin.folders import claimed
 from twin.scenario import JudgeConfig
 from twin.sides import Baseline, Bench, Code, Detections, Runs, Side, Trial
-from twin.timing import Tree, interleaved
+from twin.timing import Timed, Tree, interleaved
 from twin.workspace import workspace
 
 NO_REGRESSION, REGRESSION, BAD_INPUT, UNDECIDED = range(4)   # exit codes
 FILES: Final = {"html": "comparison.html", "json": "comparison.json", "markdown": "comparison.md",
                 "junit": "junit.xml"}   # what `comparison_page.write` writes, by the option for a copy of it
 RUNS: Final = Path("runs")              # where folders go that nobody named
+TIMINGS: Final = 4                      # of times, at most, where nights are added until all is decided
 COSTS: Final = ("cpu.", "memory.")
 OF_STEPS: Final = (*COSTS, "latency.")  # metrics that exist where a Step was measured
 
@@ -185,10 +186,8 @@ def answered(question: Question, say: Say = lambda line: None, keep: Path | None
         pair = Pair(base, head, trial, bench)
         pair.add(seeds.first)
         looks = add_until_decided(pair, seeds) if question.until_decided else None
-        steps, without = side_by_side(pair, question)
-        one, other = (replace(o, steps=rows) for o, rows in zip(pair.outcomes, steps, strict=True))
+        one, other, judged, without = judged_with_times(pair, question, looks)
         metrics, rules = terms_of(trial.judge, one, other)
-        judged = None if looks is None else judge_sequence(metrics, *paired(one, other)[:2], rules, looks)[0]
         comparison = compare(one, other, rules, base_label=base.label, head_label=head.label, scenario=trial.name,
                              metrics=metrics, judged=judged)
         yield Answer(comparison, (*left_aside, *pair.remarks, *without))
@@ -206,19 +205,19 @@ class Seeds:
     @classmethod
     def of(cls, question: Question, judge: JudgeConfig, base: Side, head: Side) -> Self:
         """Those asked for, else those that the sides have or the scenario names; more up to the budget."""
-        had = [seeds for side in (base, head) if (seeds := sides.seeds_of(side)) is not None]
-        for seeds, other in pairwise(had):
-            if not question.seeds and set(seeds) != set(other):
-                raise InputError(f"the sides are of other nights: seeds {sides.written(seeds)} and "
-                                 f"{sides.written(other)}; choose those of both with --seeds")
-        first = question.seeds or (had[0] if had else judge.seeds)
-        for side, seeds in zip([s for s in (base, head) if sides.seeds_of(s) is not None], had, strict=True):
+        had = [(side, seeds) for side in (base, head) if (seeds := sides.seeds_of(side)) is not None]
+        if not question.seeds and len(had) == 2 and set(had[0][1]) != set(had[1][1]):
+            raise InputError(f"the sides are of other nights: seeds {sides.written(had[0][1])} and "
+                             f"{sides.written(had[1][1])}; choose those of both with --seeds")
+        first = question.seeds or (had[0][1] if had else judge.seeds)
+        for side, seeds in had:
             if missing := set(first) - set(seeds):
                 raise InputError(f"{side.label} has no night of seed {sides.written(tuple(missing))}, only of "
                                  f"{sides.written(seeds)}")
-        budget = max(question.budget or judge.budget, len(first))
-        others = [s for s in had[0] if s not in first] if had else range(max(first) + 1, max(first) + 1 + budget)
-        return cls(tuple(first), tuple(others)[:budget - len(first)])
+        left = max(question.budget or judge.budget, len(first)) - len(first)
+        others = (s for s in (had[0][1] if had else range(max(first) + 1, max(first) + 1 + left))
+                  if s not in first and all(s in seeds for _, seeds in had))
+        return cls(first, tuple(islice(others, left)))
 
 
 @dataclass(slots=True)
@@ -230,6 +229,7 @@ class Pair:
     trial: Trial
     bench: Bench
     remarks: list[str] = field(default_factory=list)     # what has to be said beside the answer
+    timed: list[Timed] = field(default_factory=list)     # measurements of times so far
     _parts: list[tuple[Outcome, Outcome]] = field(default_factory=list)
     _truth: dict[int, Path] = field(default_factory=dict)
 
@@ -280,12 +280,18 @@ def add_until_decided(pair: Pair, seeds: Seeds) -> Looks:
         metrics, rules = terms_of(pair.trial.judge, base, head)
         base, head, units = paired(base, head)
         judged, looks = judge_sequence(metrics, base, head, rules, looks)
-        undecided = [j.metric.key for j in judged if j.metric.primary and j.verdict == "undecided"]
-        if not undecided or not waiting:
+        left = undecided(judged)
+        if not left or not waiting:
             return looks
-        pair.bench.say(f"{units.n} visits: undecided {', '.join(undecided)}")
+        pair.bench.say(f"{units.n} visits: undecided {', '.join(left)}")
         batch, waiting = waiting[:pair.bench.processes], waiting[pair.bench.processes:]
         pair.add(batch)
+
+
+def undecided(judged: Sequence[Judged], of: tuple[str, ...] = ("",)) -> list[str]:
+    """Keys, beginning with one of some words, of metrics that decide and are not decided."""
+    return [j.metric.key for j in judged
+            if j.metric.primary and j.verdict == "undecided" and j.metric.key.startswith(of)]
 
 
 # --- judgement -------------------------------------------------------------------------------------------------------
@@ -303,6 +309,23 @@ def terms_of(judge: JudgeConfig, base: Outcome, head: Outcome) -> tuple[tuple[Me
 
 # --- times -----------------------------------------------------------------------------------------------------------
 
+def judged_with_times(pair: Pair, question: Question, looks: Looks | None) -> tuple[
+        Outcome, Outcome, tuple[Judged, ...] | None, tuple[str, ...]]:
+    """Both sides with times, what looks at them judge, and why there are no times.
+
+    Where looks have been taken, more times are measured until those that decide are decided, or enough is enough.
+    """
+    while True:
+        steps, without = side_by_side(pair, question)
+        base, head = (replace(o, steps=rows) for o, rows in zip(pair.outcomes, steps, strict=True))
+        if looks is None:
+            return base, head, None, without
+        metrics, rules = terms_of(pair.trial.judge, base, head)
+        judged, looks = judge_sequence(metrics, *paired(base, head)[:2], rules, looks)
+        if without or not undecided(judged, COSTS) or len(pair.timed) >= TIMINGS:
+            return base, head, judged, without
+
+
 Steps = tuple[np.ndarray, np.ndarray]
 
 
@@ -316,6 +339,7 @@ def costless(outcome: Outcome) -> Outcome:
 def side_by_side(pair: Pair, question: Question) -> tuple[Steps, tuple[str, ...]]:
     """STEP rows of both sides with costs that were measured together; without those, a line that says why.
 
+    Called again, it measures more and gives all.
     Durations on the simulated clock are the runs' own; both kinds of rows stand beside each other.
     """
     base, head = (costless(outcome).steps for outcome in pair.outcomes)
@@ -325,12 +349,15 @@ def side_by_side(pair: Pair, question: Question) -> tuple[Steps, tuple[str, ...]
     if why:
         return (base, head), (f"times are not compared: {why}",)
     trees = [tree_of(code, pair.bench) for code in codes]
-    timed = interleaved(trees[0], trees[1], pair.scenario_files(codes), pair.seeds, cache=pair.bench.cache,
+    known = {int(seed) for timed in pair.timed for seed in timed.base["seed"]}
+    nights = sorted(pair.seeds, key=lambda seed: seed in known)   # each time others first
+    timed = interleaved(trees[0], trees[1], pair.scenario_files(codes), nights, cache=pair.bench.cache,
                         samples=question.samples or pair.trial.judge.samples, say=pair.bench.say)
-    if not len(timed.base):
+    pair.timed.append(timed)
+    if not any(len(one.base) for one in pair.timed):
         return (base, head), (timed.note,)
     pair.remarks += [timed.note] if timed.note else []
-    return (join([base, timed.base]), join([head, timed.head])), ()
+    return (join([base, *(t.base for t in pair.timed)]), join([head, *(t.head for t in pair.timed)])), ()
 
 
 def timed_codes(pair: Pair) -> tuple[list[Code], str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -28,6 +29,7 @@ from twin.night import run_night
 from twin.recorder import ParquetRecorder
 from twin.scenario import JudgeConfig
 from twin.sides import Code, Runs
+from twin.timing import Timed, Tree
 from twin.workspace import git
 
 from .conftest import small
@@ -204,6 +206,76 @@ def test_metrics_that_do_not_exist_are_refused(night: Path) -> None:
 
 def test_text_stands_in_columns() -> None:
     assert aligned([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+def timed(night: Path, seeds: Sequence[int], factor: float, noise: float = 0.0) -> Timed:
+    """What the small night noted, `factor` slower on the head side, as measured side by side."""
+    rng = np.random.default_rng(len(seeds))
+    steps = [of_run(Store(night), seed).steps for seed in seeds]
+    base = np.concatenate(steps)
+    base["duration_s"] = np.nan
+    head = base.copy()
+    head["cpu_s"] *= factor * np.exp(noise * rng.normal(size=len(head)))
+    return Timed(base, head)
+
+
+def test_times_are_those_measured_side_by_side_and_not_the_runs_own(change: Path, night: Path, test_file: Path,
+                                                                    tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Sequence[int]] = []
+
+    def measure(base: Tree, head: Tree, files: tuple[Path, Path], seeds: Sequence[int], **options: object) -> Timed:
+        told.append((base.path == change, head.path == change, options["samples"], tuple(seeds)))
+        assert [file.is_file() for file in files] == [True, True]
+        return timed(night, seeds, 1.5)
+
+    monkeypatch.setattr(compare, "interleaved", measure)
+    question = Question("HEAD~1", ".", str(test_file), (1, 2, 3), cache=tmp_path / "cache")
+    with compare.answered(question) as answer:
+        found = {j.metric.key: j for j in answer.comparison.judged}
+    assert told == [(False, True, 24, (1, 2, 3))]
+    assert answer.notes == ()
+    assert found["cpu.total"].difference == pytest.approx(0.5)
+    assert found["latency.subtract"].difference == pytest.approx(0.0, abs=0.05)   # the runs' own, of a like clock
+    with compare.answered(replace(question, times=False)) as answer:
+        found = {j.metric.key: j for j in answer.comparison.judged}
+    assert len(told) == 1
+    assert "cpu.subtract" not in found
+    assert found["cpu.total"].verdict == "no data"
+    assert found["latency.subtract"].n_units > 0
+
+
+def test_times_are_measured_again_until_they_are_decided(change: Path, night: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test.toml").write_text('[judge]\nprimary = ["cpu.total"]\nsamples = 12\n')
+    question = Question("HEAD~1", ".", str(tmp_path / "test.toml"), EIGHT, until_decided=True, cache=tmp_path / "cache")
+    for noise, times, word in ((0.0, 1, "worse"), (3.0, compare.TIMINGS, "undecided")):
+        told: list[Sequence[int]] = []
+
+        def measure(*given: Any, told: list[Sequence[int]] = told, noise: float = noise, **options: object) -> Timed:
+            told.append(given[3][:3])
+            return timed(night, given[3][:6], 1.5, noise)
+
+        monkeypatch.setattr(compare, "interleaved", measure)
+        with compare.answered(question) as answer:
+            verdicts = {j.metric.key: j.verdict for j in answer.comparison.judged}
+        assert len(told) == times
+        assert verdicts["cpu.total"] == word
+        assert told[:2] == [[1, 2, 3], [7, 8, 1]][:times]      # other nights first
+
+
+def test_without_times_it_is_said_why(change: Path, night: Path, test_file: Path, tmp_path: Path,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = timed(night, [1], 1.0)
+    monkeypatch.setattr(compare, "interleaved", lambda *given, **options: Timed(
+        nothing.base[:0], nothing.head[:0], "times are not compared: no gauge"))
+    question = Question("HEAD~1", ".", str(test_file), (1, 2), cache=tmp_path / "cache")
+    with compare.answered(question) as answer:
+        assert answer.notes == ("times are not compared: no gauge",)
+    with compare.answered(replace(question, base=str(night), seeds=(3,))) as answer:
+        assert answer.notes == ("times are not compared: run was run before, and its run does not hold its code",)
 
 
 # --- what cannot be compared -----------------------------------------------------------------------------------------
