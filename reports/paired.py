@@ -198,7 +198,8 @@ def bounds(c: Contrast, metric: Metric, critical: Callable[[float], float]) -> B
     stretched = metric.relative and c.head * c.base > 0 and not sizes
     rho = c.head / c.base if stretched else 1.0
     chance, few = forms(c), unseen(c, rho, LOG_EVENTS) if stretched else unseen(c, rho)
-    variance, left = max(f.at(rho) for f in chance), few.at(rho)
+    # an exact ratio in every row leaves no variance, but for rounding
+    variance, left = max(0.0, *(f.at(rho) for f in chance)), few.at(rho)
     free = freedom(c, rho, variance + left)
     multiple = critical(free)
     half = multiple * float(np.sqrt(variance + left))

@@ -239,6 +239,16 @@ def test_a_ratio_of_times_has_the_interval_of_its_logarithm() -> None:
 
 # --- p-values --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("factor", [1.1, 1.5, 0.7])
+def test_an_exact_ratio_in_every_row_is_found_as_it_is(factor: float) -> None:
+    seconds = np.random.default_rng(5).uniform(1.0, 3.0, 40)
+    of = Terms(seconds, np.ones(40), np.arange(40), np.full(40, -1))
+    found = one(of, replace(of, value=seconds * factor), better="lower", relative=True, margin=0.05)
+    assert found.difference == pytest.approx(factor - 1)
+    assert found.low <= found.difference <= found.high
+    assert found.verdict == ("worse" if factor > 1 else "better")
+
+
 def test_the_larger_p_counts_where_one_object_makes_the_difference_in_every_visit() -> None:
     """Thirty visits lose the same source: thirty flips, one cause."""
     unit, seen = (x.ravel() for x in np.meshgrid(np.arange(30), np.arange(20)))
