@@ -41,7 +41,7 @@ BASELINES: Final = "baselines"                # in `scenarios/`
 REAL_SCIENCE, REAL_TEMPLATE = "DEC-OBS04*.fits", "DEC-OBS18*.fits"   # epochs of the real field
 REAL_INJECTED: Final = 10                     # sources in each exposure of it, per seed
 REAL_JUDGE: Final = JudgeConfig(seeds=tuple(range(1, 9)), budget=40)
-STAMPS: Final = 100                           # cutouts of true sources and of detections, each, per detector-visit
+STAMPS: Final = 48                            # cutouts of true sources and of detections, each, per detector-visit
 ASIDE: Final = ("name", "description", "seed", "judge")   # of a scenario: what may differ between runs of one test
 OF_A_SIDE: Final = ("pipeline", "platform")   # sections of a file that a side takes
 
@@ -188,7 +188,8 @@ def _recorded(folder: Path) -> Side:
         return _runs(folder)
     if checkout.is_code(folder):
         raise InputError(f"{folder}: to compare the code in this folder write tree:{folder}")
-    raise InputError(f"{folder}: neither a run folder, nor a folder of run folders, nor a baseline")
+    raise InputError(f"{folder}: neither a run folder, nor a folder of run folders, nor a baseline; for a revision of "
+                     f"this name write rev:{folder}")
 
 
 def _inside(folder: Path) -> list[Path]:
