@@ -27,7 +27,7 @@ from twin.cli import _seeds, main
 from twin.compare import NO_REGRESSION, REGRESSION, UNDECIDED, Question, Seeds, Wanted, aligned, report, terms_of
 from twin.night import run_night
 from twin.recorder import ParquetRecorder
-from twin.scenario import JudgeConfig
+from twin.scenario import JudgeConfig, to_toml
 from twin.sides import Code, Runs
 from twin.timing import Timed, Tree
 from twin.workspace import git
@@ -126,6 +126,21 @@ def test_what_is_written_where(change: Path, test_file: Path, tmp_path: Path, mo
     assert "changes that would be found in nine cases of ten:" in capsys.readouterr().out
     assert main([*words, "--out", "runs/compare-2"]) == 2
     assert "occupied" in capsys.readouterr().err
+
+
+def test_the_present_code_is_laid_beside_itself_with_another_setting(tmp_path: Path, temporary: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALERT_TWIN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "night.toml").write_text(to_toml(small()))
+    words = ["compare", ".", "pipeline.detect.threshold=15.0", "--scenario", str(tmp_path / "night.toml")]
+    words += ["--seeds", "3", "--no-times", "--quiet", "--out", str(tmp_path / "out")]
+    assert main(words) == UNDECIDED   # of two visits
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    metrics = {m["key"]: m for m in found["metrics"]}
+    assert metrics["completeness_raw_transient"]["head"] < metrics["completeness_raw_transient"]["base"]
+    assert metrics["wcs_rms"]["head"] == metrics["wcs_rms"]["base"]
+    assert len(list((tmp_path / "cache" / "exposure").glob("*/*"))) == 2   # drawn once for both sides
+    assert list(temporary.glob("alert-twin*")) == []
 
 
 def test_a_catalogue_is_laid_against_the_truth_of_the_other_side(night: Path, tmp_path: Path, temporary: Path) -> None:
