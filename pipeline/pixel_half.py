@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.calibrate import calibrate
 from pipeline.cutouts import cut
 from pipeline.detect import detect
-from pipeline.difference import subtract
-from pipeline.errors import NoWorkFound
 from pipeline.footprint import footprint_box
 from pipeline.images import Calibrated, Calibration, Cutouts, Detections, Difference, Template
-from pipeline.inject import inject
 from pipeline.measure import measure, quality_cut
 from pipeline.pixel_config import PixelConfig
 from pipeline.pixels import PixelsInMemory
@@ -23,7 +19,7 @@ from pipeline.psf import Psf
 from pipeline.reasons import rejections
 from pipeline.reliability import VERSION, score
 from pipeline.steps import Step, Steps
-from pipeline.template import warp
+from pipeline.subtraction import Static, align, difference_image
 from schemas import mask, table
 from schemas.exposure import Box, Exposure, Visit, magnitudes
 from schemas.measures import EXPOSURE_LOG, REJECTION, empty
@@ -31,16 +27,6 @@ from schemas.wcs import Wcs
 
 if TYPE_CHECKING:
     from pipeline.ports import Pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """What preload brings for the pixels; frozen for a run."""
-
-    template: Template | None          # on its own grid; None where none exists: no work
-    references: np.ndarray             # REFERENCE; empty: WCS and zeropoint are taken as given
-    injections: np.ndarray | None = None   # INJECTION rows to add after calibration
-    given_zeropoint: float = 31.4      # where there are no references
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +67,16 @@ def measure_sources(exposure: Exposure, static: Static, config: PixelConfig, *,
     `rng` is asked only for the photon noise of injected sources. NoWorkFound without a template that overlaps;
     AlgorithmError where the data defeat a stage.
     """
-    n_pixels = exposure.image.size
-    if static.template is None:
-        raise NoWorkFound(f"visit {exposure.visit.visit}: no template in band {exposure.visit.band}")
-    science = calibrate(exposure, static.references, config.calibrate, given_zeropoint=static.given_zeropoint)
-    yield Step("calibrate", n_pixels, left=science)
-    if static.injections is not None and len(static.injections):
-        science = inject(science, static.injections, rng)
-        yield Step("inject", len(static.injections), left=science)
-    template = warp(static.template, science.wcs, science.shape, config.template)
-    yield Step("warp", n_pixels, left=template)
-    if not np.any((template.mask & mask.NO_DATA) == 0):
-        raise NoWorkFound(f"visit {exposure.visit.visit}: the template does not overlap the exposure")
-    difference = subtract(science, template, config.difference)
-    yield Step("subtract", n_pixels, left=difference)
+    science, template = yield from align(exposure, static, config, rng=rng)
+    difference = yield from difference_image(science, template, config)
+    return (yield from measure_difference(exposure, science, template, difference, config))
+
+
+def measure_difference(exposure: Exposure, science: Calibrated, template: Template, difference: Difference,
+                       config: PixelConfig) -> Steps[Measured]:
+    """The pixel half from the difference image on."""
     detections = detect(difference, science, config.detect)
-    yield Step("detect", n_pixels, left=detections)
+    yield Step("detect", exposure.image.size, left=detections)
     difference = detections.difference
     measured = measure(detections, science, template, config.measure)
     kept, reasons = quality_cut(measured)
@@ -171,3 +151,6 @@ def correlated_noise(psf: np.ndarray, acf: np.ndarray) -> float:
     own = np.array([[np.sum(psf * padded[k + j:k + j + side, k + i:k + i + side]) for i in range(-k, k + 1)]
                     for j in range(-k, k + 1)])
     return float(np.sum(own * acf) / np.sum(psf**2))
+
+
+__all__ = ["Images", "Measured", "Static", "log_row", "measure_difference", "measure_sources"]

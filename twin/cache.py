@@ -36,7 +36,7 @@ from pipeline.errors import InputError
 from twin.packing import PackingError, pack, unpack
 
 NAMES: Final = {"exposure": "exposures", "earlier": "earlier exposures", "template": "templates", "night": "nights",
-                "half": "pixel halves"}   # by the kind of entry
+                "difference": "difference images", "half": "pixel halves"}   # by the kind of entry
 KINDS: Final = tuple(NAMES)
 DEFAULT_LIMIT: Final = 10 * 10**9
 FOLDER_VARIABLE: Final = "ALERT_TWIN_CACHE"
@@ -166,9 +166,10 @@ class Cache:
 
     def _entries(self) -> Iterator["_Entry"]:
         for kind in KINDS:
-            for place in sorted((self.folder / kind).glob("[0-9a-f][0-9a-f]/*")):
-                with suppress(OSError):      # evicted meanwhile
-                    yield _entry(kind, place)
+            for begin in _names(self.folder / kind):
+                for key in _names(self.folder / kind / begin):
+                    with suppress(OSError):      # evicted meanwhile
+                        yield _entry(kind, self.folder / kind / begin / key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +291,9 @@ class _Entry:
 
 def _entry(kind: str, place: Path) -> _Entry:
     facts = {item.name: item.stat() for item in os.scandir(place)}
-    uses = facts.get("used") or facts["entry"]
+    used = facts.get("used") or place.stat()      # one that is damaged may lack it
     return _Entry(kind, place, sum(fact.st_size for fact in facts.values()),
-                  facts["used"].st_size if "used" in facts else 0, uses.st_mtime)
+                  facts["used"].st_size if "used" in facts else 0, used.st_mtime)
 
 
 def _read(folder: Path, *, checked: bool = False) -> Any:
@@ -421,19 +422,28 @@ def _end_sessions() -> None:
 
 
 def _sweep(folder: Path) -> None:
-    for path in (folder / "live").glob("*"):
-        with _locked(path) as ours:
+    for name in _names(folder / "live"):
+        with _locked(folder / "live" / name) as ours:
             if ours:
-                _remove(folder / "aside" / path.name)
-                path.unlink(missing_ok=True)
-    for left in (folder / "aside").glob("*"):
-        if not (folder / "live" / left.name).exists():
-            _remove(left)
+                _remove(folder / "aside" / name)
+                (folder / "live" / name).unlink(missing_ok=True)
+    for name in _names(folder / "aside"):
+        if not (folder / "live" / name).exists():
+            _remove(folder / "aside" / name)
 
 
 def _lent(folder: Path) -> set[str]:
     """Keys of the entries that some process has on loan."""
-    return {path.name.rpartition("~")[2] for path in (folder / "aside").glob("*/*")}
+    return {name.rpartition("~")[2] for session in _names(folder / "aside")
+            for name in _names(folder / "aside" / session)}
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, sorted; nothing where it has gone meanwhile."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 @contextmanager

@@ -3,36 +3,26 @@
 What is imported here decides what a cached result depends on: no scenario, no catalogue half, no cache.
 """
 
-import contextlib
-import resource
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from time import thread_time
 
 import numpy as np
 
 from pipeline.errors import NoWorkFound, PipelineError
-from pipeline.images import Template
+from pipeline.images import Calibrated, Template
 from pipeline.pixel_config import PixelConfig
-from pipeline.pixel_half import Measured, Static, log_row, measure_sources
-from pipeline.steps import Step, run
-from schemas.exposure import Visit
+from pipeline.pixel_half import Measured, Static, log_row, measure_difference
+from pipeline.subtraction import align
+from schemas.exposure import Exposure, Visit
 from schemas.measures import STAMP, STAMP_SIDE, empty
 from simulators.observe import Exposed
 from twin import history, inspect
+from twin.differencing import Differenced, make_difference
+from twin.noting import Notes, Worked
 from twin.observatory import Observatory
 from twin.stars import stars
-from twin.trace import PixelTracer
 
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """A Step of a pixel half with what it used."""
-
-    step: Step
-    cpu_s: float
-    peak_mb: float
+Make = Callable[[Exposure, Calibrated, Template, PixelConfig], Differenced]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,60 +50,30 @@ class Seen:
 
 
 def measure(here: Observatory, visit: Visit, detector: int, template: Template | None, config: PixelConfig,
-            n_stamps: int) -> Seen:
-    """Expose and measure; a failure of the pipeline is a result with its reason."""
+            n_stamps: int, make: Make = make_difference) -> Seen:
+    """Expose and measure; a failure of the pipeline is a result with its reason. `make` gives the difference image."""
     exposed = here.expose(visit, detector)
     exposure = exposed.exposure
     static = Static(template, history.references(here, exposure))
-    steps: list[Worked] = []
-    tracer = PixelTracer(visit.visit, detector, exposure.wcs)
+    notes = Notes(visit.visit, detector, exposure.wcs)
     try:
-        measured = run(measure_sources(exposure, static, config), _noting(steps, tracer))
+        science, warped = notes.run(align(exposure, static, config))
+        made = make(exposure, science, warped, config)
+        notes.take(made.steps, made.trace)
+        measured = notes.run(measure_difference(exposure, science, warped, made.difference, config))
     except PipelineError as error:
         status = "no_work" if isinstance(error, NoWorkFound) else "failed"
         log = _with_truth(log_row(exposure), exposed, None)
-        return Seen(Half(None, status, str(error), log, tuple(steps), exposed.truth, exposed.truth_pixels,
-                         empty(STAMP), tracer.rows(), stars(here.sky, visit, exposed, None)),
+        return Seen(Half(None, status, str(error), log, notes.steps, exposed.truth, exposed.truth_pixels,
+                         empty(STAMP), notes.trace, stars(here.sky, visit, exposed, None)),
                     np.zeros((0, 3, STAMP_SIDE, STAMP_SIDE), np.float32))
     images = measured.images
     assert images is not None
     truth = inspect.inspect(exposed.truth, measured, images)
     index, stamps = inspect.stamps(truth, measured, images, n_stamps)
     log = _with_truth(measured.log, exposed, measured)
-    return Seen(Half(replace(measured, log=log), "done", "", log, tuple(steps), truth, exposed.truth_pixels, index,
-                     tracer.rows(), stars(here.sky, visit, exposed, images.science)), stamps)
-
-
-def _noting(steps: list[Worked], trace: Callable[[Step], None] = lambda step: None) -> Callable[[Step], None]:
-    """Notes each Step with its CPU seconds and the process's peak memory while it worked; `trace` looks, untimed."""
-    last = thread_time()
-    _reset_peak()
-
-    def note(step: Step) -> None:
-        nonlocal last
-        now = thread_time()
-        steps.append(Worked(step.bare(), now - last, _peak_mb()))
-        trace(step)
-        _reset_peak()
-        last = thread_time()
-
-    return note
-
-
-def _reset_peak() -> None:
-    """Let the kernel forget the peak; where it cannot, peaks are those of the process so far."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_mb() -> float:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Seen(Half(replace(measured, log=log), "done", "", log, notes.steps, truth, exposed.truth_pixels, index,
+                     notes.trace, stars(here.sky, visit, exposed, images.science)), stamps)
 
 
 def _with_truth(log: np.ndarray, exposed: Exposed, measured: Measured | None) -> np.ndarray:

@@ -15,7 +15,9 @@ from pipeline.pixels import PixelsOnDisk
 from schemas.exposure import Visit
 from twin import history
 from twin.cache import Cache
-from twin.detector_visit import Half, Seen, Worked, measure
+from twin.detector_visit import Half, Seen, measure
+from twin.differencing import make_difference
+from twin.noting import Worked
 from twin.observatory import Observatory
 from twin.recall import Remembering, keep_half, keep_template, recall_half, recall_template
 from twin.scenario import Scenario, read_scenario
@@ -101,8 +103,9 @@ def is_known(job: Job) -> bool:
 
 def _seen(job: Job) -> Seen:
     here = observatory(job.folder, job.cache)
+    make = here.make_difference if isinstance(here, Remembering) else make_difference
     return measure(here, job.visit, job.detector, _template(job.folder, job.visit.band),
-                   here.scenario.pipeline.pixel_part(), here.scenario.recorder.stamps_per_visit)
+                   here.scenario.pipeline.pixel_part(), here.scenario.recorder.stamps_per_visit, make)
 
 
 def _put_aside(job: Job, seen: Seen) -> Half:

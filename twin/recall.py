@@ -4,6 +4,8 @@
                 source of `twin.exposures` and all that it imports
     earlier     an exposure for a template: the same without the template
     template    its visits, the settings of calibration and templates; the source of `twin.history`
+    difference  exposure and template as above, the settings of calibration, templates and differencing; the source of
+                `twin.differencing`
     half        exposure and template as above, the pixel half's settings; the source of `twin.detector_visit`
     night       what services know of it: the simulation and the seed
 
@@ -21,12 +23,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from pipeline.images import Calibrated, Template
+from pipeline.pixel_config import PixelConfig
 from pipeline.pixels import PixelsOnDisk
 from schemas.exposure import Exposure, Visit
 from simulators.observe import Exposed
 from twin import closure, exposures, history
 from twin.cache import Cache, Loan, link
 from twin.detector_visit import Half, Seen
+from twin.differencing import Differenced, make_difference
 from twin.observatory import Observatory
 
 if TYPE_CHECKING:
@@ -36,7 +41,8 @@ FORM: Final = 1             # of keys and entries
 STAMPS: Final = "stamps.npy"
 STARTED: Final = closure.started()
 SOURCES: Final = {"exposure": "twin.exposures", "earlier": "twin.exposures", "night": "twin.exposures",
-                  "template": "twin.history", "half": "twin.detector_visit"}   # what computes each kind
+                  "template": "twin.history", "difference": "twin.differencing",
+                  "half": "twin.detector_visit"}   # what computes each kind
 
 
 def key_of(kind: str, decided_by: Mapping[str, Any]) -> str:
@@ -85,6 +91,16 @@ class Remembering(Observatory):
         """EPHEMERIS rows of the asteroids that the ephemeris service knows."""
         return self._services["ephemerides"]
 
+    def make_difference(self, exposure: Exposure, science: Calibrated, template: Template, config: PixelConfig
+                        ) -> Differenced:
+        """The difference image of an exposure of the night; science image and template must be those of the scenario.
+
+        It is all that is kept of the images on the way: what precedes it is cheaper, and would take twice the room.
+        """
+        key = self.difference_key(exposure.visit, exposure.detector)
+        found: Differenced | None = self._got("difference", key)
+        return found or self._kept("difference", key, make_difference(exposure, science, template, config))
+
     def exposure_key(self, visit: Visit, detector: int) -> str:
         """What decides an exposure and its truth."""
         return key_of("exposure", {**self._drawn, "visit": visit, "detector": detector,
@@ -102,6 +118,13 @@ class Remembering(Observatory):
                 **self._drawn, "band": band, "visits": self.earlier[band], "calibrate": pipeline.calibrate,
                 "template": pipeline.template, "margin_px": self.scenario.history.margin_px})
         return self._template_keys[band]
+
+    def difference_key(self, visit: Visit, detector: int) -> str:
+        """What decides a difference image."""
+        pipeline = self.scenario.pipeline
+        return key_of("difference", {
+            "exposure": self.exposure_key(visit, detector), "template": self.template_key(visit.band),
+            "config": [pipeline.calibrate, pipeline.template, pipeline.difference]})
 
     def half_key(self, visit: Visit, detector: int) -> str:
         """What decides a pixel half."""

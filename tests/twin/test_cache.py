@@ -438,7 +438,7 @@ def test_two_processes_fill_a_cache_with_the_same(night: Path, cold: tuple[Path,
     assert_same_night(night, tmp_path / "run")
     keys = [{path.parent.name for path in c.folder.glob("*/*/*/entry")} for c in (cache, cold[1])]
     assert keys[0] == keys[1]
-    assert len(keys[0]) == 8          # two exposures, two earlier, a template, two halves, the night
+    assert len(keys[0]) == 10         # of exposures, earlier ones, differences and halves two each; a template, a night
     assert not left_aside(cache)
 
 
@@ -474,12 +474,31 @@ def test_another_association_finds_every_half_and_another_threshold_every_exposu
     run_night(with_settings(detect={"threshold": 12.0}), tmp_path / "detect", cache=copied)
     after = hits(copied)
     assert {kind: after[kind] - before[kind] for kind in after} == {
-        "exposure": 2, "earlier": 0, "template": 1, "night": 1, "half": 0}
+        "exposure": 2, "earlier": 0, "template": 1, "night": 1, "difference": 2, "half": 0}
     no_work(monkeypatch)
     run_night(with_settings(associate={"radius_arcsec": 0.1}), tmp_path / "associate", cache=copied)
     assert hits(copied)["half"] == 2
     found = [len(Store(tmp_path / run).table("measurement")) for run in ("detect", "associate")]
     assert found[0] < found[1]
+
+
+def test_a_change_behind_the_difference_image_does_not_make_it_again_and_is_exact(
+        copied: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = small(pipeline={**SMALL["pipeline"], "measure": {"fit_dipoles": False}})  # type: ignore[dict-item]
+    run_night(scenario, tmp_path / "plain")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("subtracted again")
+
+    monkeypatch.setattr("pipeline.subtraction.subtract", fail)
+    run_night(scenario, tmp_path / "recalled", cache=copied)
+    assert_same_night(tmp_path / "plain", tmp_path / "recalled")
+    steps = Store(tmp_path / "recalled").table("step")
+    assert (steps["cpu_s"][steps["name"] == b"subtract"] > 0.01).all()
+    shutil.rmtree(copied.folder / "difference")
+    with pytest.raises(AssertionError, match="subtracted again"):
+        run_night(small(pipeline={**SMALL["pipeline"], "measure": {"fit_trails": False}}),  # type: ignore[dict-item]
+                  tmp_path / "lost", cache=copied)
 
 
 def test_a_damaged_half_is_computed_again(night: Path, copied: Cache, tmp_path: Path) -> None:
@@ -492,8 +511,8 @@ def test_a_damaged_half_is_computed_again(night: Path, copied: Cache, tmp_path: 
     assert hits(copied)["exposure"] == 2
 
 
-@pytest.mark.parametrize("lost", [("half", "exposure"), ("half", "exposure", "earlier"), ("template",), ("night",),
-                                  ("half", "template", "earlier")])
+@pytest.mark.parametrize("lost", [("half",), ("half", "difference"), ("half", "exposure", "earlier"), ("template",),
+                                  ("half", "template", "earlier"), ("night",)])
 def test_whatever_was_evicted_comes_out_the_same(night: Path, copied: Cache, tmp_path: Path,
                                                  lost: tuple[str, ...]) -> None:
     for kind in lost:
@@ -567,6 +586,7 @@ def test_entries_are_small(cold: tuple[Path, Cache]) -> None:
     planes = sum(path.stat().st_size for path in cold[1].folder.glob("half/*/*/*.npy") if path.name != "stamps.npy")
     assert planes / 2 < 16.3 * pixels + 2000
     assert usage["exposure"].bytes / 2 < 4 * pixels + 400_000
+    assert usage["difference"].bytes / 2 < 16.1 * pixels + 400_000
     assert usage["earlier"].bytes / 2 < 4.2 * (440 + 2 * 103) ** 2
 
 
