@@ -1,4 +1,4 @@
-"""A process that runs detector-visits when asked and says what each Step used: `python -m twin.gauge`.
+"""A process that runs detector-visits when asked and says what each Step used: `python -m twin.gauge KIND`.
 
 Requests and answers are lines of JSON on standard input and output; the end of the input is the end of the process.
 
@@ -9,16 +9,18 @@ Requests and answers are lines of JSON on standard input and output; the end of 
     {"do": "begin", "seed": 3, "visit": ..., "detector": ...}
         -> {}
     {"do": "step"}
-        -> {}, after the last {"steps": [[name, size, cpu_s, peak_mb], ...]}, or {"failed": "..."}
+        -> {}, after the last {"steps": [[name, size, used], ...]}, or {"failed": "..."}
 
 and {"error": "..."} where a request fails. To open is to begin a night with an empty prompt store, again if need be. To
 prepare is to draw the exposure and to make the template, into the cache and the scratch folder. To begin is to have the
 exposure in memory; each Step of both halves is then done when it is asked for, and only that is measured.
 
-Memory is the Step's own: the peak while it worked above what the process held when it began. The peak of a process as
-the kernel tells it is mostly libraries, images and freed memory that the allocator keeps: of 400 MB a Step's own 40 may
-grow by a third before anybody sees a twentieth. So what is freed is given back (`malloc_trim`) and the peak forgotten
-before each Step.
+KIND is `cpu`, CPU seconds of the process, or `memory`, the Step's own [MB]: its peak less what the process held when it
+began. The peak of a process as the kernel tells it is mostly libraries and images: of 400 MB a Step's own 50 may grow
+by a third before anybody sees a twentieth. Nor does what a Step has freed count: holes that the allocator keeps differ
+by 10 % from process to process of the same code, so whoever starts a process that gauges memory sees to it that large
+arrays have pages of their own, which go back when they are freed (`twin.timing.ALLOCATION`); then the same code differs
+by 1 %. That doubles the CPU time, so memory and CPU time are not gauged by the same process.
 """
 
 import ctypes
@@ -64,43 +66,46 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Meter:
-    """What each Step used: its CPU seconds, its own peak memory [MB]."""
+    """What each Step used of one kind: CPU seconds, or its own memory [MB]."""
 
-    used: list[tuple[str, int, float, float]] = field(default_factory=list)
-    _ahead: tuple[Step, float, float] | None = None    # a write announced, with what went before it
-    _cpu_s: float = 0.0
-    _held_mb: float = 0.0
+    kind: str
+    used: list[tuple[str, int, float]] = field(default_factory=list)
+    _ahead: tuple[Step, float] | None = None    # a write announced, with what was used before it
+    _begun: float = 0.0
 
     def start(self) -> None:
         """From here on."""
-        _give_back()
-        _forget_peak()
-        self._held_mb = _memory_mb("VmRSS:")
-        self._cpu_s = process_time()
+        if self.kind == "memory":
+            _give_back()
+            _forget_peak()
+            self._begun = _memory_mb("VmRSS:")
+        else:
+            self._begun = process_time()
 
     def note(self, step: Step) -> None:
         """A Step was announced: what was used since the start is its own, or that of the write announced before it."""
-        cpu_s, peak_mb = self._since()
+        used = self._since()
         if self._ahead is not None:
-            self._add(*self._ahead, cpu_s, peak_mb)
-            cpu_s = peak_mb = 0.0
-            self._ahead = None
+            self._add(*self._ahead, used)
+            used, self._ahead = 0.0, None
         if step.ahead:
-            self._ahead = step.bare(), cpu_s, peak_mb
+            self._ahead = step.bare(), used
         else:
-            self._add(step, cpu_s, peak_mb)
+            self._add(step, used)
 
     def end(self) -> None:
         """The work is over."""
         if self._ahead is not None:
-            self._add(*self._ahead, *self._since())
+            self._add(*self._ahead, self._since())
             self._ahead = None
 
-    def _since(self) -> tuple[float, float]:
-        return process_time() - self._cpu_s, max(_memory_mb("VmHWM:") - self._held_mb, 0.0)
+    def _since(self) -> float:
+        if self.kind == "memory":
+            return max(_memory_mb("VmHWM:") - self._begun, 0.0)
+        return process_time() - self._begun
 
-    def _add(self, step: Step, cpu_s: float, peak_mb: float, more_s: float = 0.0, more_mb: float = 0.0) -> None:
-        self.used.append((step.name, step.size, cpu_s + more_s, max(peak_mb, more_mb)))
+    def _add(self, step: Step, used: float, after: float = 0.0) -> None:
+        self.used.append((step.name, step.size, max(used, after) if self.kind == "memory" else used + after))
 
 
 class Nowhere:
@@ -186,9 +191,10 @@ def in_memory(value: T) -> T:
 class Session:
     """The nights that were opened, and the detector-visit that is being worked on."""
 
+    kind: str
     nights: dict[int, Night] = field(default_factory=dict)
     steps: Steps[None] | None = None
-    meter: Meter = field(default_factory=Meter)
+    meter: Meter = field(default_factory=lambda: Meter(""))
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request."""
@@ -205,7 +211,7 @@ class Session:
                 return {}
             case "begin":
                 self.steps = self.nights[request["seed"]].work(request["visit"], request["detector"])
-                self.meter = Meter()
+                self.meter = Meter(self.kind)
                 gc.collect()
                 return {}
             case "step" if self.steps is not None:
@@ -231,13 +237,13 @@ class Session:
             night.close()
 
 
-def serve() -> None:
+def serve(kind: str) -> None:
     """Answer requests until there are no more."""
     _die_with_parent()
     assert_one_thread()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)     # what a library prints must not stand between the answers
-    session = Session()
+    session = Session(kind)
     try:
         for line in sys.stdin:
             try:
@@ -275,4 +281,4 @@ def _memory_mb(key: str) -> float:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

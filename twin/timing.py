@@ -5,8 +5,10 @@
 
 Both are given the same detector-visits, drawn beforehand, and do each Step turn about, so that both figures of a pair
 are less than a second apart. A process has luck of its own (where its memory lies), so each round begins with fresh
-ones, whose first detector-visit is not counted. What is compared is the ratio of sums over detector-visits; `cpu_s` and
-`peak_mb` are those of `twin.gauge`, which are not what a run notes for itself.
+ones, whose first detector-visit is not counted. What is compared is the ratio of sums over detector-visits. Memory is
+measured afterwards by other processes, both at once, for it does not depend on what else runs.
+
+`cpu_s` and `peak_mb` are those of `twin.gauge`, which are not what a run notes for itself.
 """
 
 import json
@@ -28,12 +30,20 @@ from reports.store import seeded
 from schemas.measures import STEP, empty
 from twin.checkout import environment
 
-SAMPLES: Final = 24        # detector-visits
-ROUNDS: Final = 3          # of fresh processes
-MINUTES: Final = 4.0       # at most
-PATIENCE_S: Final = 600.0  # for one answer
-LEAST_MB: Final = 4.0      # a Step's own peak below this tells of the allocator's pages, not of the Step
+SAMPLES: Final = 20          # detector-visits
+ROUNDS: Final = 2            # of fresh processes
+OF_MEMORY: Final = 14        # detector-visits: fewer cannot be significant among many metrics
+MINUTES: Final = 4.0         # at most
+PATIENCE_S: Final = 600.0    # for one answer
+LEAST_MB: Final = 8.0        # a Step's own memory below this is not compared: it is mostly the allocator's
 GAUGE: Final = Path("twin") / "gauge.py"
+# The environment of a process by what it gauges. Huge pages are asked for by NumPy where there are some just then, and
+# clearing them empties the caches: without them CPU times scatter half as much, about the same mean.
+ALLOCATION: Final = {"cpu": {"NUMPY_MADVISE_HUGEPAGE": "0"},
+                     "memory": {"NUMPY_MADVISE_HUGEPAGE": "0", "MALLOC_MMAP_THRESHOLD_": "131072"}}
+
+Say = Callable[[str], None]
+Used = list[list[Any]]       # [name, size, CPU seconds or MB] of each Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +71,10 @@ class Timed:
 
     def ratios(self, column: str = "cpu_s") -> dict[str, float]:
         """Head over base by Step, of sums over the detector-visits."""
-        sums = [{name: float(side[column][side["name"] == name].sum()) for name in np.unique(side["name"])}
+        sums = [{name: float(np.nansum(side[column][side["name"] == name])) for name in np.unique(side["name"])}
                 for side in (self.base, self.head)]
-        return {name.decode(): sums[1][name] / sums[0][name] for name in sums[0]
-                if sums[0][name] > 0 and np.isfinite(sums[1].get(name, np.nan))}
+        return {name.decode(): sums[1][name] / total for name, total in sums[0].items()
+                if total > 0 and name in sums[1]}
 
 
 class TimingError(RuntimeError):
@@ -80,37 +90,46 @@ class Place:
     detector: int
 
     def asked(self, what: str) -> dict[str, Any]:
-        """The request to prepare it or to work on it."""
+        """The request to prepare it or to begin it."""
         return {"do": what, "seed": self.seed, "visit": self.visit, "detector": self.detector}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What both sides used in one detector-visit."""
+
+    place: Place
+    base: Used
+    head: Used
 
 
 def interleaved(base: Tree, head: Tree, scenarios: tuple[Path, Path], seeds: Sequence[int], *, cache: Path,
                 samples: int = SAMPLES, rounds: int = ROUNDS, minutes: float = MINUTES,
-                say: Callable[[str], None] = lambda line: None) -> Timed:
+                say: Say = lambda line: None) -> Timed:
     """Measure both sides on the same detector-visits of as few nights as hold `samples` of them.
 
     `scenarios` are the files of base and head: their settings may differ in what the pipeline does. Never an error:
     where times cannot be compared, `note` says why and there are no rows.
     """
     begun = monotonic()
+    until = begun + 60 * minutes
     try:
         with TemporaryDirectory(prefix="alert-twin-times-") as folder:
             sides = [Side(tree, scenario, cache, Path(folder) / name) for tree, scenario, name in
                      zip((base, head), scenarios, ("base", "head"), strict=True)]
             places = _prepared(sides, seeds, samples, rounds, say)
-            found = _measured(sides, places, min(rounds, len(places)), begun + 60 * minutes, say)
+            times = _times(sides, places, min(rounds, len(places)), until, say)
+            memory = _memory(sides, places[:OF_MEMORY], until, say)
     except TimingError as error:
         return Timed(empty(seeded(STEP)), empty(seeded(STEP)), f"times are not compared: {error}", monotonic() - begun)
-    rows = [_rows(part) for part in found]
-    return Timed(*_without_small(*rows), _note(len(found[0]), len(places), minutes), monotonic() - begun)
+    rows = _rows([(pair.place, pair.base) for pair in times]), _rows([(pair.place, pair.head) for pair in times])
+    _add_memory(rows, memory)
+    note = "" if len(times) == len(places) else \
+        f"times rest on {len(times)} of {len(places)} detector-visits: others failed, or {minutes:g} minutes were over"
+    return Timed(*rows, note, monotonic() - begun)
 
 
-def _note(measured: int, planned: int, minutes: float) -> str:
-    if measured == planned:
-        return ""
-    return (f"times rest on {measured} of {planned} detector-visits: the others failed, or {minutes:g} minutes were "
-            "over")
-
+# --- processes -------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -136,24 +155,25 @@ class Worker:
 
     @classmethod
     @contextmanager
-    def of(cls, side: Side) -> Iterator[Self]:
-        """A fresh process, which is gone at the end of the context."""
+    def of(cls, side: Side, kind: str) -> Iterator[Self]:
+        """A fresh process that gauges CPU time or memory, gone at the end of the context."""
         tree = side.tree
         if not (tree.path / GAUGE).is_file():
             raise TimingError(f"{tree.label} has no {GAUGE} to measure it")
         side.scratch.mkdir(exist_ok=True)
+        variables = environment(tree.path, side.cache) | ALLOCATION[kind]
         with TemporaryFile() as errors:
-            process = subprocess.Popen([str(tree.python), "-m", "twin.gauge"], cwd=tree.path, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=errors, env=environment(tree.path, side.cache),
+            process = subprocess.Popen([str(tree.python), "-m", "twin.gauge", kind], cwd=tree.path, env=variables,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                                        start_new_session=True)
             try:
                 yield cls(side, process, errors)
             finally:
-                with suppress(OSError):
-                    process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
                 process.kill()
                 process.wait()
-                process.stdout.close()  # type: ignore[union-attr]  # it is a pipe
+                for pipe in (process.stdin, process.stdout):
+                    with suppress(OSError):
+                        pipe.close()  # type: ignore[union-attr]  # they are pipes
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Ask for something."""
@@ -197,24 +217,25 @@ class Worker:
 
 
 @contextmanager
-def _pair(sides: Sequence[Side]) -> Iterator[list[Worker]]:
+def _fresh(sides: Sequence[Side], kind: str) -> Iterator[list[Worker]]:
     """A fresh process for each side."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Worker.of(side)) for side in sides]
+        yield [stack.enter_context(Worker.of(side, kind)) for side in sides]
 
 
 def _both(workers: Sequence[Worker], requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Answers of both at once: nothing is measured."""
+    """Answers of both at once: nothing is timed."""
     for worker, request in zip(workers, requests, strict=True):
         worker.send(request)
     return [worker.answer() for worker in workers]
 
 
-def _prepared(sides: Sequence[Side], seeds: Sequence[int], samples: int, rounds: int,
-              say: Callable[[str], None]) -> list[Place]:
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+def _prepared(sides: Sequence[Side], seeds: Sequence[int], samples: int, rounds: int, say: Say) -> list[Place]:
     """The detector-visits to measure, drawn, with the templates of their nights: at most all of them in each round."""
     places: list[Place] = []
-    with _pair(sides) as workers:
+    with _fresh(sides, "cpu") as workers:
         for seed in seeds:
             if len(places) >= samples:
                 break
@@ -231,26 +252,44 @@ def _prepared(sides: Sequence[Side], seeds: Sequence[int], samples: int, rounds:
     return list(islice(cycle(places), min(samples, rounds * len(places))))
 
 
-Found = list[tuple[Place, list[list[Any]]]]
-
-
-def _measured(sides: Sequence[Side], places: Sequence[Place], rounds: int, until: float,
-              say: Callable[[str], None]) -> tuple[Found, Found]:
-    """What each side answers of each detector-visit."""
-    found: tuple[Found, Found] = ([], [])
+def _times(sides: Sequence[Side], places: Sequence[Place], rounds: int, until: float, say: Say) -> list[Pair]:
+    """CPU seconds, those of failed detector-visits left out."""
+    found: list[Pair] = []
     for number, chosen in enumerate(np.array_split(np.arange(len(places)), rounds)):
         here = [places[i] for i in chosen]
-        with _pair(sides) as workers:
-            _begin(workers, sides, here)
+        with _fresh(sides, "cpu") as workers:
+            _begin(workers, sides, here, _turn_about)
             for k, place in enumerate(here):
-                if monotonic() > until and found[0]:
+                if monotonic() > until and found:
                     return found
-                answers = _turn_about(workers, place, number + k)
-                if not any("failed" in answer for answer in answers):
-                    for part, answer in zip(found, answers, strict=True):
-                        part.append((place, answer["steps"]))
-        say(f"times: round {number + 1} of {rounds}, {len(found[0])} of {len(places)} detector-visits measured")
+                found += _pair(place, _turn_about(workers, place, number + k))
+        say(f"times: round {number + 1} of {rounds}, {len(found)} of {len(places)} detector-visits measured")
     return found
+
+
+def _memory(sides: Sequence[Side], places: Sequence[Place], until: float, say: Say) -> list[Pair]:
+    """Memory [MB], those of failed detector-visits left out."""
+    found: list[Pair] = []
+    here = list(dict.fromkeys(places))
+    with _fresh(sides, "memory") as workers:
+        _begin(workers, sides, here, _at_once)
+        for place in here:
+            if monotonic() > until and found:
+                break
+            found += _pair(place, _at_once(workers, place, 0))
+    say(f"times: memory of {len(found)} detector-visits measured")
+    return found
+
+
+Way = Callable[[Sequence[Worker], Place, int], list[dict[str, Any]]]
+
+
+def _begin(workers: Sequence[Worker], sides: Sequence[Side], places: Sequence[Place], way: Way) -> None:
+    """Open the nights of a round, and warm up with its first detector-visit."""
+    for seed in dict.fromkeys(place.seed for place in places):
+        _both(workers, [side.opened(seed) for side in sides])
+    way(workers, places[0], 0)
+    _both(workers, [side.opened(places[0].seed) for side in sides])
 
 
 def _turn_about(workers: Sequence[Worker], place: Place, number: int) -> list[dict[str, Any]]:
@@ -262,38 +301,64 @@ def _turn_about(workers: Sequence[Worker], place: Place, number: int) -> list[di
             if not answers[which]:
                 answers[which] = workers[which].ask({"do": "step"})
         if all(answers):
-            return answers
-    raise AssertionError("unreachable")
+            break
+    return answers
 
 
-def _begin(workers: Sequence[Worker], sides: Sequence[Side], places: Sequence[Place]) -> None:
-    """Open the nights of a round, and warm up with its first detector-visit."""
-    for seed in dict.fromkeys((places[0].seed, *(place.seed for place in places))):
-        _both(workers, [side.opened(seed) for side in sides])
-    _turn_about(workers, places[0], 0)
-    _both(workers, [side.opened(places[0].seed) for side in sides])
+def _at_once(workers: Sequence[Worker], place: Place, number: int) -> list[dict[str, Any]]:
+    """What both sides say of a detector-visit in the end, working at the same time."""
+    _both(workers, [place.asked("begin")] * 2)
+    answers: list[dict[str, Any]] = [{}, {}]
+    while not all(answers):
+        busy = [which for which in (0, 1) if not answers[which]]
+        for which, answer in zip(busy, _both([workers[w] for w in busy], [{"do": "step"}] * len(busy)), strict=True):
+            answers[which] = answer
+    return answers
 
 
-def _rows(found: Found) -> np.ndarray:
-    """STEP rows with `seed`, in the order measured."""
-    rows = empty(seeded(STEP), sum(len(steps) for _, steps in found))
-    flat = [(place, step) for place, steps in found for step in steps]
-    for row, (place, (name, size, cpu_s, peak_mb)) in zip(rows, flat, strict=True):
+def _pair(place: Place, answers: Sequence[Mapping[str, Any]]) -> list[Pair]:
+    """What both sides used; nothing where the pipeline of either gave up."""
+    if any("failed" in answer for answer in answers):
+        return []
+    return [Pair(place, answers[0]["steps"], answers[1]["steps"])]
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+def _rows(found: Sequence[tuple[Place, Used]]) -> np.ndarray:
+    """STEP rows with `seed`, in the order measured, without memory."""
+    rows = empty(seeded(STEP), sum(len(used) for _, used in found))
+    flat = [(place, step) for place, used in found for step in used]
+    for row, (place, (name, size, cpu_s)) in zip(rows, flat, strict=True):
         row["seed"], row["visit"], row["detector"] = place.seed, place.visit, place.detector
-        row["name"], row["size"], row["cpu_s"], row["peak_mb"] = name.encode(), size, cpu_s, peak_mb
-        row["measured"] = True
+        row["name"], row["size"], row["cpu_s"], row["measured"] = name.encode(), size, cpu_s, True
     return rows
 
 
-def _without_small(base: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows without the memory of Steps whose own is next to nothing on both sides."""
-    for name in np.unique(np.concatenate([base["name"], head["name"]])):
-        here = [side["name"] == name for side in (base, head)]
-        own = [float(np.median(side["peak_mb"][mask])) if mask.any() else 0.0
-               for side, mask in zip((base, head), here, strict=True)]
-        if not max(own) >= LEAST_MB:
-            base["peak_mb"][here[0]] = head["peak_mb"][here[1]] = np.nan
-    return base, head
+def _add_memory(rows: tuple[np.ndarray, np.ndarray], pairs: Sequence[Pair]) -> None:
+    """Fill in, in place, the memory of Steps that need some on either side."""
+    sides = [_by_step([(pair.place, used) for pair, used in zip(pairs, part, strict=True)])
+             for part in ([pair.base for pair in pairs], [pair.head for pair in pairs])]
+    names = {name for side in sides for _, name in side}
+    large = {name for name in names
+             if max(float(np.median([mb for (_, n), mb in side.items() if n == name] or [0.0])) for side in sides)
+             >= LEAST_MB}
+    for side, known in zip(rows, sides, strict=True):
+        told: set[tuple[Place, str]] = set()
+        for row in side:
+            key = Place(int(row["seed"]), int(row["visit"]), int(row["detector"])), row["name"].decode()
+            if key in known and key[1] in large and key not in told:
+                row["peak_mb"] = known[key]
+                told.add(key)
+
+
+def _by_step(found: Sequence[tuple[Place, Used]]) -> dict[tuple[Place, str], float]:
+    """The most that a Step needed in a detector-visit."""
+    out: dict[tuple[Place, str], float] = {}
+    for place, used in found:
+        for name, _, mb in used:
+            out[place, name] = max(out.get((place, name), 0.0), mb)
+    return out
 
 
 __all__ = ["ROUNDS", "SAMPLES", "Timed", "TimingError", "Tree", "interleaved"]
