@@ -133,9 +133,9 @@ def _container_header(identifier: int) -> bytes:
 
 
 def _plain(schema: Any) -> Any:
-    """A parsed schema without fastavro's own marks."""
+    """A parsed schema without fastavro's own marks, its keys sorted: fastavro's order changes from process to process."""
     if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in schema.items() if not key.startswith("__")}
+        return {key: _plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
     return schema

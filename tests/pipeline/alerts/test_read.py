@@ -1,5 +1,8 @@
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import fastavro
@@ -14,6 +17,7 @@ from pipeline.alerts.read import from_container, schema_id, schema_of, source_id
 from pipeline.errors import PacketError
 from schemas import alert
 
+ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = [(7, 4), (8, 0), (9, 0), (10, 0), (11, 0), (11, 1)]
 
 
@@ -129,6 +133,14 @@ def test_a_segment_file_gives_its_packets_back_and_any_avro_tool_reads_it(tmp_pa
         assert len(list(records)) == 2
     assert list(read_packets(tmp_path)) == packets
     assert to_container(packets) == content
+
+
+def test_files_do_not_depend_on_the_process_that_writes_them() -> None:
+    code = ("import hashlib; from pipeline.alerts.read import _container_header; "
+            f"print(hashlib.sha256(_container_header({alert.SCHEMA_ID})).hexdigest())")
+    told = {subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT,
+                           capture_output=True, text=True, check=True).stdout for seed in ("1", "2", "3")}
+    assert len(told) == 1
 
 
 def test_a_segment_file_holds_one_version():
