@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -24,7 +24,7 @@ from reports.compare import Comparison, compare
 from reports.outcome import Outcome
 from twin import sides
 from twin.checkout import PACKAGES
-from twin.compare import costless, terms_of
+from twin.compare import Pair, Question, costless, side_by_side, terms_of
 from twin.scenario import overlaid
 from twin.sides import Bench, Code, Trial
 from twin.workspace import workspace
@@ -67,6 +67,8 @@ def main() -> int:
         for change in chosen:
             begun = perf_counter()
             if change.metrics and all(key.startswith(COSTS) for key in change.metrics):
+                rows.append(_costs(change, base, seeds, options.repeats, trial, bench))
+                print(f"{rows[-1].row()}   ({perf_counter() - begun:.0f} s)", flush=True)
                 continue
             name = f"null_{change.name}" if options.null else change.name
             head = _outcome(change, trial, seeds, bench, name)
@@ -102,33 +104,71 @@ def _outcome(change: Change | None, trial: Trial, seeds: Sequence[int], bench: B
     """The present code's nights, or those with a change."""
     if change is None:
         return sides.outcome(Code("present"), trial, seeds, bench, name)
-    folder = None
-    if change.edits:
-        folder = bench.place.new("code")
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, folder / package)
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        change.apply(folder)
+    folder = _changed(change, bench) if change.edits else None
     if change.processes:
         bench = Bench(bench.place, bench.runs, bench.cache, change.processes, bench.say)
     return sides.outcome(Code(change.name, "", folder, (), change.overrides), trial, seeds, bench, name)
 
 
-def _judged(change: Change, base: Outcome, head: Outcome, seeds: Sequence[int], repeats: int, trial: Trial) -> Found:
-    found = blamed = called = 0
-    words: Counter[str] = Counter()
+def _changed(change: Change, bench: Bench) -> Path:
+    """A copy of the code with a change."""
+    folder = bench.place.new("code")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    change.apply(folder)
+    return folder
+
+
+def _costs(change: Change, base: Outcome, seeds: Sequence[int], repeats: int, trial: Trial, bench: Bench) -> Found:
+    """What a change costs in time and memory, measured side by side once per repeat; the outcomes are the same."""
+    sides_ = Code("present"), Code(change.name, "", _changed(change, bench))
+    tally = Tally(change)
     for part in (list(seeds)[i::repeats] for i in range(repeats)):
-        one, other = (costless(sides.only(outcome, part)) for outcome in (base, head))
-        metrics, rules = terms_of(trial.judge, one, other)
-        comparison = compare(one, other, rules, metrics=metrics)
+        outcome = sides.only(base, part)
+        pair = Pair(*sides_, trial, bench)
+        pair._parts.append((outcome, outcome))
+        steps, without = side_by_side(pair, Question("present", change.name))
+        if without:
+            raise SystemExit(without[0])
+        tally.add(replace(outcome, steps=steps[0]), replace(outcome, steps=steps[1]), trial)
+    return tally.found()
+
+
+@dataclass(slots=True)
+class Tally:
+    """Repeats of one change, counted as they come."""
+
+    change: Change
+    repeats: int = 0
+    hits: int = 0
+    blamed: int = 0
+    called: int = 0
+    words: Counter[str] = field(default_factory=Counter)
+
+    def add(self, base: Outcome, head: Outcome, trial: Trial) -> None:
+        """Judge one repeat."""
+        metrics, rules = terms_of(trial.judge, base, head)
+        comparison = compare(base, head, rules, metrics=metrics)
         worse = {j.metric.key for j in comparison.of("worse")}
-        words.update(j.verdict for j in comparison.judged if j.metric.key in change.metrics)
-        hit = [key for key in change.metrics if key in worse]
-        found += bool(hit)
-        blamed += any(comparison.blames[key].step == change.step for key in hit)
-        called += bool(worse or comparison.of("better"))
-        _tell(comparison, change)
-    return Found(change, repeats, found, blamed, called, words)
+        self.words.update(j.verdict for j in comparison.judged if j.metric.key in self.change.metrics)
+        hit = [key for key in self.change.metrics if key in worse]
+        self.repeats += 1
+        self.hits += bool(hit)
+        self.blamed += any(comparison.blames[key].step == self.change.step for key in hit)
+        self.called += bool(worse or comparison.of("better"))
+        _tell(comparison, self.change)
+
+    def found(self) -> Found:
+        """The row of the table."""
+        return Found(self.change, self.repeats, self.hits, self.blamed, self.called, self.words)
+
+
+def _judged(change: Change, base: Outcome, head: Outcome, seeds: Sequence[int], repeats: int, trial: Trial) -> Found:
+    tally = Tally(change)
+    for part in (list(seeds)[i::repeats] for i in range(repeats)):
+        tally.add(*(costless(sides.only(outcome, part)) for outcome in (base, head)), trial)
+    return tally.found()
 
 
 def _tell(comparison: Comparison, change: Change) -> None:
