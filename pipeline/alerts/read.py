@@ -133,7 +133,7 @@ def _container_header(identifier: int) -> bytes:
 
 
 def _plain(schema: Any) -> Any:
-    """A parsed schema without fastavro's own marks, its keys sorted: fastavro's order changes from process to process."""
+    """A parsed schema without fastavro's own marks, its keys sorted: theirs differ from process to process."""
     if isinstance(schema, dict):
         return {key: _plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
     if isinstance(schema, list):
