@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -237,7 +238,7 @@ def _run(options: argparse.Namespace) -> int:
     scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
     places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
               "sink": options.sink or ("memory:" if options.lean else ""), "store": "memory:" if options.lean else ""}
-    with _progress(options.quiet) as progress:
+    with _ending(), _progress(options.quiet) as progress:
         if options.seeds:
             from twin.nights import run_nights
 
@@ -324,6 +325,19 @@ def _cache(options: argparse.Namespace) -> int:
         cache = cache.keep_limit(limit)
     print(described(cache))
     return 0
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """A request to end is an exception meanwhile, so that what is half made is taken away."""
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

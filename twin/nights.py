@@ -1,15 +1,14 @@
 """Several nights at once, a process for each: a catalogue half is serial, and nights know nothing of each other."""
 
-import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twin.cache import Cache
-from twin.pool import assert_one_thread
+from twin.pool import assert_one_thread, end, spawned
 from twin.scenario import Scenario
 
 if TYPE_CHECKING:   # it imports what only the processes need
@@ -31,7 +30,7 @@ def run_nights(scenarios: Sequence[Scenario], out: Path, *, beside: Path = Path(
     at_once = max(1, min(processes, len(scenarios)))
     each = max(1, processes // at_once)
     outcomes: dict[int, Outcome] = {}
-    pool = ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn"))
+    pool = spawned(at_once)
     begun = [folder for folder in folders if not folder.exists()]
     try:
         futures = {pool.submit(_night, scenario, folder, beside, each, cache, sink, any_topic, store): number
@@ -40,7 +39,7 @@ def run_nights(scenarios: Sequence[Scenario], out: Path, *, beside: Path = Path(
             outcomes[futures[future]] = future.result()
             progress("nights", len(outcomes), len(folders))
     except BaseException:
-        pool.shutdown(wait=True, cancel_futures=True)
+        end(pool)
         for folder in begun:
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):

@@ -7,14 +7,17 @@ filled numba's cache.
     night (parent, simulated time)  --- asks for a job --->  LookAhead  --- submits ahead, bounded --->  processes
 """
 
+import ctypes
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Generic, TypeVar
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PARENT_DEATH: Final = 1     # PR_SET_PDEATHSIG of prctl(2)
 
 Job = TypeVar("Job", bound=Hashable)
 Result = TypeVar("Result")
@@ -39,12 +42,31 @@ def open_pool(processes: int) -> Iterator[Executor]:
     if processes == 1:
         yield Inline()
         return
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=assert_one_thread)
+    pool = spawned(processes)
     try:
         yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        end(pool)
+        raise
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def spawned(processes: int) -> ProcessPoolExecutor:
+    """Fresh processes on one thread each, which end with their parent."""
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+
+def end(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once, whatever they are at."""
+    for process in list((pool._processes or {}).values()):   # as `terminate_workers` does, from Python 3.14 on
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    assert_one_thread()
+    with suppress(OSError, AttributeError):     # where there is no prctl orphans work on to the end of their job
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
 
 
 def warm() -> None:

@@ -1,5 +1,6 @@
 """The cache: entries whole or not at all, and nights that compute nothing twice and come out the same."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -628,3 +630,46 @@ def test_the_environment_alone_makes_a_run_use_the_cache(cold: tuple[Path, Cache
     assert main([*words, str(tmp_path / "two"), "--cache", str(cold[1].folder), "--seeds", "3"]) == 0
     assert hits(cold[1])["half"] == before + 4
     assert (tmp_path / "two" / "seed_3" / "alerts").is_dir()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has, and theirs."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [one for child in found for one in children(child)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_nights_that_are_ended_leave_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "night.toml").write_text(to_toml(small()))
+    words = ["run", str(tmp_path / "night.toml"), "--quiet", "--seeds", "3", "4", "--processes", "2"]
+    words += ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "c")]
+    running = subprocess.Popen([sys.executable, "-m", "twin.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        limit = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/scenario.toml")) and time.monotonic() < limit:
+            time.sleep(0.02)
+        below = children(running.pid)
+        assert below
+        running.send_signal(number)
+        said = running.communicate(timeout=60)[1].decode()
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], said
+    limit = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in below) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()]
+    assert number == signal.SIGKILL or not (tmp_path / "runs").exists()
+    cache = Cache.open(tmp_path / "c")
+    cache.sweep()
+    assert not left_aside(cache)
+    for kind in cache.usage():
+        for place in (cache.folder / kind).glob("*/*"):
+            loan = cache.get(kind, place.name)
+            assert loan is not None
+            loan.close()
