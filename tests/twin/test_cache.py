@@ -647,7 +647,8 @@ def test_nights_that_are_ended_leave_no_process_and_no_folder(tmp_path: Path, nu
     (tmp_path / "night.toml").write_text(to_toml(small()))
     words = ["run", str(tmp_path / "night.toml"), "--quiet", "--seeds", "3", "4", "--processes", "2"]
     words += ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "c")]
-    running = subprocess.Popen([sys.executable, "-m", "twin.cli", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = subprocess.Popen([sys.executable, "-m", "twin.cli", *words], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     try:
         limit = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/scenario.toml")) and time.monotonic() < limit:
