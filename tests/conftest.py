@@ -1,6 +1,7 @@
 """The suite runs offline: sockets may reach this machine and nothing else."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")     # before NumPy is imported: results must not depend on the cores
+
+for _number in (signal.SIGINT, signal.SIGHUP):   # a shell starts its background jobs with them ignored, and so their
+    if signal.getsignal(_number) is signal.SIG_IGN:   # children: commands under test must be able to be interrupted
+        signal.signal(_number, signal.SIG_DFL)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::")
