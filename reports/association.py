@@ -1,6 +1,5 @@
 """Association (6.8) judged by truth: do the alerts of one source share one DIAObject, and one DIAObject one source?"""
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ STATIC_KINDS: Final = (b"transient", b"variable", b"agn", b"injected")
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """Accuracy of association; `duplicates` are DIAObjects beyond the first of one source."""
+    """Accuracy of association; `duplicates` are DIAObjects of a source beyond its main one."""
 
     accuracy: Estimate         # alerts of static sources in the object of their source, and of asteroids in theirs
     static: Estimate
@@ -35,29 +34,74 @@ class Association:
 
 
 def association(matches: Matches) -> Association:
-    """Judge the alerts that have a true source; a DIAObject belongs to the source that gave most of its alerts."""
+    """Judge the alerts that have a true source: `placed` says which are in the right DIAObject."""
     alerts = matches.sources["alert"]
     real = np.flatnonzero(alerts & (matches.partner >= 0))
+    real = real[np.argsort(matches.sources["midpointMjdTai"][real], kind="stable")]
     truth, sources = matches.truth[matches.partner[real]], matches.sources[real]
-    static = np.isin(truth["kind"], STATIC_KINDS)
-    objects, members = _tally(truth[static], sources[static])
-    right_static = sum(_correct(objects, members))
-    known = truth["ssObjectId"] > 0
+    static, known = np.isin(truth["kind"], STATIC_KINDS), truth["ssObjectId"] > 0
+    ids = np.where(matches.sources["diaObjectId"] > 0, _codes(matches.sources, "diaObjectId"), 0)
+    objects, truths = ids[real[static]], _codes(truth[static], "truthId")
+    at = placed(objects, truths)
+    right_static = int(at.right.sum())
     right_known = int(np.sum(sources["ssObjectId"][known] == truth["ssObjectId"][known]))
-    total = int(static.sum()) + int(known.sum())
-    per_source = {source: sum(1 for key in held if key[1]) for source, held in members.items()}
-    false = matches.sources[alerts & (matches.partner < 0)]
-    taken = set(objects)
-    alone = {(int(r["run"]), int(r["diaObjectId"])) for r in false if r["diaObjectId"]} - taken
+    held, owners = np.unique(np.stack([objects, truths])[:, objects > 0], axis=1)
+    in_object, of_source = (np.unique(x, return_counts=True)[1] for x in (held, owners))
+    n_sources, alone = len(np.unique(truths)), ids[alerts & (matches.partner < 0) & (ids > 0)]
     return Association(
-        fraction(right_static + right_known, total) if total else UNKNOWN, fraction(right_static, int(static.sum())),
-        fraction(right_known, int(known.sum())),
-        fraction(int(np.sum(sources["ssObjectId"][static] > 0)), int(static.sum())), len(per_source),
-        sum(1 for key in objects if key[1]), sum(max(n - 1, 0) for n in per_source.values()),
-        sum(1 for key, held in objects.items() if key[1] and len(held) > 1), len(alone),
-        fraction(sum(n > 1 for n in per_source.values()), len(per_source)),
-        fraction(sum(1 for key, held in objects.items() if key[1] and len(held) > 1),
-                 sum(1 for key in objects if key[1])), *unassociated(matches.sources))
+        fraction(right_static + right_known, int(static.sum() + known.sum())) if static.any() or known.any()
+        else UNKNOWN, fraction(right_static, int(static.sum())), fraction(right_known, int(known.sum())),
+        fraction(int(np.sum(sources["ssObjectId"][static] > 0)), int(static.sum())), n_sources, len(in_object),
+        int(at.duplicate.sum()), int(np.sum(in_object > 1)), len(np.setdiff1d(alone, objects)),
+        fraction(int(np.sum(of_source > 1)), n_sources), fraction(int(np.sum(in_object > 1)), len(in_object)),
+        *unassociated(matches.sources))
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of DIASources of static sources, in parallel arrays of bool."""
+
+    right: np.ndarray          # in their source's main DIAObject, which is mainly their source's
+    merged: np.ndarray         # in a DIAObject that is mainly another source's
+    duplicate: np.ndarray      # the first in a DIAObject that is mainly their source's, yet not its main one
+
+
+def placed(objects: np.ndarray, truths: np.ndarray) -> Placed:
+    """Judge DIASources in their order in time by their DIAObjects, 0 for none, and their true sources.
+
+    A DIAObject belongs to the true source that gave most of its DIASources; of those that belong to a true source its
+    main one holds most of its: the first where several do.
+
+    Examples
+    --------
+    >>> found = placed(np.array([1, 1, 3, 3, 0]), np.array([7, 7, 7, 8, 8]))
+    >>> found.right.tolist(), found.duplicate.tolist()
+    ([True, True, False, False, False], [False, False, True, False, False])
+    """
+    owner = mainly(objects, truths)
+    main = mainly(truths, np.where(owner == truths, objects, 0))
+    held, first = objects > 0, np.zeros(len(objects), bool)
+    first[np.unique(np.stack([objects, truths]), axis=1, return_index=True)[1]] = True
+    return Placed(held & (main == objects) & (owner == truths), held & (owner != truths),
+                  held & (owner == truths) & (main != objects) & first)
+
+
+def mainly(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(n,) for each row the value that is most frequent among the rows of its key, the first of equals; 0 is none."""
+    usable = (keys != 0) & (values != 0)
+    _, key = np.unique(keys, return_inverse=True)
+    names, value = np.unique(values, return_inverse=True)
+    pairs, first, n = np.unique(key[usable] * len(names) + value[usable], return_index=True, return_counts=True)
+    order = np.lexsort((first, -n))                        # most frequent first, then earliest
+    of, best = np.unique(pairs[order] // max(len(names), 1), return_index=True)
+    main = np.zeros(int(key.max(initial=-1)) + 1, values.dtype)
+    main[of] = names[pairs[order][best] % max(len(names), 1)]
+    return main[key]
+
+
+def _codes(rows: np.ndarray, column: str) -> np.ndarray:
+    """(n,) numbers from 1: the same for rows of one run and one id."""
+    return np.asarray(np.unique(rows[["run", column]], return_inverse=True)[1]) + 1
 
 
 def unassociated(sources: np.ndarray) -> tuple[int, int]:
@@ -65,31 +109,6 @@ def unassociated(sources: np.ndarray) -> tuple[int, int]:
     held = sources[(sources["stage"] == b"") & (sources["diaObjectId"] > 0)]
     _, counts = np.unique(held[["run", "diaObjectId"]], return_counts=True)
     return int(np.sum(counts == 1)), len(counts)
-
-
-Key = tuple[int, int]                     # run, id
-Tally = dict[Key, Counter[Key]]
-
-
-def _tally(truth: np.ndarray, sources: np.ndarray) -> tuple[Tally, Tally]:
-    """Alerts per (object, source) and per (source, object)."""
-    objects: Tally = defaultdict(Counter)
-    members: Tally = defaultdict(Counter)
-    for t, s in zip(truth, sources, strict=True):
-        source, held = (int(t["run"]), int(t["truthId"])), (int(s["run"]), int(s["diaObjectId"]))
-        objects[held][source] += 1
-        members[source][held] += 1
-    return objects, members
-
-
-def _correct(objects: Tally, members: Tally) -> list[int]:
-    """For each source, its alerts in its main object, if that object is mainly its own; object 0 is none."""
-    out = []
-    for source, held in members.items():
-        main, count = max(((k, n) for k, n in held.items()), key=lambda pair: (pair[0][1] > 0, pair[1], pair[0]))
-        owner = max(objects[main].items(), key=lambda pair: (pair[1], pair[0]))[0]
-        out.append(count if main[1] > 0 and owner == source else 0)
-    return out
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def astrometry(matches: Matches) -> Astrometry:
     rows["radial"] = np.hypot(rows["dx"], rows["dy"])
     rows["scaled"] = rows["radial"] * FIDUCIAL_FWHM / _fwhm(matches, use)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rows["pull_ra"] = rows["dx"] / (s["raErr"] * np.cos(np.radians(t["dec"])) * 3600)
+        rows["pull_ra"] = rows["dx"] / (s["raErr"] * 3600)      # claimed towards the East: the schema's dRA cos(Dec)
         rows["pull_dec"] = rows["dy"] / (s["decErr"] * 3600)
     bright = rows["scaled"][(rows["snr"] > BRIGHT_SNR) & np.isfinite(rows["scaled"])]
     pulls = [rows[name][(rows["snr"] >= PULL_SNR) & np.isfinite(rows[name])] for name in ("pull_ra", "pull_dec")]

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from reports.association import STATIC_KINDS
+from reports.association import STATIC_KINDS, mainly, placed
 from reports.match import FAINT_SNR, Matches, match
 from reports.photometry import UNCLEAN
 from reports.store import Store, dtype, empty
@@ -206,10 +206,8 @@ def _false(matches: Matches) -> np.ndarray:
 def _association(matches: Matches, rows: np.ndarray) -> np.ndarray:
     """The rows with `associated`, `duplicate`, `merged` and `lone` filled in.
 
-    A DIAObject belongs to the true source that gave most of its DIASources, a true source's main DIAObject is the one
-    that holds most of its: the first one where several do. A DIASource of a static source is associated when it is
-    in its source's main object and that object is its source's; one of a known asteroid, when it has the right
-    SSObject.
+    A DIASource of a static source is associated when `placed` finds it right; one of a known asteroid, when it has the
+    right SSObject.
     """
     out = rows.copy()
     found = np.flatnonzero((matches.found >= 0) & (rows["diaSourceId"] > 0))
@@ -220,33 +218,9 @@ def _association(matches: Matches, rows: np.ndarray) -> np.ndarray:
     if not len(static):
         return out
     static = static[np.argsort(matches.sources["midpointMjdTai"][matches.found[static]], kind="stable")]
-    objects, truths = rows["diaObjectId"][static], rows["truthId"][static]
-    owner, main = _mainly(objects, truths), _mainly(truths, objects)
-    held = objects > 0
-    out["associated"][static] = held & (main == objects) & (owner == truths)
-    out["merged"][static] = held & (owner != truths)
-    out["duplicate"][static] = held & (owner == truths) & (main != objects) & _firsts(objects, truths)
+    at = placed(rows["diaObjectId"][static], rows["truthId"][static])
+    out["associated"][static], out["merged"][static], out["duplicate"][static] = at.right, at.merged, at.duplicate
     return out
-
-
-def _mainly(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(n,) for each row the value that is most frequent among the rows of its key, the first of equals; 0 is none."""
-    usable = (keys != 0) & (values != 0)
-    _, key = np.unique(keys, return_inverse=True)
-    names, value = np.unique(values, return_inverse=True)
-    pairs, first, n = np.unique(key[usable] * len(names) + value[usable], return_index=True, return_counts=True)
-    order = np.lexsort((first, -n))                        # most frequent first, then earliest
-    of, best = np.unique(pairs[order] // len(names), return_index=True)
-    out = np.zeros(len(keys), values.dtype)
-    main = np.zeros(int(key.max(initial=-1)) + 1, values.dtype)
-    main[of] = names[pairs[order][best] % len(names)]
-    out[:] = main[key]
-    return out
-
-
-def _firsts(*columns: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first row of each combination."""
-    return np.asarray(located(columns, columns) == np.arange(len(columns[0])))
 
 
 def _lone(sources: np.ndarray) -> np.ndarray:
@@ -264,7 +238,7 @@ def _forced(store: Store, matches: Matches, rows: np.ndarray, log: np.ndarray) -
     static = static[np.argsort(matches.sources["midpointMjdTai"][matches.found[static]], kind="stable")]
     objects = rows["diaObjectId"][static]
     of = located([forced["diaObjectId"]], [objects])
-    owners = _mainly(objects, rows["truthId"][static])
+    owners = mainly(objects, rows["truthId"][static])
     truth_id = np.where(of >= 0, owners[of], 0) if len(static) else np.zeros(len(forced), np.int64)
     there = located([forced["visit"], forced["detector"], truth_id],
                     [rows[n] for n in ("visit", "detector", "truthId")])

@@ -217,7 +217,7 @@ def _dia_sources(rng: np.random.Generator, rows: np.ndarray, truth: np.ndarray, 
         out[name] = rows[name]
     out["diaSourceId"] = visit * 100000 + rows["id"].astype(np.int64)
     out["ra"], out["dec"] = WCS.sky(rows["x"], rows["y"])
-    out["raErr"] = rows["xErr"] * SCALE / 3600 / np.cos(np.radians(out["dec"]))
+    out["raErr"] = rows["xErr"] * SCALE / 3600      # to the East, as packets have it
     out["decErr"] = rows["yErr"] * SCALE / 3600
     out["midpointMjdTai"] = mjd
     owner = np.where(real >= 0, truth["truthId"][np.maximum(real, 0)], 0)
