@@ -91,7 +91,7 @@ def _rate() -> Iterable[Metric]:
 
 # What makes false detections, as `reports.match` names it.
 CAUSES: Final = ("noise", "dipole", "static source residual", "near a true source", "fragment of a trail", "cosmic ray",
-                 "satellite", "glint", "saturated", "bleed", "hot pixel", "bad pixel")
+                 "satellite", "glint", "saturated", "bleed", "hot pixel", "bad pixel", "bad column")
 
 
 def _purity() -> Iterable[Metric]:
@@ -380,12 +380,20 @@ def metrics_of(*sides: Outcome) -> tuple[Metric, ...]:
     """METRICS, and the cost and latency of each Step that the sides measured.
 
     Causes of false detections that no side has are left out, and what the catalogue of another program does not say:
-    each metric makes the correction for their number harder.
+    each metric makes the correction for their number harder. Purity is left out where all that is known of the sky is
+    what was injected: what else is detected there may be real.
     """
     seen = {cause.decode() for side in sides for cause in np.unique(side.false["cause"])}
     absent = {_of_cause(column, cause) for column in ("raw", "alert") for cause in CAUSES if cause not in seen}
     found = (*(metric for metric in METRICS if metric.key not in absent), *step_metrics(sides))
+    if any(map(is_injected, sides)):
+        found = tuple(metric for metric in found if metric.section != "purity")
     return known_metrics(found, *(side.facts for side in sides))
+
+
+def is_injected(side: Outcome) -> bool:
+    """Whether injections into real images are all that is known of a side's sky."""
+    return bool(len(side.sources)) and bool(np.all(side.sources["kind"] == b"injected"))
 
 
 def step_metrics(sides: Sequence[Outcome]) -> tuple[Metric, ...]:
@@ -422,4 +430,4 @@ def _names(sides: Sequence[Outcome], column: str, least: float) -> tuple[str, ..
     return tuple(sorted(found))
 
 
-__all__ = ["CAUSES", "METRICS", "SECTIONS", "evaluate", "metrics_of", "step_metrics"]
+__all__ = ["CAUSES", "METRICS", "SECTIONS", "evaluate", "is_injected", "metrics_of", "step_metrics"]

@@ -11,6 +11,11 @@ from reports.outcome import TABLES, Outcome, joined, of_run
 from reports.pairing import paired, swapped
 from reports.store import Store, empty
 from reports.terms import Terms
+from schemas.exposure import Visit
+from schemas.wcs import Wcs
+from simulators.artifacts import record
+from simulators.config import ArtifactConfig, CameraConfig, SimulationConfig
+from simulators.psf import TruePsf, profile
 from tests.reports.maker import make
 from tests.reports.test_outcome import write
 
@@ -430,6 +435,26 @@ def test_causes_that_no_side_has_are_left_out() -> None:
     keys = {metric.key for metric in metrics_of(none, some)}
     assert {"false_raw_bleed", "false_alerts_bleed", "false_raw", "false_alerts"} <= keys
     assert not any(f"false_raw_{cause.replace(' ', '_')}" in keys for cause in CAUSES if cause != "bleed")
+
+
+def test_every_artifact_that_is_drawn_is_a_cause_with_a_metric() -> None:
+    artifacts = ArtifactConfig(cosmic_rays=20.0, bad_columns=300.0, bad_pixels=800.0, unknown_pixels=400.0)
+    config = SimulationConfig(camera=CameraConfig(ny=400, nx=400), artifacts=artifacts)
+    psf = TruePsf(profile(4.15, 0.6), (400, 400), np.zeros(5), np.zeros(5), np.zeros(5))
+    scene = np.full((400, 400), 900.0)
+    psf.draw(scene, np.array([200.0]), np.array([180.0]), np.array([4e7]), np.array([150.0]))
+    visit = Visit(2027082200001, "r", 330.0, -12.0, 20.0, 61639.2, 30.0)
+    drawn = record(scene, config, visit, 94, 1, Wcs.tangent(330.0, -12.0, (400, 400)), psf, 32.05)[2]
+    causes = {kind.decode().replace("_", " ") for kind in drawn["kind"]}
+    assert {"cosmic ray", "bad column", "bad pixel", "hot pixel", "bleed"} <= causes <= set(CAUSES)
+
+
+def test_purity_is_left_out_where_all_that_is_known_was_injected() -> None:
+    false = rows("outcome_false", 1, cause=b"noise", raw=True, alert=True)
+    real, simulated = (outcome(sources=sources(4, kind=kind), false=false) for kind in (b"injected", b"transient"))
+    left, kept = ({metric.key: metric for metric in metrics_of(side, side)} for side in (real, simulated))
+    assert {key for key, metric in kept.items() if metric.section == "purity"} == kept.keys() - left.keys()
+    assert {"purity_raw", "false_alerts", "false_raw_noise"} <= kept.keys() - left.keys()
 
 
 # --- what a bad change would do --------------------------------------------------------------------------------------
