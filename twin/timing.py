@@ -119,13 +119,14 @@ def interleaved(base: Tree, head: Tree, scenarios: tuple[Path, Path], seeds: Seq
                      zip((base, head), scenarios, ("base", "head"), strict=True)]
             places = _prepared(sides, seeds, samples, rounds, say)
             times = _times(sides, places, min(rounds, len(places)), until, say)
+            late = monotonic() > until
             memory = _memory(sides, places[:OF_MEMORY], until, say)
     except TimingError as error:
         return Timed(empty(seeded(STEP)), empty(seeded(STEP)), f"times are not compared: {error}", monotonic() - begun)
     rows = _rows([(pair.place, pair.base) for pair in times]), _rows([(pair.place, pair.head) for pair in times])
     _add_memory(rows, memory)
-    note = "" if len(times) == len(places) else \
-        f"times rest on {len(times)} of {len(places)} detector-visits: others failed, or {minutes:g} minutes were over"
+    note = f"times rest on {len(times)} of {len(places)} detector-visits: " + (
+        f"{minutes:g} minutes were over" if late else "the others failed") if len(times) < len(places) else ""
     return Timed(*rows, note, monotonic() - begun)
 
 
@@ -277,7 +278,7 @@ def _memory(sides: Sequence[Side], places: Sequence[Place], until: float, say: S
             if monotonic() > until and found:
                 break
             found += _pair(place, _at_once(workers, place, 0))
-    say(f"times: memory of {len(found)} detector-visits measured")
+    say(f"times: memory of {len(found)} detector-visit{'' if len(found) == 1 else 's'} measured")
     return found
 
 

@@ -115,7 +115,7 @@ def test_a_detector_visit_that_fails_on_one_side_counts_on_neither(tmp_path: Pat
     log = tmp_path / "log"
     timed = measured(tmp_path, tree(tmp_path, "base", log), tree(tmp_path, "head", log, fails=[12]))
     assert set(timed.base["visit"]) == set(timed.head["visit"]) == {11, 13}
-    assert timed.note == "times rest on 4 of 6 detector-visits: others failed, or 4 minutes were over"
+    assert timed.note == "times rest on 4 of 6 detector-visits: the others failed"
 
 
 def test_time_is_bounded(tmp_path: Path) -> None:
