@@ -34,6 +34,8 @@ NEAR_PX: Final = 1.5               # a stamp so near to a flip shows it
 LISTED: Final = 300                # flips of the list on the page
 MARKDOWN_ROWS: Final = 12
 PER_SECTION: Final = 2             # metrics of a section among those that decide, beside the primary ones
+WORDS: Final = ("worse", "better", "changed", "undecided", "equivalent", "no data")    # verdicts in their order
+MOVED: Final = WORDS[:3]           # what the others do not leave open
 BAR: Final = (200, 20, 4.0)        # width and height [pixel] of an interval's bar; margins to each side
 BOUNDLESS: Final = 100.0           # a relative difference beyond it, 10,000 %, bounds nothing: it is read as infinite
 
@@ -74,7 +76,7 @@ def unit_text(metric: Metric) -> str:
 
 
 def difference_text(judged: Judged) -> str:
-    """The difference with its sign and unit: in percent for relative ones and fractions."""
+    """The difference with its sign and unit: in percent for relative ones, in points of percent for fractions."""
     return _scaled(judged, judged.difference)
 
 
@@ -89,13 +91,16 @@ def interval_text(judged: Judged) -> str:
 
 def margin_text(judged: Judged) -> str:
     """The margin within which a difference does not matter."""
-    return f"±{_scaled(judged, judged.margin).lstrip('+')}"
+    value, _, unit = _scaled(judged, judged.margin).lstrip("+").partition(" ")
+    return f"±{value.rstrip('0').rstrip('.') if '.' in value else value} {unit}"
 
 
 def _scaled(judged: Judged, value: float, *, unit: bool = True) -> str:
     if math.isnan(value):
         return "–"
     factor, name = scale(judged.metric)
+    if not judged.metric.relative and not judged.metric.unit:
+        name = "points"                    # beside them stand differences of others in percent of the base
     endless = math.isinf(value) or (judged.metric.relative and abs(value) > BOUNDLESS)
     text = "∞" if endless else _figures(abs(value) * factor)
     sign = "" if text.strip("0.") == "" else "+" if value > 0 else "−"
@@ -183,7 +188,7 @@ class Card:
 def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None, notes: Sequence[str] = ()) -> str:
     """The page."""
     first = leading(comparison)
-    changed = sum(j.verdict in ("worse", "better") for j in comparison.judged)
+    changed = sum(j.verdict in MOVED for j in comparison.judged)
     cards = gallery(comparison, stamps=stamps)
     sides = overlays.Sides(comparison.base, comparison.head, (comparison.base_label, comparison.head_label),
                            comparison.units.n)
@@ -198,7 +203,7 @@ def html(comparison: Comparison, *, stamps: tuple[Stamps, Stamps] | None = None,
         "comparison.html", c=comparison, word=comparison.verdict.word, sentence=comparison.verdict.sentence,
         facts=_facts(comparison), tiles=_tiles(comparison), sections=groups(comparison), notes=notes,
         leading=[row(j, comparison) for j in first],
-        n_more=changed - sum(j.verdict in ("worse", "better") for j in first),
+        n_more=changed - sum(j.verdict in MOVED for j in first),
         flows=_flow_rows(comparison.flips.flows, {card.flow for card in cards}), cards=cards,
         filters=_filters(cards), curves=figures, speed=speed, settings=_settings(comparison),
         listed=_listed(comparison), n_flips=len(comparison.flips.rows), needs_traces=not comparison.differences,
@@ -209,23 +214,15 @@ def row(judged: Judged, comparison: Comparison) -> Row:
     """A metric as it stands in a table."""
     blamed = comparison.blames.get(judged.metric.key)
     note = blamed.how if blamed else ""
-    word: str = judged.verdict
-    if has_changed(judged, comparison.rules.level):
-        word, note = "changed", "neither way is better"
+    if judged.verdict == "changed":
+        note = "neither way is better"
     elif judged.verdict == "undecided":
         note = outlook(judged.needed, comparison.units.n)
     metric = judged.metric
     return Row(metric.name, unit_text(metric), metric.rubin, value_text(judged, judged.base),
                value_text(judged, judged.head), difference_text(judged), interval_text(judged), margin_text(judged),
-               bar(judged), _probability(judged.p), _probability(judged.q), word, note, blamed.step if blamed else "",
-               metric.primary)
-
-
-def has_changed(judged: Judged, level: float) -> bool:
-    """Whether a metric that has no better direction is another one now."""
-    apart = judged.low > judged.margin or judged.high < -judged.margin or (
-        judged.q <= level and (judged.low > 0 or judged.high < 0))
-    return judged.metric.better == "neither" and judged.verdict == "undecided" and bool(apart)
+               bar(judged), _probability(judged.p), _probability(judged.q), judged.verdict, note,
+               blamed.step if blamed else "", metric.primary)
 
 
 def leading(comparison: Comparison) -> list[Judged]:
@@ -233,13 +230,12 @@ def leading(comparison: Comparison) -> list[Judged]:
 
     Metrics of one section follow from one another: all of them would hide the others.
     """
-    order = ("worse", "better", "undecided", "equivalent")
-    ranked = sorted((j for j in comparison.judged if j.verdict in order),
-                    key=lambda j: (order.index(j.verdict), not j.metric.primary, is_cost(j), -in_margins(j)))
+    ranked = sorted((j for j in comparison.judged if j.verdict != "no data"),
+                    key=lambda j: (WORDS.index(j.verdict), not j.metric.primary, is_cost(j), -in_margins(j)))
     seen: Counter[str] = Counter()
     out = []
     for j in ranked:
-        changed = j.verdict in ("worse", "better") and seen[j.metric.section] < PER_SECTION
+        changed = j.verdict in MOVED and seen[j.metric.section] < PER_SECTION
         if j.metric.primary or changed:
             out.append(j)
             seen[j.metric.section] += changed
@@ -254,8 +250,7 @@ def groups(comparison: Comparison) -> list[Group]:
     out = []
     for section, found in by.items():
         count = Counter(j.verdict for j in found)
-        text = ", ".join(f"{count[word]} {word}" for word in ("worse", "better", "equivalent", "undecided", "no data")
-                         if count[word])
+        text = ", ".join(f"{count[word]} {word}" for word in WORDS if count[word])
         out.append(Group(section, [row(j, comparison) for j in found], text,
                          bool(count["worse"] or count["better"]) and len(found) <= 40))
     return out
@@ -534,7 +529,7 @@ def _metric_lines(rows: Sequence[Row]) -> list[str]:
         return ["No metric has any data."]
     out = ["| metric | base | head | difference | interval | verdict | Step |", "|---|---:|---:|---:|---|---|---|"]
     for r in rows:
-        word = f"**{r.verdict}**" if r.verdict in ("worse", "better") else r.verdict
+        word = f"**{r.verdict}**" if r.verdict in MOVED else r.verdict
         out.append(f"| {_escaped(r.name)} | {r.base} | {r.head} | {r.difference} | {r.interval} | {word} | {r.step} |")
     return out
 

@@ -206,7 +206,7 @@ def _between(value: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return np.asarray((value >= limits[0]) & (value < limits[1]))
 
 
-def _points(outcome: Outcome) -> np.ndarray:
+def point_sources(outcome: Outcome) -> np.ndarray:
     """Isolated judged point sources."""
     rows = outcome.sources
     return np.asarray(rows["judged"] & rows["isolated"] & ~(rows["trail_length"] >= POINT_PX))
@@ -223,7 +223,7 @@ def flux_error(outcome: Outcome, *, flux: str, snr: tuple[float, float], statist
     rows = outcome.sources
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.clip(MMAG * (rows[flux] / rows["flux"] - 1.0), -MAX_MMAG, MAX_MMAG)
-    use = _points(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), snr)
+    use = point_sources(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), snr)
     if flux == "psfFlux":
         use &= common(outcome, "found")
     return terms(outcome, "sources", np.abs(error) if statistic == "median" else error, use=use, statistic=statistic)
@@ -237,7 +237,7 @@ def true_pulls(outcome: Outcome, *, of: str, hosted: bool | None = None) -> Term
     rows = outcome.sources
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = (rows["forced_flux"] - rows["flux"]) / rows["forced_flux_err"]
-    use = _points(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), SNR_RANGE)
+    use = point_sources(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), SNR_RANGE)
     if hosted is not None:
         use = use & (np.isfinite(rows["host_sep_arcsec"]) == hosted)
     return pulls(outcome, "sources", pull, use, of)
@@ -280,7 +280,7 @@ def difference_depth(outcome: Outcome) -> Terms:
     The true one is that of the optimum errors of a detector-visit's faint points, which know the noise of both images.
     """
     rows, log = outcome.sources, outcome.visits
-    use = _points(outcome) & (np.abs(rows["snr"]) < FAINT_SNR)
+    use = point_sources(outcome) & (np.abs(rows["snr"]) < FAINT_SNR)
     with np.errstate(invalid="ignore", divide="ignore"):
         optimum = magnitudes(SNR_OF_DEPTH * np.abs(rows["flux"] / rows["snr"]))
     place = located([rows[n] for n in VISIT], [log[n] for n in VISIT])
@@ -298,7 +298,7 @@ def efficiency(outcome: Outcome) -> Terms:
     rows = outcome.sources
     with np.errstate(invalid="ignore", divide="ignore"):
         error = (rows["forced_flux"] - rows["flux"]) / np.abs(rows["flux"] / rows["snr"])
-    use = (_points(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), SNR_RANGE)
+    use = (point_sources(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), SNR_RANGE)
            & (np.abs(error) <= CLIP))
     return terms(outcome, "sources", error, use=use, statistic="rms")
 
@@ -308,14 +308,14 @@ def efficiency(outcome: Outcome) -> Terms:
 def positions(outcome: Outcome, *, snr: tuple[float, float]) -> Terms:
     """Median radial error [arcsec] of the isolated points that both sides found."""
     rows = outcome.sources
-    use = _points(outcome) & common(outcome, "found") & _between(np.abs(rows["snr"]), snr)
+    use = point_sources(outcome) & common(outcome, "found") & _between(np.abs(rows["snr"]), snr)
     return terms(outcome, "sources", np.hypot(rows["dra"], rows["ddec"]), use=use, statistic="median")
 
 
 def offset(outcome: Outcome, *, axis: str, snr: tuple[float, float]) -> Terms:
     """Size of the mean error [arcsec] along one axis of the isolated points that both sides found."""
     rows = outcome.sources
-    use = _points(outcome) & common(outcome, "found") & _between(np.abs(rows["snr"]), snr)
+    use = point_sources(outcome) & common(outcome, "found") & _between(np.abs(rows["snr"]), snr)
     error = np.clip(rows[axis].astype(float), -MAX_ARCSEC, MAX_ARCSEC)
     return terms(outcome, "sources", error, use=use, statistic="abs_ratio")
 
@@ -323,7 +323,7 @@ def offset(outcome: Outcome, *, axis: str, snr: tuple[float, float]) -> Terms:
 def position_pulls(outcome: Outcome, *, of: str) -> Terms:
     """Pulls of positions, both axes, of the isolated points of S/N 6 and more that have an alert on both sides."""
     rows = outcome.sources
-    use = _points(outcome) & common(outcome, "alert") & (np.abs(rows["snr"]) >= PULL_SNR)
+    use = point_sources(outcome) & common(outcome, "alert") & (np.abs(rows["snr"]) >= PULL_SNR)
     with np.errstate(invalid="ignore", divide="ignore"):
         return pooled([pulls(outcome, "sources", rows[error] / rows[claimed], use, of)
                        for error, claimed in (("dra", "raErr"), ("ddec", "decErr"))])
@@ -394,7 +394,7 @@ def _moved(rows: np.ndarray) -> np.ndarray:
 def point_dipoles(outcome: Outcome) -> Terms:
     """Fraction of the isolated points of S/N 5 and more that both sides found that are called a dipole."""
     rows = outcome.sources
-    use = _points(outcome) & common(outcome, "found") & (np.abs(rows["snr"]) >= MIN_POINT_SNR)
+    use = point_sources(outcome) & common(outcome, "found") & (np.abs(rows["snr"]) >= MIN_POINT_SNR)
     return terms(outcome, "sources", rows["isDipole"].astype(float), use=use)
 
 

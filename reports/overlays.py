@@ -15,6 +15,7 @@ from scipy.special import stdtrit
 
 from reports.completeness import SNR_EDGES
 from reports.drawing import BAD, BLUE, GOOD, INK, MUTED, WARM, nothing, styled
+from reports.evidence import point_sources
 from reports.latency import DAY_S
 from reports.outcome import Outcome
 from reports.purity import SAMPLE_SNR
@@ -187,21 +188,20 @@ def errors(sides: Sides) -> Figure:
 def delays(sides: Sides) -> Figure:
     """When alerts leave, and the time that Steps take on the driver's clock."""
     figure, ((upper, lower), (right, _)) = _pairs(1, 2, plain=1, label="satellites")
-    shown = []
-    for side, label, colour in zip(sides.both, sides.labels, (BASE, HEAD), strict=True):
-        late = _delays(side)
-        if len(late):
-            share = np.linspace(0, 1, POINTS)
-            shown.append(np.quantile(late, share))
-            upper.plot(shown[-1], share, color=colour, label=label)
-    if len(shown) < 2:
-        _nothing(upper, lower, "no alert of a live exposure was published")
+    late = [np.sort(_delays(side)) for side in sides.both]
+    if not all(map(len, late)):
+        _nothing(upper, lower, "no alert of a live exposure was published on both sides")
     else:
-        lower.plot(shown[0], shown[1] - shown[0], color=INK, linewidth=1.4)
+        ends = np.quantile(np.concatenate(late), [0, 1])
+        at = np.linspace(ends[0] - 0.02 * np.ptp(ends), ends[1] + 0.02 * np.ptp(ends), POINTS)
+        sent = [np.searchsorted(delay, at, side="right") / len(delay) for delay in late]
+        for share, label, colour in zip(sent, sides.labels, (BASE, HEAD), strict=True):
+            upper.plot(at, share, color=colour, label=label)
+        lower.plot(at, sent[1] - sent[0], color=INK, linewidth=1.4)
         lower.axhline(0, color=MUTED, linewidth=1)
         upper.set(ylabel="fraction of alerts sent", title="When alerts leave")
         upper.legend(loc="lower right")
-        lower.set(xlabel="delay since the end of readout [s]", ylabel="change [s]")
+        lower.set(xlabel="delay since the end of readout [s]", ylabel="change")
     _draw_steps(right, sides)
     return figure
 
@@ -358,7 +358,7 @@ def _draw_positions(upper: Axes, lower: Axes, sides: Sides) -> None:
     snr = np.abs(sides.base.sources["snr"])
     radial = [1e3 * np.hypot(s.sources["dra"], s.sources["ddec"]) for s in sides.both]
     both = (sides.base.sources["alert"] & sides.head.sources["alert"] & np.isfinite(radial[0]) & np.isfinite(radial[1])
-            & (sides.base.sources["trail_length"] < 1))
+            & point_sources(sides.base))
     place = np.where(both, np.searchsorted(edges, snr, side="right") - 1, -1)
     bins = [np.flatnonzero(place == k) for k in range(len(middle))]
     use = [len(rows) >= MIN_CASES for rows in bins]
@@ -373,7 +373,7 @@ def _draw_positions(upper: Axes, lower: Axes, sides: Sides) -> None:
     lower.errorbar(change.x[use], change.difference[use], np.nan_to_num(change.half[use]), fmt="o", color=INK,
                    markersize=3.5, elinewidth=1.1)
     lower.axhline(0, color=MUTED, linewidth=1)
-    upper.set(xscale="log", yscale="log", ylabel="median error [mas]", title="Position errors of sources both have")
+    upper.set(xscale="log", yscale="log", ylabel="median error [mas]", title="Position errors of points that both have")
     low, high = upper.get_ylim()
     upper.set_yticks(ticks := [t for t in (5, 10, 20, 50, 100, 200, 500) if low <= t <= high], [str(t) for t in ticks])
     upper.legend(loc="best")
@@ -400,9 +400,9 @@ def _draw_steps(axes: Axes, sides: Sides) -> None:
     """Mean time per detector-visit of each Step on both sides."""
     names = [n.decode() for n in dict.fromkeys([n for s in sides.both for n in s.steps["name"].tolist()])
              if not n.startswith(b"retry")][:24]
-    times = [[float(s.steps["duration_s"][s.steps["name"] == n.encode()].sum()) / max(len(s.visits), 1)
-              for n in names] for s in sides.both]
-    if not names or not np.any(np.isfinite(times)):
+    times = [[float(np.nansum(s.steps["duration_s"][s.steps["name"] == n.encode()])) / max(len(s.visits), 1)
+              for n in names] for s in sides.both]      # rows that were timed beside the runs have no duration
+    if not np.any(times):
         return nothing(axes, "no steps were recorded")
     place = np.arange(len(names))[::-1]
     for values, label, colour, marker in zip(times, sides.labels, (BASE, HEAD), ("o", "D"), strict=True):

@@ -1,4 +1,4 @@
-"""Judging two sides metric by metric: difference, interval, p-value, and one of four verdicts.
+"""Judging two sides metric by metric: difference, interval, p-value, and a verdict.
 
 The independent unit is the visit, and the object where one is seen in several visits, never the source:
 `reports.contributions` has the variance, `reports.randomisation` the p-values. All metrics of a comparison are
@@ -6,6 +6,7 @@ corrected for their number. A verdict needs both a difference that chance does n
 margin, set beforehand, does not excuse:
 
 - better, worse: significant after the correction, the interval excludes 0 and does not lie inside the margin;
+- changed: the same of a metric that has no better direction, as the number of alerts;
 - equivalent: the interval lies inside the margin;
 - undecided: neither; `needed` visits would decide it, if the difference and its scatter stay as they are;
 - no data: a side has no figure.
@@ -33,7 +34,7 @@ from reports.terms import Metric
 if TYPE_CHECKING:
     from reports.outcome import Outcome
 
-Word = Literal["better", "worse", "equivalent", "undecided", "no data"]
+Word = Literal["better", "worse", "changed", "equivalent", "undecided", "no data"]
 NEVER: Final = 1_000_000       # visits: more than this is not quoted
 
 
@@ -124,11 +125,13 @@ def judged(metrics: Sequence[Metric], contrasts: Sequence[Contrast | None], foun
 
 
 def verdict(metric: Metric, found: Bounds, q: float, margin: float, level: float) -> Word:
-    """The word for one metric. One that has no better direction is equivalent or undecided."""
+    """The word for one metric."""
     if -margin <= found.low and found.high <= margin:
         return "equivalent"
-    if metric.better == "neither" or not (q <= level and (found.low > 0 or found.high < 0)):
+    if not (q <= level and (found.low > 0 or found.high < 0)):
         return "undecided"
+    if metric.better == "neither":
+        return "changed"
     return "better" if (found.difference > 0) == (metric.better == "higher") else "worse"
 
 

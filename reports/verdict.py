@@ -1,7 +1,9 @@
 """The verdict of a comparison as a person would say it, in one sentence.
 
     Worse: 2.1 % fewer sources detected at S/N 5.5–8 (1.3–2.9), 43 alerts now masked near bright stars; 8 % faster.
+    Worse: sources detected at S/N 5.5–8 down from 80 % to 36 % (by 34–55 points); but 91 % fewer false alerts (42–98).
 
+A small difference of fractions is told as the share that it nearly is; of a large one the two would not be the same.
 Primary metrics come first, the worst by its margin before the others; what follows from the same Step in the same
 section of the page is counted and not listed. Speed has the last word.
 """
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Word = Literal["worse", "better", "equivalent", "undecided"]
 CLAUSES: Final = 3                 # at most, beside speed
 PER_SECTION: Final = 1
+BUT: Final = 2                     # better clauses after worse ones, of as many sections
+LARGE: Final = 0.05                # a difference of fractions that is told with both of them
 DOMINANT: Final = 0.3              # share of the flips of a kind that a flow must have to be told
 LEAST: Final = 3                   # flips of a flow that is told
 COSTS: Final = ("cpu.", "memory.")
@@ -70,7 +74,7 @@ class Verdict:
 def verdict(judged: Sequence["Judged"], flips: Flips, n_visits: int) -> Verdict:
     """The verdict on all metrics of a comparison."""
     by = {word: _ranked([j for j in judged if j.verdict == word]) for word in
-          ("worse", "better", "equivalent", "undecided")}
+          ("worse", "better", "changed", "equivalent", "undecided")}
     open_ones = [j for j in by["undecided"] if j.metric.primary]
     if by["worse"]:
         return Verdict("worse", f"Worse: {_changes(by['worse'], flips)}{_but(by['better'])}.")
@@ -78,9 +82,9 @@ def verdict(judged: Sequence["Judged"], flips: Flips, n_visits: int) -> Verdict:
         return Verdict("undecided", _undecided(open_ones, by["better"], flips, n_visits))
     if by["better"]:
         return Verdict("better", f"Better: {_changes(by['better'], flips)}.")
-    if not any(j.metric.primary for j in by["equivalent"]):
+    if not any(j.metric.primary for j in (*by["equivalent"], *by["changed"])):
         return Verdict("undecided", "Undecided: no metric that decides has any data.")
-    return Verdict("equivalent", _equivalent(judged, flips))
+    return Verdict("equivalent", _equivalent(judged, by["changed"], flips))
 
 
 def _ranked(judged: Sequence["Judged"]) -> list["Judged"]:
@@ -116,16 +120,16 @@ def _changes(ranked: Sequence["Judged"], flips: Flips) -> str:
     rest = len([j for j in ranked if j not in told and j not in speed])
     text = "; ".join(parts)
     if rest and parts:
-        text += f"; and {rest} other{'s' if rest > 1 else ''}"
+        text += f"; and {rest} other metric{'s' if rest > 1 else ''}"
     return "; ".join([text] * bool(text) + [clause(j) for j in speed])
 
 
 def _but(better: Sequence["Judged"]) -> str:
-    """What got better beside: the first of it, and speed."""
+    """What got better beside: the first of two sections, and speed."""
     speed = [j for j in better if j.metric.key == SPEED][:1]
-    others = [j for j in better if not is_cost(j)][:1]
-    parts = [f"but {clause(j)}" for j in others] + [clause(j) for j in speed]
-    return "".join(f"; {part}" for part in parts)
+    others = list({j.metric.section: j for j in reversed(better) if not is_cost(j)}.values())[::-1]
+    said = " and ".join(clause(j) for j in sorted(others, key=list(better).index)[:BUT])
+    return "".join(f"; {part}" for part in ([f"but {said}"] if said else []) + [clause(j) for j in speed])
 
 
 def _why(judged: "Judged", flips: Flips) -> str:
@@ -191,8 +195,8 @@ def outlook(needed: int, n_visits: int) -> str:
     return f"about {more:,} more visit{'s' if more > 1 else ''} would tell"
 
 
-def _equivalent(judged: Sequence["Judged"], flips: Flips) -> str:
-    """No difference, and how small a one could have been seen."""
+def _equivalent(judged: Sequence["Judged"], changed: Sequence["Judged"], flips: Flips) -> str:
+    """No difference, how small a one could have been seen, and what changed that is no better either way."""
     primary = [j for j in judged if j.metric.primary and j.verdict == "equivalent"]
     if not len(flips.rows) and all(j.difference == 0 for j in judged if not is_cost(j) and np.isfinite(j.difference)):
         text = "No difference: every source, alert and measurement is the same"
@@ -202,7 +206,11 @@ def _equivalent(judged: Sequence["Judged"], flips: Flips) -> str:
         if (rest := len(bounds) - CLAUSES) > 0:
             text += f", and {rest} other{'s' if rest > 1 else ''} within their margins"
     speed = [j for j in judged if j.metric.key == SPEED and np.isfinite(j.low)][:1]
-    return text + "".join(f"; CPU time to {_size(j, max(abs(j.low), abs(j.high)))}" for j in speed) + "."
+    text += "".join(f"; CPU time to {_size(j, max(abs(j.low), abs(j.high)))}" for j in speed)
+    if changed:
+        text += f"; neither better nor worse: {clause(changed[0])}"
+        text += f" and {rest} other{'s' if rest > 1 else ''}" if (rest := len(changed) - 1) else ""
+    return text + "."
 
 
 # --- clauses ---------------------------------------------------------------------------------------------------------
@@ -222,12 +230,13 @@ _PHRASES: Final[tuple[tuple[str, str, str], ...]] = (
      "fewer sources with an alert at S/N {low}–{high}"),
     (r"completeness_alerts_(?P<low>[\d.]+)_up", "more sources with an alert at S/N > {low}",
      "fewer sources with an alert at S/N > {low}"),
-    (r"false_.*|duplicate_objects|merged_objects", "more {name}", "fewer {name}"))
+    (r"false_.*|(duplicate|merged|new|unassociated|lone)_objects|alerts|detections|dia_(sources|dipoles)"
+     r"|(direct|solar_system)_sources|solar_system_known|failed_visits|no_work", "more {name}", "fewer {name}"))
 _SIZES: Final = re.compile("error|bias|scatter|rms|variance|offset|FWHM|size")     # in a name: larger, smaller
 
 
 def clause(judged: "Judged") -> str:
-    """A change in words: `2.1 % fewer sources detected at S/N 5.5–8 (1.3–2.9)`."""
+    """A change in words: `2.1 % fewer sources detected at S/N 5.5–8 (1.3–2.9)`; of a large one, from what to what."""
     metric = judged.metric
     up, down = ("larger {name}", "smaller {name}") if _SIZES.search(metric.name) else ("higher {name}", "lower {name}")
     given = {"name": metric.name}
@@ -238,6 +247,10 @@ def clause(judged: "Judged") -> str:
     phrase = (up if judged.difference > 0 else down).format(**given)
     if math.isinf(judged.difference):          # from nothing to something
         return f"{phrase}, from none"
+    if not metric.unit and not metric.relative and abs(judged.difference) >= LARGE:
+        by = _interval(judged).replace("(", "(by ").replace(")", " points)")
+        turn = "up" if judged.difference > 0 else "down"
+        return f"{phrase.partition(' ')[2]} {turn} from {_percent(judged.base)} to {_percent(judged.head)}{by}"
     return f"{_size(judged, abs(judged.difference))} {phrase}{_interval(judged)}"
 
 
@@ -270,7 +283,7 @@ def _interval(judged: "Judged") -> str:
     low, high = (bound * scale(judged.metric)[0] for bound in (judged.low, judged.high))
     if low < 0 < high:
         return f" ({_signed(low)} to {_signed(high)})"
-    return f" ({'–'.join(_digits(v) for v in sorted((abs(low), abs(high))))})"
+    return f" ({'–'.join(dict.fromkeys(_digits(v) for v in sorted((abs(low), abs(high)))))})"
 
 
 def _digits(size: float) -> str:
@@ -281,6 +294,12 @@ def _digits(size: float) -> str:
         return "0"
     places = max(0, 1 - math.floor(math.log10(size)))
     return f"{size:.{min(places, 6)}f}".rstrip("0").rstrip(".") if places else f"{size:,.0f}"
+
+
+def _percent(share: float) -> str:
+    """A fraction in percent, as exactly as its distance from 0 and 100 % asks for: `80 %`, `99.9 %`."""
+    least = 100 * min(abs(share), abs(1 - share))
+    return f"{100 * share:.{max(0, -math.floor(math.log10(least))) if least > 1e-6 else 0}f} %"
 
 
 def _signed(value: float) -> str:

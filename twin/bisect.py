@@ -86,7 +86,7 @@ def bisect(good: str, bad: str, metric: str, question: Question, say: Callable[[
         def asked(i: int) -> bool | None:
             found = verdict_of(commits[0], commits[i], metric, trial, replace(question, until_decided=True), bench)
             say(f"{commits[i][:7]}: {found.verdict}, {found.difference:+.3g} ({found.low:+.3g} to {found.high:+.3g})")
-            return None if found.verdict in ("undecided", "no data") else found.verdict == "worse"
+            return None if found.verdict in ("undecided", "no data") else found.verdict in ("worse", "changed")
 
         if asked(len(commits) - 1) is not True:
             raise InputError(f"{bad} is not decidedly worse than {good} in {metric}: there is nothing to find")

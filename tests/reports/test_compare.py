@@ -48,7 +48,8 @@ def test_a_loss_is_judged_blamed_and_said() -> None:
     head = traced(without(BASE, MIDDLE, "not detected: significance 4.9"), "detect", "measure", "filter")
     found = _compare(head, base_label="old", head_label="new")
     assert found.verdict.word == "worse"
-    assert found.verdict.sentence.startswith("Worse: 100 % fewer sources ")
+    assert found.verdict.sentence.startswith(
+        "Worse: sources with an alert at S/N 5.5–8 down from 100 % to 0 % (by 100 points), 48 alerts now not detected")
     assert f"{MIDDLE.sum()} alerts now not detected" in found.verdict.sentence
     blamed = found.blames["completeness_raw_5.5_8"]
     assert (blamed.step, blamed.how) == ("detect", "differs in 12 of 12 detector-visits (n); upstream equal")
@@ -56,7 +57,7 @@ def test_a_loss_is_judged_blamed_and_said() -> None:
     assert {j.metric.key for j in found.of("worse")} == set(found.blames)
     other_way = _compare(BASE, base=head)
     assert other_way.of("worse") == []
-    assert "100 % more sources " in other_way.verdict.sentence
+    assert "sources with an alert at S/N 5.5–8 up from 0 % to 100 %" in other_way.verdict.sentence
 
 
 def test_equal_sides_are_not_called_anything() -> None:
@@ -130,6 +131,24 @@ def test_a_change_is_said_as_a_person_would(key, difference, reach, said) -> Non
     assert clause(judged(key, "worse", difference, reach)) == said
 
 
+@pytest.mark.parametrize(("key", "base", "head", "reach", "said"), [
+    ("completeness_alerts_5.5_8", 0.8016, 0.3587, 0.103,
+     "sources with an alert at S/N 5.5–8 down from 80 % to 36 % (by 34–55 points)"),
+    ("association_accuracy", 0.8306, 0.9989, 0.0576, "association accuracy up from 83 % to 99.9 % (by 11–23 points)"),
+    ("purity_alerts", 0.9978, 0.91, 0.1, "purity of alerts, S/N ≥ 6 down from 99.8 % to 91 % (by −19 to +1.2 points)"),
+    ("duplicate_objects", 0.0, 0.06, 0.01, "duplicate DIAObjects per true source up from 0 % to 6 % (by 5–7 points)")])
+def test_a_large_change_of_a_fraction_says_from_what_to_what(key, base, head, reach, said) -> None:
+    assert clause(replace(judged(key, "worse", head - base, reach), base=base, head=head)) == said
+
+
+def test_two_sections_that_got_better_are_told_beside_what_got_worse() -> None:
+    rows = [judged("completeness_raw_5.5_8", "worse", -0.02, 0.01), judged("wcs_rms", "better", -0.01, 0.001),
+            judged("false_alerts", "better", -0.9, 0.05), judged("false_raw", "better", -0.5, 0.05),
+            judged("association_accuracy", "better", 0.02, 0.01)]
+    assert verdict(rows, NO_FLIPS, 12).sentence.endswith(
+        "; but 90 % fewer false alerts (85–95) and 2 % higher association accuracy (1–3).")
+
+
 def test_from_none_to_some_there_is_no_percentage() -> None:
     j = replace(judged("false_alerts", "worse", 1.0, 0.1), difference=np.inf, low=np.inf, high=np.inf)
     assert clause(j) == "more false alerts, from none"
@@ -143,8 +162,8 @@ def test_primary_metrics_lead_and_what_follows_is_counted() -> None:
     found = verdict(rows, NO_FLIPS, 12)
     assert found.word == "worse"
     assert found.sentence.startswith("Worse: 2 % fewer sources detected at S/N 5.5–8 (1–3); ")
-    assert found.sentence.count("fewer sources") == 1
-    assert "; and 3 others; but 20 % fewer false alerts (15–25); 8 % faster (7–9)." in found.sentence
+    assert found.sentence.count("sources detected") == 1
+    assert "; and 3 other metrics; but 20 % fewer false alerts (15–25); 8 % faster (7–9)." in found.sentence
 
 
 def test_the_flow_that_dominates_is_told_and_a_small_one_is_not() -> None:
@@ -166,12 +185,13 @@ def test_objects_that_changed_are_told() -> None:
     found = flips(*paired(BASE, head)[:2])
     n = int((static & (SNR > 15)).sum())
     assert verdict([judged("association_accuracy", "worse", -0.2, 0.01)], found, 12).sentence == (
-        f"Worse: 20 % lower association accuracy (19–21), {n} alerts now in a duplicate object.")
+        f"Worse: association accuracy down from 100 % to 80 % (by 19–21 points), {n} alerts now in a duplicate object.")
     open_one = verdict([judged("association_accuracy", "undecided", -0.2, 0.3, needed=14)], found, 12).sentence
     assert open_one.endswith(f"; so far {n} alerts in wrong objects and 0 now in right ones.")
     back = flips(*paired(head, BASE)[:2])
     assert verdict([judged("association_accuracy", "better", 0.2, 0.01)], back, 12).sentence == (
-        f"Better: 20 % higher association accuracy (19–21), {n} alerts no longer in a duplicate object.")
+        f"Better: association accuracy up from 100 % to 120 % (by 19–21 points), {n} alerts no longer in a duplicate "
+        "object.")
 
 
 def test_no_difference_says_how_small_a_one_could_have_been_seen() -> None:
@@ -181,6 +201,16 @@ def test_no_difference_says_how_small_a_one_could_have_been_seen() -> None:
         "No difference that matters: the same completeness of detections at S/N 5.5–8 to 0.4 %; CPU time to 2 %.")
     equal = [judged("completeness_raw_5.5_8", "equivalent", 0.0, 0.003)]
     assert verdict(equal, NO_FLIPS, 12).sentence == "No difference: every source, alert and measurement is the same."
+
+
+def test_what_changed_and_is_no_better_either_way_is_told() -> None:
+    rows = [judged("completeness_raw_5.5_8", "equivalent", 0.001, 0.003), judged("alerts", "changed", 0.12, 0.04),
+            judged("new_objects", "changed", -0.06, 0.01)]
+    found = verdict(rows, NO_FLIPS, 12)
+    assert found.word == "equivalent"
+    assert found.sentence == ("No difference that matters: the same completeness of detections at S/N 5.5–8 to 0.4 %; "
+                              "neither better nor worse: 12 % more alerts (8–16) and 1 other.")
+    assert verdict([judged("alerts", "changed", 0.12, 0.04, primary=True)], NO_FLIPS, 12).word == "equivalent"
 
 
 def test_undecided_says_what_it_would_take() -> None:

@@ -9,8 +9,21 @@ import numpy as np
 import pytest
 
 from reports.compare import Comparison, compare
-from reports.comparison_page import FILES, Card, bar, document, gallery, html, junit, leading, markdown, row, write
-from reports.overlays import Sides, binned, curve
+from reports.comparison_page import (
+    FILES,
+    WORDS,
+    Card,
+    bar,
+    document,
+    gallery,
+    html,
+    junit,
+    leading,
+    markdown,
+    row,
+    write,
+)
+from reports.overlays import Sides, binned, curve, delays, errors
 from reports.overlays import completeness as completeness_figure
 from reports.paired import Rules
 from reports.store import StoreError
@@ -282,18 +295,22 @@ def test_units_are_those_that_people_read(comparison: Comparison) -> None:
     place = row(replace(judged("position_median", "worse", 0.003, 0.001, margin=0.002), base=0.0280, head=0.0310),
                 comparison)
     assert (place.base, place.head, place.difference, place.interval, place.margin, place.unit) == (
-        "28.0", "31.0", "+3.00 mas", "+2.00 to +4.00", "±2.00 mas", "mas")
+        "28.0", "31.0", "+3.00 mas", "+2.00 to +4.00", "±2 mas", "mas")
     share = row(replace(judged("completeness_raw_5.5_8", "worse", -0.02, 0.01), base=0.93, head=0.91), comparison)
-    assert (share.base, share.difference, share.unit) == ("93.00 %", "−2.00 %", "")
+    assert (share.base, share.difference, share.margin, share.unit) == ("93.00 %", "−2.00 points", "±1 points", "")
     none = row(replace(judged("false_alerts", "worse", 0, 0), base=0.0, head=1.5, difference=np.inf, low=-np.inf,
                        high=np.inf), comparison)
     assert (none.base, none.head, none.difference, none.interval) == ("0", "1.50", "+∞ %", "not bounded")
 
 
 def test_a_metric_without_a_better_direction_that_changed_says_so(comparison: Comparison) -> None:
-    apart = replace(judged("alerts", "undecided", 0.3, 0.05, margin=0.05), q=0.001)
-    assert row(apart, comparison).verdict == "changed"
-    assert row(replace(apart, difference=0.0, low=-0.1, high=0.1, q=0.5), comparison).verdict == "undecided"
+    apart = judged("alerts", "changed", 0.3, 0.05, margin=0.05)
+    found = replace(comparison, judged=(*comparison.judged, apart))
+    assert (row(apart, found).verdict, row(apart, found).note) == ("changed", "neither way is better")
+    assert apart in leading(found)
+    assert document(found)["metrics"][-1]["verdict"] == "changed"
+    assert "| +30.0 % | +25.0 to +35.0 | **changed** |" in markdown(found)
+    assert "changed: " in junit(found)
 
 
 def test_primary_metrics_are_always_among_those_that_decide(comparison: Comparison) -> None:
@@ -302,7 +319,7 @@ def test_primary_metrics_are_always_among_those_that_decide(comparison: Comparis
     assert {j.metric.key for j in comparison.judged if j.metric.primary and j.verdict != "no data"} <= set(keys)
     assert len(found) < 30
     assert [j.verdict for j in found] == sorted((j.verdict for j in found),
-                                                key=["worse", "better", "undecided", "equivalent"].index)
+                                                key=WORDS.index)
     assert all(sum(j.metric.section == s and not j.metric.primary for j in found) <= 2
                for s in {j.metric.section for j in found})
 
@@ -336,6 +353,40 @@ def test_figures_of_empty_sides_say_so(comparison: Comparison) -> None:
                          units={**comparison.base.units, "sources": np.zeros(0, int)})
     figure = completeness_figure(Sides(empty_side, empty_side, ("a", "b"), comparison.units.n))
     assert "too few sources" in {text.get_text() for axes in figure.axes for text in axes.texts}
+
+
+def test_times_of_steps_are_drawn_though_some_rows_were_timed_beside_the_runs(comparison: Comparison) -> None:
+    base, head = comparison.base, comparison.head
+    timed = head.steps.copy()
+    timed["duration_s"] = np.nan
+    sides = Sides(base, replace(head, steps=np.concatenate([head.steps, timed])), ("a", "b"), comparison.units.n)
+    axes = next(axes for axes in delays(sides).axes if axes.get_title("left") == "Time by Step")
+    for line in axes.lines[:2]:
+        assert np.max(line.get_xdata()) == pytest.approx(1.0)             # the tenth Step takes a second
+        assert np.all(line.get_xdata() > 0)
+
+
+def test_the_curve_of_delays_is_the_fraction_sent_and_the_change_its_difference(comparison: Comparison) -> None:
+    late = comparison.head.packets.copy()
+    late["sent_mjd_tai"] += 3 / 86400
+    head = replace(comparison.base, packets=late)
+    sent, change = delays(Sides(comparison.base, head, ("a", "b"), comparison.units.n)).axes[:2]
+    (base_x, base_y), (head_x, head_y) = (line.get_data() for line in sent.lines)
+    assert np.array_equal(base_x, head_x)
+    assert (base_y[-1], head_y[-1], base_y[0], head_y[0]) == (1, 1, 0, 0)
+    np.testing.assert_allclose(change.lines[0].get_ydata(), head_y - base_y)
+    assert np.all(head_y <= base_y)
+
+
+def test_positions_are_drawn_of_the_points_that_the_metric_judges(comparison: Comparison) -> None:
+    """Stars that moved are no points: their errors are their own."""
+    rows = comparison.base.sources.copy()
+    far = rows["snr"] > 20
+    rows["kind"][far], rows["judged"][far], rows["dra"][far] = b"moved_star", False, 0.5
+    side = replace(comparison.base, sources=rows)
+    figure = errors(Sides(side, side, ("a", "b"), comparison.units.n))
+    drawn = next(axes for axes in figure.axes if axes.get_title("left") == "Position errors of points that both have")
+    assert np.max(drawn.lines[0].get_ydata()) < 50
 
 
 @pytest.mark.bench

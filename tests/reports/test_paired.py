@@ -87,7 +87,8 @@ def test_a_small_difference_may_be_certain_and_not_matter() -> None:
 def test_a_metric_without_a_better_direction_is_never_better_or_worse() -> None:
     changed = one(*measured("ratio", 0.5), better="neither")
     assert changed.low > 0
-    assert changed.verdict == "undecided"
+    assert (changed.verdict, changed.needed) == ("changed", 0)
+    assert one(*measured("ratio", 0.0, noise=5.0), better="neither").verdict == "undecided"
     assert one(*measured("ratio", 0.0), better="neither", margin=0.1).verdict == "equivalent"
 
 
