@@ -4,55 +4,81 @@
     science convolved:   D = W * (K * S - T - background) / sum K  when the science image is the sharper one
 
 W whitens the noise and has unit sum, so a new source of flux F has PSF flux F in D, with PSF W * P_science (and K).
+
+Whatever is smooth is worked out on coarse planes of 4 x 4 pixels: which sky is blank, the background, the halos of
+bright stars, the errors that grow with light. Full planes are read once per pass, by kernels or by tiles of a
+transform, and rows or tiles may be shared among threads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, uniform_filter
+from scipy import fft
+from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+from scipy.signal import fftconvolve
 
 from pipeline.difference import kernel as matching
-from pipeline.difference.repair import repaired
-from pipeline.difference.spatial import SpatialKernel, convolve, identity, polynomial, terms
+from pipeline.difference.repair import Saturated, restore
+from pipeline.difference.spatial import SpatialKernel, convolve, identity, over, square, terms
 from pipeline.difference.stars import KernelStars, cut, select
-from pipeline.difference.whiten import Nodes, Noise, blend, interpolate, whitening
+from pipeline.difference.whiten import Nodes, Noise, interpolate, whitening
 from pipeline.difference.wings import wings
 from pipeline.errors import AlgorithmError, NoWorkFound
 from pipeline.images import Calibrated, Difference, Template
+from pipeline.kernels import difference as passes
+from pipeline.kernels.difference import BAD, BIN, FULL, HOLE, WRONG
 from pipeline.pixel_config import DifferenceConfig
 from pipeline.psf import Psf
 from schemas import mask as planes
 
-UNFIT = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE | planes.SAT_TEMPLATE
-WRONG = planes.NO_DATA | planes.BAD | planes.SAT | planes.CR | planes.SAT_TEMPLATE   # values that mean nothing
-KEPT = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE # of a template's planes, under their own names
-LEAST_ERROR = (0.003, 0.006, 0.006)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
-RESTORED_ERROR = 0.1     # relative error of a saturated star's restored core (assumed)
-SHARPER = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
+UNFIT: Final = (planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.HIGH_VARIANCE
+                | planes.SAT_TEMPLATE)
+MEANINGLESS: Final = planes.NO_DATA | planes.BAD | planes.SAT | planes.CR | planes.SAT_TEMPLATE   # as values
+KEPT: Final = planes.NO_DATA | planes.BAD | planes.HIGH_VARIANCE   # of a template's planes, under their own names
+RENAMED: Final = np.array([(planes.SAT, planes.SAT_TEMPLATE), (planes.SAT_TEMPLATE, planes.SAT_TEMPLATE),
+                           (planes.INJECTED, planes.INJECTED_TEMPLATE),
+                           (planes.INJECTED_CORE, planes.INJECTED_CORE_TEMPLATE)], np.int32)
+DETECTION: Final = planes.DETECTED | planes.DETECTED_NEGATIVE
+LEAST_ERROR: Final = (0.003, 0.006, 0.006)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
+COHERENT: Final = 0.2            # of the worst that errors of bright stars can add up to in a matched filter (tuned)
+RESTORED_ERROR: Final = 0.1     # relative error of a saturated star's restored core (assumed)
+SHARPER: Final = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
+CELL: Final = 16                 # bins along a cell in which levels are medians
+BAND: Final = 64                 # rows that one call of a kernel does
+NODES: Final = 7                 # along each axis, at which kernels and PSFs that vary are worked out
+SAMPLE: Final = 400_000          # pixels of blank sky that the noise is measured on
+WINDOW: Final = 256              # side of a window in which correlations of the noise are measured [pixel],
+WINDOWS: Final = 4               # of which there are so many along each axis, if they fit
+EITHER_BAD: Final = BAD | BAD << 4
+THEIR_SHIFT: Final = 4           # of the template's flags
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Both images on one grid with their invalid pixels filled."""
+    """Both images on one grid, their invalid pixels filled; the two planes are used up by the subtraction."""
 
-    science: np.ndarray
-    science_variance: np.ndarray
+    science: np.ndarray          # (ny, nx) float32, the background of science - template taken off
     template: np.ndarray
+    flags: np.ndarray            # (ny, nx) uint8, of `pipeline.kernels.difference`
+    background: np.ndarray       # (order + 1, order + 1) of u^p v^q at [q, p]
+    science_variance: np.ndarray     # (ny, nx) float32, as given
     template_variance: np.ndarray
-    science_bad: np.ndarray
-    template_bad: np.ndarray
-    science_full: np.ndarray     # saturated
-    template_full: np.ndarray
-    background: np.ndarray       # of science - template, already taken off `science`
+    fill: tuple[float, float]    # what the variances are where there is no value
+    saturated: tuple[Saturated, Saturated]
+    blank: np.ndarray            # (rows, columns) bool of bins: sky alone, no bad pixel, no source nearby
+    noise: np.ndarray            # (rows, columns) of bins: mean variance of a pixel, science
+    template_noise: np.ndarray
     beyond: np.ndarray | None    # the filled template with the pixels around it
     beyond_hole: np.ndarray | None   # where those have no data
 
     @property
-    def bad(self) -> np.ndarray:
-        return np.asarray(self.science_bad | self.template_bad)
+    def shape(self) -> tuple[int, int]:
+        return self.flags.shape[0], self.flags.shape[1]
 
 
-def subtract(science: Calibrated, template: Template, config: DifferenceConfig) -> Difference:
+def subtract(science: Calibrated, template: Template, config: DifferenceConfig, *, threads: int = 1) -> Difference:
     """The whitened difference of a science exposure and a template warped to its grid.
 
     Raises
@@ -62,38 +88,84 @@ def subtract(science: Calibrated, template: Template, config: DifferenceConfig) 
     AlgorithmError
         InsufficientKernelSources, BadSubtraction, or a noise far from the variance plane's.
     """
-    pair = _prepare(science, template, config)
+    pair = _prepare(science, template, config, threads)
     side = _side(science.psf, template.psf, config)
     fit, stars = _match(science, template, pair, side, config)
-    return _compose(science, template, pair, fit, side, stars, config)
+    return _compose(science, template, pair, fit, side, stars, config, threads)
 
 
-def _prepare(science: Calibrated, template: Template, config: DifferenceConfig) -> Pair:
+# --- both images, ready ----------------------------------------------------------------------------------------------
+
+def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, threads: int) -> Pair:
     if science.shape != template.shape:
         raise ValueError(f"the template must be on the science grid {science.shape}, got {template.shape}")
-    hole = planes.NO_DATA | planes.BAD
-    science_hole = _invalid(science.image, science.variance) | (science.mask & hole != 0)
-    template_hole = _invalid(template.image, template.variance) | (template.mask & planes.NO_DATA != 0)
-    coverage = float(1.0 - template_hole.mean())
+    shape = science.shape
+    flags = np.zeros(shape, np.uint8)
+    ours, theirs = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    _sorted(science.image, science.variance, science.mask, planes.NO_DATA | planes.BAD, 0, flags, ours)
+    holes = _sorted(template.image, template.variance, template.mask, planes.NO_DATA, THEIR_SHIFT, flags, theirs)
+    coverage = 1.0 - holes / flags.size
     if coverage < config.min_coverage:
         raise NoWorkFound(f"the template covers {100 * coverage:.1f} % of the pixels, at least "
                           f"{100 * config.min_coverage:.0f} % are needed")
-    science_bad = science_hole | (science.mask & UNFIT != 0)
-    template_bad = template_hole | (template.mask & UNFIT != 0)
-    if (science_bad | template_bad).all():
+    if len(passes.flagged(flags, EITHER_BAD)) == flags.size:
         raise NoWorkFound("no pixel is usable in both the science image and the template")
-    ours = np.where(science_hole, 0, science.image).astype(np.float32)
-    theirs = np.where(template_hole, 0, template.image).astype(np.float32)
-    noise = _filled(science.variance, science_hole), _filled(template.variance, template_hole)
-    sky = _blank(ours, theirs, noise[0], science_bad | template_bad)
-    background = _background(ours - theirs, sky, config.background_order)
-    ours = ours - background
-    full = science.mask & planes.SAT != 0, template.mask & (planes.SAT | planes.SAT_TEMPLATE) != 0
-    wrong = (science_hole | (science.mask & WRONG != 0), template_hole | (template.mask & WRONG != 0))
-    restored = repaired(theirs, noise[1], wrong[1], full[1], ours, wrong[0], template.psf)
-    return Pair(repaired(ours, noise[0], wrong[0], full[0], theirs, wrong[1], science.psf), noise[0],
-                restored, noise[1], science_bad, template_bad, full[0], full[1], background,
-                *_beyond(template, restored))
+    light, other, noise, deep = (_means(plane, flags, threads) for plane in (ours, theirs, science.variance,
+                                                                            template.variance))
+    full = light[1] == BIN * BIN
+    blank = _blank(light[0], other[0], noise[0], deep[0], full)
+    background = _background(light[0] - other[0], blank, shape, config.background_order)
+    _add_smooth(ours, background, -1.0, np.zeros((0, 0), np.float32), threads)
+    passes.fill(ours, theirs, flags)
+    saturated = Saturated.of(flags, FULL), Saturated.of(flags, FULL << THEIR_SHIFT)
+    fill = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
+    restore(ours, science.variance, flags, WRONG, saturated[0], science.psf)
+    restore(theirs, template.variance, flags, WRONG << THEIR_SHIFT, saturated[1], template.psf)
+    return Pair(ours, theirs, flags, background, science.variance, template.variance, fill, saturated, blank,
+                noise[0], deep[0], *_beyond(template, theirs))
+
+
+def _sorted(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, hole: int, shift: int, flags: np.ndarray,
+            filled: np.ndarray) -> int:
+    return int(passes.sort_out(image, variance, mask, hole, UNFIT, MEANINGLESS, planes.SAT
+                               | (planes.SAT_TEMPLATE if shift else 0), shift, flags, filled))
+
+
+def _means(plane: np.ndarray, flags: np.ndarray, threads: int,
+           without: int = EITHER_BAD) -> tuple[np.ndarray, np.ndarray]:
+    """Mean in bins over the pixels without some flags, and how many those are."""
+    rows, columns = plane.shape[0] // BIN, plane.shape[1] // BIN
+    total, count = np.empty((rows, columns), np.float32), np.empty((rows, columns), np.float32)
+    band = BAND // BIN
+
+    def work(row: int) -> None:
+        passes.binned(plane, flags, without, row, total[row:row + band], count[row:row + band])
+
+    over(work, range(0, rows, band), threads)
+    return total / np.maximum(count, 1.0), count
+
+
+def _in_bands(kernel: Callable[..., None], given: tuple[object, ...], made: tuple[np.ndarray, ...],
+              threads: int) -> None:
+    """Run a kernel that takes a first and an end row between its inputs and its outputs."""
+    rows = made[0].shape[0]
+    over(lambda start: kernel(*given, start, min(start + BAND, rows), *made), range(0, rows, BAND), threads)
+
+
+def _add_smooth(plane: np.ndarray, background: np.ndarray, sign: float, halo: np.ndarray, threads: int) -> None:
+    """Add a polynomial and a coarse plane, or take them off."""
+    rows = plane.shape[0]
+    over(lambda start: passes.add_smooth(plane, start, min(start + BAND, rows), background, sign, halo),
+         range(0, rows, BAND), threads)
+
+
+def _level(variance: np.ndarray, flags: np.ndarray, hole: int) -> float:
+    """Median of a variance plane where it has values."""
+    step = max(1, int(np.sqrt(flags.size / SAMPLE)))
+    some = variance[::step, ::step][(flags[::step, ::step] & hole) == 0]
+    if not len(some):
+        some = variance[(flags & hole) == 0]
+    return float(np.median(some)) if len(some) else 1.0
 
 
 def _beyond(template: Template, restored: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -108,16 +180,58 @@ def _beyond(template: Template, restored: np.ndarray) -> tuple[np.ndarray | None
     return out, hole
 
 
-def _invalid(image: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~np.isfinite(image) | ~np.isfinite(variance) | (variance <= 0))
+def _blank(light: np.ndarray, other: np.ndarray, variance: np.ndarray, deep: np.ndarray,
+           full: np.ndarray) -> np.ndarray:
+    """Bins of sky alone: all their pixels good, and no source in them or beside them.
+
+    light, other : (rows, columns)
+        Means of the science image and of the template; `variance` and `deep` are those of their pixels.
+    """
+    if not full.any():
+        return full
+    noise, faint = (np.sqrt(float(np.median(plane[full]))) for plane in (variance, deep))
+    bright = ((np.abs(other - np.median(other[full])) > max(0.4 * noise, 3.0 * faint / BIN))
+              | (light - np.median(light[full]) > 5.0 * noise / BIN)) & full
+    blank = full & (maximum_filter(bright.astype(np.uint8), 3) == 0)
+    return np.asarray(blank if blank.sum() > 10 else full)
 
 
-def _filled(variance: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """A variance plane whose unusable pixels have the median of the others."""
-    middle = np.median(variance[~bad]) if (~bad).any() else 1.0
-    return np.where(bad, middle, variance).astype(np.float32)
+def _background(level: np.ndarray, blank: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
+    """(order + 1, order + 1) coefficients of the polynomial through the medians of blank sky in cells."""
+    if order < 0 or not blank.any():
+        return np.zeros((1, 1))
+    value, weight, y, x = _cells(level, blank)
+    use = weight > 3
+    while order > 0 and use.sum() < 3 * (order + 1) * (order + 2) // 2:
+        order -= 1
+    if not use.any():
+        return np.zeros((1, 1))
+    design = terms(x[use], y[use], shape, order)
+    root = np.sqrt(weight[use])
+    return square(np.linalg.lstsq(design * root[:, None], value[use] * root, rcond=None)[0], order)
 
+
+def _cells(plane: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Medians over the bins in use in cells of CELL x CELL of them, their number, and where cells are [pixel]."""
+    rows, columns = (max(1, n // CELL) for n in plane.shape)
+    edges = [np.linspace(0, n, k + 1).astype(int) for n, k in zip(plane.shape, (rows, columns), strict=True)]
+    high, wide = int(np.diff(edges[0]).max()), int(np.diff(edges[1]).max())
+    values = np.full((rows, columns, high, wide), np.inf, np.float32)
+    marked = np.where(use, plane, np.float32(np.inf))
+    for j in range(rows):
+        for i in range(columns):
+            part = marked[edges[0][j]:edges[0][j + 1], edges[1][i]:edges[1][i + 1]]
+            values[j, i, :part.shape[0], :part.shape[1]] = part
+    flat = np.sort(values.reshape(rows * columns, -1), axis=1)
+    count = np.isfinite(flat).sum(axis=1)
+    middle = 0.5 * (flat[np.arange(len(flat)), np.maximum(count - 1, 0) // 2] + flat[np.arange(len(flat)), count // 2
+                                                                                  - (count == flat.shape[1])])
+    at = [BIN * 0.5 * (e[:-1] + e[1:]) - 0.5 for e in edges]
+    x, y = np.meshgrid(at[1], at[0])
+    return np.where(count > 0, middle, 0.0), count.astype(float), y.ravel(), x.ravel()
+
+
+# --- the kernel ------------------------------------------------------------------------------------------------------
 
 def _side(science: Psf, template: Psf, config: DifferenceConfig) -> str:
     if config.convolve != "auto":
@@ -135,101 +249,146 @@ def _match(science: Calibrated, template: Template, pair: Pair, side: str,
     psfs = (science.psf, template.psf) if side == "template" else (template.psf, science.psf)
     functions = matching.choose_basis(psfs[0].sigma, psfs[1].sigma, config)
     radius = int(np.clip(np.ceil(5.0 * max(psfs[0].sigma, psfs[1].sigma)), 8, 20))
-    index = select(science, pair.template, pair.bad, config, radius=radius, margin=radius + functions.half + 2)
-    images = (pair.science, pair.template) if side == "template" else (pair.template, pair.science)
-    variances = ((pair.science_variance, pair.template_variance) if side == "template"
-                 else (pair.template_variance, pair.science_variance))
-    stars = cut(*images, variances, pair.bad, science.stars[index], radius=radius, half=functions.half)
+    images, variances, fill = (pair.science, pair.template), (pair.science_variance, pair.template_variance), pair.fill
+    if side == "science":
+        images, variances, fill = images[::-1], variances[::-1], fill[::-1]
+    index = select(science, pair.template, pair.flags, EITHER_BAD, config, radius=radius,
+                   margin=radius + functions.half + 2)
+    stars = cut(images, variances, fill, pair.flags, EITHER_BAD, science.stars[index], radius=radius,
+                half=functions.half)
     fit = matching.solve(stars, functions, *psfs, science.shape, config,
                          order=_order(len(stars), config))
     return fit, stars
 
 
+# --- the difference --------------------------------------------------------------------------------------------------
+
 def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.Fit, side: str, stars: KernelStars,
-             config: DifferenceConfig) -> Difference:
-    shape = science.shape
+             config: DifferenceConfig, threads: int) -> Difference:
+    shape = pair.shape
     if side == "template":
         left, right = identity(shape), fit.kernel
         kernel_sum = fit.scale
     else:
         left, right = fit.kernel.scaled(1.0 / fit.scale), identity(shape).scaled(1.0 / fit.scale)
         kernel_sum = 1.0 / fit.scale
-    minuend, matched = convolve(pair.science, left), convolve(pair.template, right, pair.beyond)
-    raw = minuend - matched
-    mask = _mask(science, template, pair, left, right)
-    blank = _blank(pair.science, matched, pair.science_variance, pair.bad | (mask & UNFIT != 0))
-    background = _background(raw, blank, config.background_order)
-    raw -= background
-    science_spread = _spread_variance(pair.science_variance, left)
-    matched_variance = _spread_variance(pair.template_variance, right)
-    halo, halo_error = wings(raw, science_spread + matched_variance, pair.template, pair.bad, fit.kernel.half)
-    raw -= halo
-    blank &= _quiet(raw, blank)
-    nodes = Nodes.over(shape, config.whiten_pitch)
-    kernels, gain_left, gain_right = _whitening(science, template, pair, blank, left, right, nodes, config)
-    if left.half == 0:
-        raw[pair.science_bad] = 0.0
-    image = blend(raw, kernels, nodes) if config.decorrelate else raw
-    variance = (science_spread * interpolate(gain_left, nodes, shape)
-                + matched_variance * interpolate(gain_right, nodes, shape))
-    factor = _variance_factor(image, variance, blank, config)
-    variance *= np.float32(factor)
-    ratio = _ratios(image, variance, pair.science, stars.x[fit.used], stars.y[fit.used])
+    x, y = stars.x[fit.used], stars.y[fit.used]
+    star_flux = _fluxes(pair.science, x, y)
+    minuend = pair.science if left.half == 0 else convolve(pair.science, left, threads=threads)
+    matched = convolve(pair.template, right, pair.beyond, threads=threads)
+    light = _means(pair.template, pair.flags, threads, 0)[0]
+    restored = _Restored.of(pair, left, right) if config.systematics else None
+    raw = minuend     # in place, as is what follows: planes of a whole detector are large
+    without = BAD if left.half == 0 else 0
+    _in_bands(passes.minus, (minuend, matched, pair.flags, without), (raw,), threads)
+    level, count = _means(raw, pair.flags, threads)
+    blank = pair.blank & (count == BIN * BIN)
+    background = _background(level, blank, shape, config.background_order)
+    centre = [BIN * np.arange(n) + (BIN - 1) / 2 for n in level.shape]
+    level -= _on_bins(background, shape, *centre)
+    gain = float(np.sum(left.central**2)), float(np.sum(right.central**2))
+    level_noise = (gain[0] * pair.noise + gain[1] * pair.template_noise) / np.maximum(count, 1.0)
+    halo, halo_error = wings(level, level_noise, light, count > BIN**2 / 2, fit.kernel.half)
+    _add_smooth(raw, background, -1.0, halo, threads)
+    blank &= _quiet(level - (halo if halo.size else 0.0), blank)
+    white, gain_left, gain_right, stamps, nodes = _whitening(science, template, pair, blank, left, right, config)
+    image, spare = raw, pair.template
+    if config.decorrelate:
+        image, spare = convolve(raw, white, slopes=False, out=spare, threads=threads), raw
+    ours = _spread(pair.science_variance, pair.flags, HOLE, pair.fill[0], left, threads)
+    theirs = _spread(pair.template_variance, pair.flags, HOLE << THEIR_SHIFT, pair.fill[1], right, threads)
+    where = _sample(blank, shape)
+    factor = _variance_factor(image, (ours, theirs), (gain_left, gain_right), pair, where, config)
+    gain_left, gain_right = gain_left * factor, gain_right * factor
+    errors, relative = np.zeros(3), None
+    if config.systematics:
+        errors = _systematics(fit, stars, science.psf)
+        relative = _doubt(pair, light, halo, halo_error, fit, template.psf if side == "template" else science.psf,
+                          science.psf, centre)
+    variance, mask = spare, _mask(science, template, pair, left, right)
+    doubt = np.zeros((0, 0), np.float32) if relative is None else relative
+    _in_bands(passes.compose, (ours, theirs, pair.flags, pair.fill[0], gain_left, gain_right, matched,
+                               errors.astype(np.float32), doubt, mask, planes.NO_DATA), (image, variance), threads)
+    noise_scale, lag1 = _measured_noise(image, variance, blank, stamps[len(stamps) // 2])
+    ratio = _ratios(image, variance, star_flux, x, y)
     if not (abs(ratio[0]) <= config.max_ratio_mean and ratio[1] <= config.max_ratio_std):
         raise AlgorithmError(f"BadSubtraction: |difference| / science in the footprints of {fit.used.sum()} kernel "
                              f"sources is {ratio[0]:.3f} +- {ratio[1]:.3f}, at most {config.max_ratio_mean} +- "
                              f"{config.max_ratio_std} is expected")
-    if config.systematics:
-        variance += _systematics(matched, fit, stars, science.psf)
-        reference = template.psf if side == "template" else science.psf
-        variance += _kernel_error(matched, fit, reference, science.psf)
-        doubt = (halo_error * halo) ** 2 + (RESTORED_ERROR * _restored(pair, left, right)) ** 2
-        variance += np.float32(science.psf.effective_area) * doubt.astype(np.float32)
-    psf = _difference_psf(science.psf, left, kernels, nodes, shape)
-    noise_scale, lag1 = _measured_noise(image, variance, blank, psf)
-    empty = mask & planes.NO_DATA != 0
-    image[empty] = 0.0
+    if restored is not None:
+        restored.add(variance, science.psf.effective_area * RESTORED_ERROR**2)
+    psf = _fitted_psf(stamps, nodes, shape, min(max(science.psf.order, left.order, 1), NODES - 1))
     matched_psf = _matched_psf(template.psf, right, shape)
-    matched += pair.background + background + halo
-    return Difference(image, variance, mask, psf, matched, matched_variance, matched_psf, noise_scale, lag1,
+    order = max(len(background), len(pair.background))
+    both = np.zeros((order, order))
+    for part in (background, pair.background):
+        both[:len(part), :len(part)] += part
+    _add_smooth(matched, both, 1.0, halo, threads)
+    return Difference(image, variance, mask, psf, matched, theirs, matched_psf, noise_scale, lag1,
                       int(fit.used.sum()), kernel_sum, side, config.decorrelate)
 
 
-def _spread_variance(variance: np.ndarray, kernel: SpatialKernel) -> np.ndarray:
-    """Variance after convolution of white noise with the kernel, the central kernel's shape taken everywhere."""
+def _spread(variance: np.ndarray, flags: np.ndarray, hole: int, instead: float, kernel: SpatialKernel,
+            threads: int) -> np.ndarray:
+    """Variance after convolution of white noise with a kernel, the central kernel's shape taken everywhere.
+
+    The square of a kernel is compact and nearly separable: its best separable form is used, of the right sum.
+    """
     if kernel.half == 0:
-        return np.asarray(variance * np.float32(kernel.components[0, 0, 0] ** 2))
-    square = kernel.central**2
-    shape = variance.shape[0], variance.shape[1]
-    return np.asarray(np.maximum(convolve(variance, SpatialKernel(square[None], 0, shape)), np.float32(1e-30)))
+        gain = np.float32(kernel.components[0, 0, 0] ** 2)
+        return variance if gain == 1 else np.asarray(np.where((flags & hole) != 0, np.float32(instead), variance)
+                                                     * gain)
+    response = kernel.central**2
+    u, _, v = np.linalg.svd(response)
+    down, across = np.abs(u[:, 0]), np.abs(v[0])
+    reach = max(_radius(down), _radius(across))
+    middle = kernel.half
+    down, across = (line[middle - reach:middle + reach + 1] for line in (down, across))
+    scale = float(np.sqrt(response.sum() / (down.sum() * across.sum())))
+    out = np.empty(variance.shape, np.float32)
+    taps = (down * scale).astype(np.float32), (across * scale).astype(np.float32)
+    _in_bands(passes.spread, (variance, flags, hole, instead, *taps), (out,), threads)
+    return out
+
+
+def _radius(line: np.ndarray) -> int:
+    """Half width that holds 99.5 % of a line's weight."""
+    middle = len(line) // 2
+    total = float(line.sum())
+    for reach in range(1, middle):
+        if line[middle - reach:middle + reach + 1].sum() > 0.995 * total:
+            return reach
+    return middle
 
 
 def _mask(science: Calibrated, template: Template, pair: Pair, left: SpatialKernel,
           right: SpatialKernel) -> np.ndarray:
     """Planes of both inputs, those of a convolved side grown by its kernel's core."""
-    keep = science.mask & ~(planes.DETECTED | planes.DETECTED_NEGATIVE)
-    out = _grown(keep, _reach(left.central, 0.9))
-    theirs = template.mask & KEPT
-    for ours, renamed in ((planes.SAT, planes.SAT_TEMPLATE), (planes.SAT_TEMPLATE, planes.SAT_TEMPLATE),
-                          (planes.INJECTED, planes.INJECTED_TEMPLATE),
-                          (planes.INJECTED_CORE, planes.INJECTED_CORE_TEMPLATE)):
-        theirs = theirs | np.where(template.mask & ours != 0, renamed, 0)
-    out = out | _grown(theirs, _reach(right.central, 0.9))
-    out = out | np.where(_invalid(science.image, science.variance) | _invalid(template.image, template.variance),
-                         planes.NO_DATA, 0)
-    edge = _reach(left.central, 0.9)
+    out = np.empty(pair.shape, np.int32)
+    reach = _reach(left.central, 0.9), _reach(right.central, 0.9)
+    passes.merge(science.mask, template.mask, pair.flags, ~DETECTION, KEPT, RENAMED, planes.NO_DATA,
+                 _disk(reach[0]), _disk(reach[1]), out)
+    edge = reach[0]
     if pair.beyond_hole is None:
-        edge = max(edge, _reach(right.central, 0.9))
+        edge = max(edge, reach[1])
     elif pair.beyond_hole.any():
-        spare = (pair.beyond_hole.shape[0] - science.shape[0]) // 2
-        near = _grown(pair.beyond_hole.astype(np.int32), _reach(right.central, 0.9))[spare:-spare, spare:-spare]
-        out |= np.where(near > 0, planes.EDGE, 0)
+        spare = (pair.beyond_hole.shape[0] - pair.shape[0]) // 2
+        wide = 2 * reach[1] + 1
+        near = maximum_filter(pair.beyond_hole.astype(np.uint8), wide)[spare:-spare, spare:-spare]
+        out[near > 0] |= planes.EDGE
     if edge:
         out[:edge] |= planes.EDGE
         out[-edge:] |= planes.EDGE
         out[:, :edge] |= planes.EDGE
         out[:, -edge:] |= planes.EDGE
-    return np.asarray(out, np.int32)
+    return out
+
+
+def _disk(radius: int) -> np.ndarray:
+    """(k, 2) offsets (dy, dx) within a radius."""
+    y, x = np.mgrid[-radius:radius + 1, -radius:radius + 1]
+    inside = np.hypot(y, x) <= radius
+    return np.column_stack([y[inside], x[inside]]).astype(np.int64)
 
 
 def _reach(kernel: np.ndarray, fraction: float) -> int:
@@ -241,111 +400,94 @@ def _reach(kernel: np.ndarray, fraction: float) -> int:
     return int(np.ceil(radius[order][np.searchsorted(total, fraction * total[-1])])) if half else 0
 
 
-def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
-    """A mask whose every plane is grown by a disk."""
-    if radius == 0:
-        return mask
-    disk = np.hypot(*np.mgrid[-radius:radius + 1, -radius:radius + 1]) <= radius
-    out = np.zeros_like(mask)
-    for bit in planes.PLANES.values():
-        plane = mask & bit != 0
-        if plane.any():
-            out |= np.where(binary_dilation(plane, disk), bit, 0).astype(mask.dtype)
-    return out
-
-
-def _blank(science: np.ndarray, matched: np.ndarray, variance: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """Pixels of sky alone: no bad pixel, and no source nearby."""
-    noise = np.sqrt(float(np.median(variance[~bad])))
-    bright = ((np.abs(matched - np.median(matched[~bad])) > 1.5 * noise)
-              | (science - np.median(science[~bad]) > 5 * noise))
-    blank = ~(maximum_filter((bright & ~bad).astype(np.uint8), 9).astype(bool) | bad)
-    return blank if blank.sum() > 100 else ~bad
-
-
-def _quiet(raw: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """Pixels where nothing new stands out of the noise: no transient, no trail."""
-    smooth = np.abs(uniform_filter(np.where(blank, raw, 0), 5))
+def _quiet(level: np.ndarray, blank: np.ndarray) -> np.ndarray:
+    """Bins where nothing new stands out of the noise: no transient, no trail."""
+    if not blank.any():
+        return blank
+    smooth = np.abs(uniform_filter(np.where(blank, level, np.float32(0)), 2))
     sigma = 1.4826 * float(np.median(smooth[blank]))
-    quiet = ~maximum_filter((smooth > 4.5 * sigma).astype(np.uint8), 9).astype(bool)
-    return quiet if (quiet & blank).sum() > 100 else np.ones_like(quiet)
+    quiet = maximum_filter((smooth > 4.5 * sigma).astype(np.uint8), 3) == 0
+    return np.asarray(quiet if (quiet & blank).sum() > 10 else np.ones_like(blank))
 
 
-def _background(raw: np.ndarray, blank: np.ndarray, order: int) -> np.ndarray:
-    """A polynomial through the medians of blank sky in 64 px cells."""
-    shape = raw.shape[0], raw.shape[1]
-    if order < 0:
-        return np.zeros(shape, np.float32)
-    rows, columns = max(1, shape[0] // 64), max(1, shape[1] // 64)
-    values, weight = [], []
-    for band, sky in zip(np.array_split(raw, rows), np.array_split(blank, rows), strict=True):
-        for cell, good in zip(np.array_split(band, columns, axis=1), np.array_split(sky, columns, axis=1), strict=True):
-            values.append(float(np.median(cell[good])) if good.sum() > 50 else 0.0)
-            weight.append(float(good.sum()) if good.sum() > 50 else 0.0)
-    edges_y = np.linspace(0, shape[0] - 1, 2 * rows + 1)[1::2]
-    edges_x = np.linspace(0, shape[1] - 1, 2 * columns + 1)[1::2]
-    grid_x, grid_y = np.meshgrid(edges_x, edges_y)
-    use = np.array(weight) > 0
-    while order > 0 and use.sum() < 3 * (order + 1) * (order + 2) // 2:
-        order -= 1
-    if not use.any():
-        return np.zeros(shape, np.float32)
-    design = terms(grid_x.ravel()[use], grid_y.ravel()[use], shape, order)
-    root = np.sqrt(np.array(weight)[use])
-    found = np.linalg.lstsq(design * root[:, None], np.array(values)[use] * root, rcond=None)[0]
-    return polynomial(found, shape, order)
+def _on_bins(coefficients: np.ndarray, shape: tuple[int, int], y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(len(y), len(x)) float32 values of a polynomial as kernels take it."""
+    n = len(coefficients)
+    u, v = 2.0 * x / max(shape[1] - 1, 1) - 1.0, 2.0 * y / max(shape[0] - 1, 1) - 1.0
+    return np.asarray(np.vander(v, n, increasing=True) @ coefficients @ np.vander(u, n, increasing=True).T, np.float32)
 
+
+# --- whitening -------------------------------------------------------------------------------------------------------
 
 def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.ndarray, left: SpatialKernel,
-               right: SpatialKernel, nodes: Nodes,
-               config: DifferenceConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whitening kernels at the nodes, and the factors that turn spread variances into the whitened image's."""
-    size = (len(nodes.y), len(nodes.x))
-    kernels = np.zeros((*size, 2 * config.whiten_half + 1, 2 * config.whiten_half + 1))
-    gain_left, gain_right = np.ones(size), np.ones(size)
-    overall = [float(np.median(v[blank])) for v in (pair.science_variance, pair.template_variance)]
-    depth = _depth(pair, blank, nodes)
-    for j, y in enumerate(nodes.y):
-        for i, x in enumerate(nodes.x):
-            a, b = left.at(x, y), right.at(x, y)
-            kernels[j, i], ours, theirs = whitening(
-                Noise(overall[0], science.noise_acf), a,
-                Noise(overall[0] * float(depth[j, i]), template.noise_acf), b, config.whiten_half)
-            if not config.decorrelate:
-                kernels[j, i] = 0.0
-                kernels[j, i, config.whiten_half, config.whiten_half] = 1.0
-                continue
-            gain_left[j, i] = ours / (left.central**2).sum()
-            gain_right[j, i] = theirs / (right.central**2).sum()
-    return kernels, gain_left, gain_right
+               right: SpatialKernel, config: DifferenceConfig,
+               ) -> tuple[SpatialKernel, np.ndarray, np.ndarray, np.ndarray, Nodes]:
+    """The whitening kernel, factors that turn spread variances into the whitened image's, and PSF stamps at nodes."""
+    shape, half = pair.shape, config.whiten_half
+    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in shape[::-1]))
+    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    ours = science.psf.stamps(x, y)
+    if left.half:
+        ours = _filtered_psf(ours, np.stack([left.at(a, b) for a, b in zip(x, y, strict=True)]))
+    delta = np.zeros((2 * half + 1, 2 * half + 1))
+    delta[half, half] = 1.0
+    one = np.ones((1, 1))
+    if not config.decorrelate:
+        return SpatialKernel(delta[None], 0, shape), one, one, ours, nodes
+    sky = blank if blank.any() else np.ones_like(blank)
+    overall = [float(np.median(v[sky])) for v in (pair.noise, pair.template_noise)]
+    depth = _depth(pair, blank, x, y)
+    kernels, gains = np.zeros((len(x), 2 * half + 1, 2 * half + 1)), np.zeros((len(x), 2))
+    for k, (a, b) in enumerate(zip(x, y, strict=True)):
+        kernels[k], *gains[k] = whitening(Noise(overall[0], science.noise_acf), left.at(a, b),
+                                          Noise(overall[0] * float(depth[k]), template.noise_acf), right.at(a, b),
+                                          half)
+    order = config.whiten_order
+    design = terms(x, y, shape, order)
+    found = np.linalg.lstsq(design, kernels.reshape(len(x), -1), rcond=None)[0]
+    white = SpatialKernel(found.reshape(-1, *delta.shape), order, shape)
+    norm = float((left.central**2).sum()), float((right.central**2).sum())
+    smooth = np.linalg.lstsq(design, gains / norm, rcond=None)[0]
+    stamps = _filtered_psf(ours, (design @ found).reshape(kernels.shape))
+    return white, square(smooth[:, 0], order), square(smooth[:, 1], order), stamps, nodes
 
 
-def _depth(pair: Pair, blank: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """(my, mx) variance of the template over that of the science image at nodes: a plane through local medians.
+def _depth(pair: Pair, blank: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) variance of the template over that of the science image at places: a plane through local medians.
 
     Smooth on purpose: the whitened PSF, a polynomial of position, has to follow it.
     """
-    reach_y, reach_x = nodes.y[1] / 2, nodes.x[1] / 2
-    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
-    values, weights = np.zeros(len(x)), np.zeros(len(x))
-    for k, (a, b) in enumerate(zip(x, y, strict=True)):
-        window = np.s_[max(0, int(b - reach_y)):int(b + reach_y) + 1, max(0, int(a - reach_x)):int(a + reach_x) + 1]
-        sky = blank[window]
-        if sky.sum() > 100:
-            weights[k] = float(sky.sum()) ** 0.5
-            values[k] = np.log(float(np.median((pair.template_variance[window] / pair.science_variance[window])[sky])))
-    shape = blank.shape[0], blank.shape[1]
-    order = 1 if (weights > 0).sum() >= 6 else 0
-    design = terms(x, y, shape, order)
-    found = np.linalg.lstsq(design * weights[:, None], values * weights, rcond=None)[0]
-    used = values[weights > 0]
-    smooth = np.clip(design @ found, used.min(), used.max()) if len(used) else np.zeros(len(x))
-    return np.asarray(np.exp(smooth).reshape(len(nodes.y), len(nodes.x)))
+    if not blank.any():
+        return np.full(len(x), pair.fill[1] / pair.fill[0])
+    ratio = np.log(np.maximum(pair.template_noise, 1e-30) / np.maximum(pair.noise, 1e-30))
+    value, count, cell_y, cell_x = _cells(ratio, blank)
+    use = count > 3 if (count > 3).any() else count > 0
+    order = 1 if use.sum() >= 6 else 0
+    root = np.sqrt(count[use])
+    found = np.linalg.lstsq(terms(cell_x[use], cell_y[use], pair.shape, order) * root[:, None], value[use] * root,
+                            rcond=None)[0]
+    smooth = terms(x, y, pair.shape, order) @ found
+    return np.asarray(np.exp(np.clip(smooth, value[use].min(), value[use].max())))
 
 
-def _variance_factor(image: np.ndarray, variance: np.ndarray, blank: np.ndarray, config: DifferenceConfig) -> float:
+def _sample(blank: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Flat indices of pixels of blank bins, all of them or evenly so many as SAMPLE."""
+    row, column = np.nonzero(blank)
+    per_bin = int(np.clip(SAMPLE // max(len(row), 1), 1, BIN * BIN))
+    step = max(1, len(row) * per_bin // SAMPLE)
+    row, column = row[::step], column[::step]
+    inside = (7 * np.arange(len(row))[:, None] + 5 * np.arange(per_bin)) % (BIN * BIN)
+    flat = (row[:, None] * BIN + inside // BIN) * shape[1] + column[:, None] * BIN + inside % BIN
+    return np.asarray(flat.ravel(), np.int64)
+
+
+def _variance_factor(image: np.ndarray, variances: tuple[np.ndarray, np.ndarray], gains: tuple[np.ndarray, np.ndarray],
+                     pair: Pair, where: np.ndarray, config: DifferenceConfig) -> float:
     """Measured over claimed variance on blank sky."""
-    ratio = image[blank] / np.sqrt(variance[blank])
+    ratio = np.empty(len(where), np.float32)
+    if not len(where):
+        return 1.0
+    passes.ratios(image, *variances, pair.flags, pair.fill[0], *gains, where, ratio)
     low, high = np.percentile(ratio, [15.865, 84.135])
     factor = float(((high - low) / 2) ** 2)
     limit = config.max_variance_factor
@@ -355,51 +497,89 @@ def _variance_factor(image: np.ndarray, variance: np.ndarray, blank: np.ndarray,
     return factor
 
 
-def _systematics(matched: np.ndarray, fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
-    """Variance of the errors of registration and PSF, from the scatter of the kernel stars beyond their noise.
+# --- errors that are not noise ---------------------------------------------------------------------------------------
 
-    A shift d leaves d times the gradient, coherent over a star's image; the term is larger than d^2 |gradient|^2 by
-    the number of pixels that add up in a matched filter: a quarter of the PSF's effective area for a shift, the whole
-    area for a relative error of flux (Gaussian PSF, at the filter's worst place).
+def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
+    """Factors of (d matched / dx)^2, (d matched / dy)^2 and matched^2 in the variance: registration and PSF errors.
+
+    From the scatter of the kernel stars beyond their noise. A shift d leaves d times the gradient, coherent over a
+    star's image; the term is larger than d^2 |gradient|^2 by the number of pixels that add up in a matched filter: a
+    quarter of the PSF's effective area for a shift, the whole area for a relative error of flux (Gaussian PSF, at the
+    filter's worst place). COHERENT of that is taken: the whole keeps a residual of one sigma at 1 sigma, where the
+    threshold is 5, and hides what is beside it.
     """
     used = fit.used & stars.point if (fit.used & stars.point).sum() >= 8 else fit.used
     scale, shift_x, shift_y = (max(floor, matching.intrinsic(fit.offsets[used, k], fit.errors[used, k]))
                                for k, floor in enumerate(LEAST_ERROR))
-    area = psf.effective_area
-    slope_y, slope_x = np.gradient(matched)
-    moved = shift_x**2 * slope_x**2 + shift_y**2 * slope_y**2
-    return np.asarray(area * (0.25 * moved + scale**2 * matched**2), np.float32)
+    area = COHERENT * psf.effective_area
+    return area * np.array([0.25 * shift_x**2, 0.25 * shift_y**2, scale**2])
 
 
-def _kernel_error(matched: np.ndarray, fit: matching.Fit, reference: Psf, psf: Psf) -> np.ndarray:
-    """Variance of the kernel's own error, which grows where no star held it."""
-    shape = matched.shape[0], matched.shape[1]
-    nodes = Nodes.over(shape, max(shape) // 6)
+def _doubt(pair: Pair, light: np.ndarray, halo: np.ndarray, halo_error: float, fit: matching.Fit, reference: Psf,
+           psf: Psf, centre: list[np.ndarray]) -> np.ndarray:
+    """Variance per bin of the kernel's own error, which grows where no star held it, and of the halo's."""
+    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in pair.shape[::-1]))
     x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
-    relative = matching.uncertainty(fit, reference, x, y).reshape(len(nodes.y), len(nodes.x))
-    light = gaussian_filter(np.square(matched), psf.sigma)
-    return np.asarray(0.25 * psf.effective_area * interpolate(relative, nodes, shape) * light, np.float32)
+    relative = matching.uncertainty(fit, reference, x, y).reshape(NODES, NODES)
+    bright = gaussian_filter(np.square(light), psf.sigma / BIN)
+    area = COHERENT * psf.effective_area
+    out = 0.25 * area * interpolate(relative, nodes, *centre) * bright
+    if halo.size:
+        out = out + area * (halo_error * halo) ** 2
+    return np.asarray(out, np.float32)
 
 
-def _restored(pair: Pair, left: SpatialKernel, right: SpatialKernel) -> np.ndarray:
-    """Light in the convolved image that comes from restored cores of saturated stars, and from beyond the border."""
-    image, full, kernel = ((pair.template, pair.template_full, right) if right.half
-                           else (pair.science, pair.science_full, left))
-    half = kernel.half
-    light = np.pad(np.abs(image), half, mode="symmetric")
-    doubtful = np.pad(full, half, constant_values=True)
-    if pair.beyond_hole is not None and right.half:
-        spare = (pair.beyond_hole.shape[0] - image.shape[0]) // 2
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """Light in the convolved image that comes from restored cores, and from beyond the border."""
+
+    saturated: Saturated
+    light: np.ndarray            # of its pixels
+    weights: np.ndarray          # (m, m) float32 where a kernel carries light
+    borders: tuple[np.ndarray, ...]    # (half, n) light carried over each border, of the image turned by quarters
+
+    @classmethod
+    def of(cls, pair: Pair, left: SpatialKernel, right: SpatialKernel) -> "_Restored | None":
+        """None where nothing is convolved."""
+        image, saturated, kernel, hole = ((pair.template, pair.saturated[1], right, pair.beyond_hole) if right.half
+                                          else (pair.science, pair.saturated[0], left, None))
+        if kernel.half == 0:
+            return None
+        weights = np.ascontiguousarray(np.abs(kernel.central), np.float32)
+        borders = tuple(_from_beyond(np.rot90(image, k)[:kernel.half], weights,
+                                     None if hole is None else np.rot90(hole, k)) for k in range(4))
+        return cls(saturated, np.abs(image.ravel()[saturated.flat]), weights, borders)
+
+    def add(self, variance: np.ndarray, scale: float) -> None:
+        """Add `scale` times the square of this light to a plane."""
+        passes.add_doubt(variance, self.saturated.flat, self.saturated.star, self.light, self.weights, scale)
+        for k, light in enumerate(self.borders):
+            inner = np.rot90(variance, k)[:len(light)]
+            inner += np.float32(scale) * light**2
+
+
+def _from_beyond(edge: np.ndarray, weights: np.ndarray, hole: np.ndarray | None) -> np.ndarray:
+    """(half, n) light carried by a kernel over the upper border from where there is no data: the mirror's is taken.
+
+    edge : (half, n)
+        The rows next to the border.
+    hole : bool
+        The image with the pixels around it: where even these have no data; None: nowhere is any.
+    """
+    half = len(edge)
+    outside = np.pad(np.abs(edge[::-1]), ((0, 0), (half, half)), mode="symmetric")
+    if hole is not None:
+        spare = (hole.shape[1] - edge.shape[1]) // 2
         known = min(spare, half)
-        inside = np.s_[spare - known:pair.beyond_hole.shape[0] - spare + known,
-                       spare - known:pair.beyond_hole.shape[1] - spare + known]
-        doubtful[half - known:doubtful.shape[0] - half + known, half - known:doubtful.shape[1] - half + known] = (
-            pair.beyond_hole[inside])
-        doubtful[half:-half, half:-half] = full
-    shape = light.shape[0], light.shape[1]
-    doubt = SpatialKernel(np.abs(kernel.central)[None], 0, shape)
-    return convolve(np.where(doubtful, light, 0), doubt)[half:-half, half:-half]
+        span = np.s_[half - known:half - known + edge.shape[1] + 2 * known]
+        outside[half - known:, span] *= hole[spare - known:spare, spare - known:hole.shape[1] - spare + known]
+    if not outside.any():
+        return np.zeros(edge.shape, np.float32)
+    light = np.concatenate([outside, np.zeros_like(outside)])
+    return np.asarray(fftconvolve(light, weights, mode="same")[half:, half:half + edge.shape[1]], np.float32)
 
+
+# --- PSFs and checks -------------------------------------------------------------------------------------------------
 
 def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
     """(n, m, m) stamps convolved each with its kernel, of unit sum and the stamps' size."""
@@ -410,64 +590,76 @@ def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
     return np.asarray(out / out.sum(axis=(1, 2), keepdims=True))
 
 
-def _fitted_psf(stamps: np.ndarray, x: np.ndarray, y: np.ndarray, shape: tuple[int, int], order: int) -> Psf:
-    """The PSF polynomial through stamps at positions."""
-    design = terms(x, y, shape, order)
-    found = np.linalg.lstsq(design, stamps.reshape(len(stamps), -1), rcond=None)[0]
-    return Psf(found.reshape(-1, *stamps.shape[1:]), order, shape)
-
-
-def _difference_psf(psf: Psf, left: SpatialKernel, kernels: np.ndarray, nodes: Nodes, shape: tuple[int, int]) -> Psf:
-    """PSF of a new source of the science image in the whitened difference."""
+def _fitted_psf(stamps: np.ndarray, nodes: Nodes, shape: tuple[int, int], order: int) -> Psf:
+    """The PSF polynomial through stamps at nodes."""
     x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
-    stamps = psf.stamps(x, y)
-    if left.half:
-        stamps = _filtered_psf(stamps, np.stack([left.at(a, b) for a, b in zip(x, y, strict=True)]))
-    stamps = _filtered_psf(stamps, kernels.reshape(-1, *kernels.shape[2:]))
-    order = min(max(psf.order, left.order, 1), len(nodes.x) - 1, len(nodes.y) - 1)
-    return _fitted_psf(stamps, x, y, shape, order)
+    found = np.linalg.lstsq(terms(x, y, shape, order), stamps.reshape(len(stamps), -1), rcond=None)[0]
+    return Psf(found.reshape(-1, *stamps.shape[1:]), order, shape)
 
 
 def _matched_psf(psf: Psf, right: SpatialKernel, shape: tuple[int, int]) -> Psf:
     """PSF of the matched template."""
     if right.half == 0:
         return psf
-    nodes = np.linspace(0, 1, 5)
-    x, y = (a.ravel() for a in np.meshgrid(nodes * (shape[1] - 1), nodes * (shape[0] - 1)))
+    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in shape[::-1]))
+    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
     kernels = np.stack([right.at(a, b) for a, b in zip(x, y, strict=True)])
-    return _fitted_psf(_filtered_psf(psf.stamps(x, y), kernels), x, y, shape, max(psf.order, right.order))
+    order = min(max(psf.order, right.order), NODES - 1)
+    return _fitted_psf(_filtered_psf(psf.stamps(x, y), kernels), nodes, shape, order)
 
 
-def _ratios(image: np.ndarray, variance: np.ndarray, science: np.ndarray, x: np.ndarray,
+def _footprints(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the 9 x 9 pixels around positions."""
+    offsets = np.arange(-4, 5)
+    return (y[:, None] + offsets)[:, :, None], (x[:, None] + offsets)[:, None, :]
+
+
+def _fluxes(science: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.asarray(science[_footprints(x, y)].sum(axis=(1, 2)))
+
+
+def _ratios(image: np.ndarray, variance: np.ndarray, flux: np.ndarray, x: np.ndarray,
             y: np.ndarray) -> tuple[float, float]:
     """Mean and scatter over the sources of the fit of |difference| beyond its noise, relative to the science flux.
 
     Sources whose noise alone would make a tenth are left out while others remain.
     """
-    offsets = np.arange(-4, 5)
-    rows, columns = (y[:, None] + offsets)[:, :, None], (x[:, None] + offsets)[:, None, :]
-    flux = science[rows, columns].sum(axis=(1, 2))
-    noise = np.sqrt(2.0 / np.pi * variance[rows, columns]).sum(axis=(1, 2))
-    ratio = (np.abs(image[rows, columns]).sum(axis=(1, 2)) - noise) / np.maximum(flux, 1e-30)
+    at = _footprints(x, y)
+    noise = np.sqrt(2.0 / np.pi * variance[at]).sum(axis=(1, 2))
+    ratio = (np.abs(image[at]).sum(axis=(1, 2)) - noise) / np.maximum(flux, 1e-30)
     clear = noise < 0.1 * flux
     if clear.sum() < 3:
         clear = np.argsort(noise / np.maximum(flux, 1e-30))[:3]
     return float(np.mean(ratio[clear])), float(np.std(ratio[clear]))
 
 
-def _measured_noise(image: np.ndarray, variance: np.ndarray, blank: np.ndarray, psf: Psf) -> tuple[float, float]:
-    """rms of the matched-filter S/N, and lag-1 correlation, on blank sky."""
-    unit = np.where(blank, np.clip(image / np.sqrt(variance), -4, 4), 0).astype(np.float32)
-    power = float((unit**2)[blank].mean())
-    lags = [float((unit[:, :-1] * unit[:, 1:])[blank[:, :-1] & blank[:, 1:]].mean()),
-            float((unit[:-1] * unit[1:])[blank[:-1] & blank[1:]].mean())]
-    stamp = psf.central[::-1, ::-1]
-    shape = image.shape[0], image.shape[1]
-    score = convolve(unit, SpatialKernel(stamp[None], 0, shape))
-    inside = convolve(blank.astype(np.float32), SpatialKernel(stamp[None] ** 2, 0, shape)) > 0.98 * (stamp**2).sum()
-    if inside.sum() < 100:
-        return 1.0, float(np.mean(lags)) / power
-    low, high = np.percentile(score[inside], [15.865, 84.135])
-    return float((high - low) / 2 / np.sqrt((stamp**2).sum() * power)), float(np.mean(lags)) / power
-
-
+def _measured_noise(image: np.ndarray, variance: np.ndarray, blank: np.ndarray,
+                    stamp: np.ndarray) -> tuple[float, float]:
+    """rms of the matched-filter S/N, and lag-1 correlation, on the blank sky of some windows."""
+    scores, sums = [], np.zeros(4)
+    norm = float((stamp**2).sum())
+    side = min(WINDOW, *(BIN * n for n in blank.shape))
+    starts = [np.unique(np.linspace(0, n - side // BIN, min(WINDOWS, -(-n * BIN // side))).astype(int))
+              for n in blank.shape]
+    size = fft.next_fast_len(side + stamp.shape[0], real=True)
+    filters = [fft.rfft2(s.astype(np.float32), (size, size)) for s in (stamp[::-1, ::-1], stamp[::-1, ::-1] ** 2)]
+    edge = stamp.shape[0] // 2
+    for row in starts[0]:
+        for column in starts[1]:
+            sky = np.kron(blank[row:row + side // BIN, column:column + side // BIN], np.ones((BIN, BIN), bool))
+            part = np.s_[BIN * row:BIN * row + len(sky), BIN * column:BIN * column + sky.shape[1]]
+            unit = np.where(sky, np.clip(image[part] / np.sqrt(variance[part]), -4, 4), 0).astype(np.float32)
+            sums += [float((unit * unit).sum()), float(sky.sum()),
+                     float((unit[:, :-1] * unit[:, 1:]).sum() + (unit[:-1] * unit[1:]).sum()),
+                     float((sky[:, :-1] & sky[:, 1:]).sum() + (sky[:-1] & sky[1:]).sum())]
+            score, inside = (fft.irfft2(fft.rfft2(plane, (size, size)) * f, (size, size))[edge:edge + len(sky),
+                                                                                         edge:edge + sky.shape[1]]
+                             for plane, f in zip((unit, sky.astype(np.float32)), filters, strict=True))
+            scores.append(score[inside > 0.98 * norm])
+    power = sums[0] / max(sums[1], 1.0)
+    lag1 = sums[2] / max(sums[3], 1.0) / max(power, 1e-30)
+    found = np.concatenate(scores)
+    if len(found) < 100:
+        return 1.0, lag1
+    low, high = np.percentile(found, [15.865, 84.135])
+    return float((high - low) / 2 / np.sqrt(norm * power)), lag1

@@ -3,15 +3,19 @@
     K(x, y) = sum over q of T_q(x, y) K_q
 
 so an image convolved with K is the sum of its convolutions with the constant K_q, each times the polynomial T_q at the
-output pixel. One forward transform per tile serves all q: exact, and cheaper than one separable pass per basis term.
+output pixel. One forward transform per tile serves all q. On a tile much smaller than the image the sum is taken to
+first order about the tile's centre, K + du dK/du + dv dK/dv: three inverse transforms whatever the order.
 """
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
-TILE = 256   # side of a transform [pixel]: tiles stay in cache
+TILE = 256       # side of a transform [pixel]: tiles stay in cache
+LINEAR = 0.1     # of an image's side: over narrower tiles a kernel is linear in position
 
 
 def powers(order: int) -> list[tuple[int, int]]:
@@ -56,58 +60,125 @@ def identity(shape: tuple[int, int]) -> SpatialKernel:
     return SpatialKernel(np.ones((1, 1, 1)), 0, shape)
 
 
-def polynomial(coefficients: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
-    """(ny, nx) float32 image of a polynomial of position."""
-    u = np.linspace(-1.0, 1.0, shape[1])
-    v = np.linspace(-1.0, 1.0, shape[0])
-    square = np.zeros((order + 1, order + 1))
+def square(coefficients: np.ndarray, order: int) -> np.ndarray:
+    """(order + 1, order + 1) coefficients of u^p v^q at [q, p], as kernels want them."""
+    out = np.zeros((order + 1, order + 1))
     for (p, q), c in zip(powers(order), coefficients, strict=True):
-        square[q, p] = c
-    return (np.vander(v, order + 1, increasing=True) @ square
-            @ np.vander(u, order + 1, increasing=True).T).astype(np.float32)
+        out[q, p] = c
+    return out
 
 
-def convolve(image: np.ndarray, kernel: SpatialKernel, beyond: np.ndarray | None = None) -> np.ndarray:
+def convolve(image: np.ndarray, kernel: SpatialKernel, beyond: np.ndarray | None = None, *, slopes: bool = True,
+             out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
     """(ny, nx) float32 image convolved with a kernel that varies over it.
 
     `beyond`, (ny + 2m, nx + 2m), holds the pixels around the image; without it, or where the kernel reaches farther,
     borders are mirrored.
 
-    Convolution in the sense that a point source becomes the kernel: output(x) = sum of image(x - s) K(s; x).
+    Convolution in the sense that a point source becomes the kernel: output(x) = sum of image(x - s) K(s; x). Over a
+    tile that is a small part of the image the kernel is taken as linear in position, or, without `slopes`, as constant.
+    `out`, another array than `image`, takes the result.
     """
-    half = kernel.half
     image = np.asarray(image, np.float32)
-    if half == 0 and kernel.order == 0:
+    if kernel.half == 0 and kernel.order == 0:
         return image * np.float32(kernel.components[0, 0, 0])
+    tiles = Tiles.over((image.shape[0], image.shape[1]), kernel.half)
+    made = np.empty(image.shape, np.float32) if out is None else out
+    local = _Local(kernel, tiles, slopes)
+    spare = 0 if beyond is None else (beyond.shape[0] - image.shape[0]) // 2
+    source = image if beyond is None else beyond
+
+    def strip(y: int) -> None:
+        for x in range(0, image.shape[1], tiles.step_x):
+            window = _window(source, y - kernel.half + spare, x - kernel.half + spare, tiles.size)
+            local.write(fft.rfft2(window), y, x, made)
+
+    over(strip, range(0, image.shape[0], tiles.step_y), threads)
+    return made
+
+
+def over(work: Callable[[int], None], items: Iterable[int], threads: int) -> None:
+    """Do the work for every item, on so many threads."""
+    if threads < 2:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, items):
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How an image is cut into tiles for transforms."""
+
+    size: int          # side of a transform [pixel]
+    step_y: int        # of its inner part, which is free of what wraps around
+    step_x: int
+
+    @classmethod
+    def over(cls, shape: tuple[int, int], half: int) -> "Tiles":
+        """The cheapest tiles, near TILE pixels wide, whose inner parts fit the image."""
+        least = max(TILE, fft.next_fast_len(6 * half, real=True))
+        sizes = sorted({fft.next_fast_len(n, real=True) for n in range(least, least + least // 3, 4)})
+        counts = [[-(-n // (size - 2 * half)) for n in shape] for size in sizes]
+        cost = [ny * nx * size**2 * np.log(size) for size, (ny, nx) in zip(sizes, counts, strict=True)]
+        best = int(np.argmin(cost))
+        return cls(sizes[best], *(-(-n // k) for n, k in zip(shape, counts[best], strict=True)))
+
+
+class _Local:
+    """A kernel's transforms, and what it is on one tile."""
+
+    def __init__(self, kernel: SpatialKernel, tiles: Tiles, slopes: bool) -> None:
+        self.kernel, self.tiles, self.slopes = kernel, tiles, slopes
+        ny, nx = kernel.shape
+        self.transforms = fft.rfft2(_wrapped(kernel.components, tiles.size))
+        wide = max(tiles.step_y / max(ny - 1, 1), tiles.step_x / max(nx - 1, 1)) > LINEAR
+        self.terms = powers(kernel.order)
+        self.exact = wide or kernel.order == 0 or (slopes and kernel.order == 1)
+
+    def write(self, spectrum: np.ndarray, y: int, x: int, out: np.ndarray) -> None:
+        """One tile of the result, from the transform of its window."""
+        half, tiles = self.kernel.half, self.tiles
+        y1, x1 = min(out.shape[0], y + tiles.step_y), min(out.shape[1], x + tiles.step_x)
+        ny, nx = self.kernel.shape
+        u = (2.0 * np.arange(x, x1) / max(nx - 1, 1) - 1.0).astype(np.float32)
+        v = (2.0 * np.arange(y, y1) / max(ny - 1, 1) - 1.0).astype(np.float32)
+        inner = np.s_[half:half + y1 - y, half:half + x1 - x]
+        here = out[y:y1, x:x1]
+        if self.exact:
+            parts = fft.irfft2(self.transforms * spectrum, (tiles.size, tiles.size), overwrite_x=True)
+            here[:] = parts[0][inner]
+            for (p, q), part in zip(self.terms[1:], parts[1:], strict=True):
+                here += part[inner] * (v[:, None] ** q * u**p)
+            return
+        u0, v0 = float(u.mean()), float(v.mean())
+        weights = np.array([[u0**p * v0**q for p, q in self.terms],
+                            [p * u0 ** max(p - 1, 0) * v0**q for p, q in self.terms],
+                            [q * v0 ** max(q - 1, 0) * u0**p for p, q in self.terms]], np.float32)
+        weights = weights if self.slopes else weights[:1]
+        flat = self.transforms.reshape(len(self.terms), -1).view(np.float32)
+        local = (weights @ flat).view(np.complex64).reshape(len(weights), *spectrum.shape)
+        local *= spectrum
+        parts = fft.irfft2(local, (tiles.size, tiles.size), overwrite_x=True)
+        if not self.slopes:
+            here[:] = parts[0][inner]
+            return
+        np.multiply(parts[1][inner], u - np.float32(u0), out=here)
+        here += parts[0][inner]
+        here += parts[2][inner] * (v - np.float32(v0))[:, None]
+
+
+def _window(image: np.ndarray, y: int, x: int, size: int) -> np.ndarray:
+    """A square of an image; what lies beyond its borders mirrors it."""
     ny, nx = image.shape
-    size = max(TILE, fft.next_fast_len(4 * half, real=True))
-    step = size - 2 * half
-    rows, columns = -(-ny // step), -(-nx // step)
-    around = 0
-    if beyond is not None:
-        spare = (beyond.shape[0] - ny) // 2
-        around = min(spare, half)
-        image = np.asarray(beyond[spare - around:spare + ny + around, spare - around:spare + nx + around], np.float32)
-    padded = np.pad(image, ((half - around, half - around + rows * step - ny),
-                            (half - around, half - around + columns * step - nx)),
-                    mode="symmetric" if min(ny, nx) > half + step else "edge")
-    transforms = fft.rfft2(_wrapped(kernel.components, size))
-    u = np.linspace(-1.0, 1.0, nx).astype(np.float32)
-    v = np.linspace(-1.0, 1.0, ny).astype(np.float32)
-    out = np.empty((ny, nx), np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size))[::step, ::step]
-    for row in range(rows):
-        y0, y1 = row * step, min(ny, (row + 1) * step)
-        spectra = fft.rfft2(windows[row, :columns])
-        strip = np.zeros((y1 - y0, columns * step), np.float32)
-        wide = np.zeros(columns * step, np.float32)
-        wide[:nx] = u
-        for (p, q), transform in zip(powers(kernel.order), transforms, strict=True):
-            tiles = fft.irfft2(spectra * transform, (size, size))[:, half:half + y1 - y0, half:half + step]
-            part = tiles.transpose(1, 0, 2).reshape(y1 - y0, columns * step)
-            strip += part if p == q == 0 else part * (v[y0:y1, None] ** q * wide ** p)
-        out[y0:y1] = strip[:, :nx]
-    return out
+    y0, y1, x0, x1 = max(y, 0), min(y + size, ny), max(x, 0), min(x + size, nx)
+    part = image[y0:y1, x0:x1]
+    if part.shape == (size, size):
+        return part
+    around = ((y0 - y, y + size - y1), (x0 - x, x + size - x1))
+    return np.pad(part, around, mode="symmetric")
 
 
 def _wrapped(stamps: np.ndarray, size: int) -> np.ndarray:

@@ -29,12 +29,13 @@ class KernelStars:
         return len(self.x)
 
 
-def select(science: Calibrated, template: np.ndarray, bad: np.ndarray, config: DifferenceConfig, *, radius: int,
-           margin: int) -> np.ndarray:
+def select(science: Calibrated, template: np.ndarray, flags: np.ndarray, bad: int, config: DifferenceConfig, *,
+           radius: int, margin: int) -> np.ndarray:
     """Indices of the rows of science.stars to fit, at most `per_cell` of the brightest in each cell.
 
     Sources within config.kernel_snr, brightest first, whose core of `radius` touches no bad pixel and which are
     present in the template with a flux consistent with the others'; `margin` is the distance kept from the borders.
+    Bad are pixels with any of the bits `bad` in `flags`.
     """
     stars = science.stars
     ny, nx = science.shape
@@ -49,7 +50,7 @@ def select(science: Calibrated, template: np.ndarray, bad: np.ndarray, config: D
     index = np.flatnonzero(wanted)
     index = index[np.argsort(-stars["snr"][index], kind="stable")]
     core = max(3, radius // 3)
-    index = index[~_touches(bad, x[index], y[index], core)]
+    index = index[~_touches(flags, bad, x[index], y[index], core)]
     index = index[_consistent(science.image, template, x[index], y[index], core)]
     index = index[_brightest_per_cell(x[index], y[index], config.cell, config.per_cell)][:config.max_kernel_sources]
     if len(index) < config.min_kernel_sources:
@@ -58,14 +59,19 @@ def select(science: Calibrated, template: np.ndarray, bad: np.ndarray, config: D
     return np.asarray(index)
 
 
-def cut(target: np.ndarray, reference: np.ndarray, variances: tuple[np.ndarray, np.ndarray], bad: np.ndarray,
-        stars: np.ndarray, *, radius: int, half: int) -> KernelStars:
-    """Stamps of radius `radius`; the reference's are wider by the kernel's `half`."""
+def cut(images: tuple[np.ndarray, ...], variances: tuple[np.ndarray, ...], fill: tuple[float, ...], flags: np.ndarray,
+        bad: int, stars: np.ndarray, *, radius: int, half: int) -> KernelStars:
+    """Stamps of radius `radius` of the target and the reference; the latter's are wider by the kernel's `half`.
+
+    Variances that are no positive number are `fill`.
+    """
+    target, reference = images
     x, y = np.rint(stars["x"]).astype(int), np.rint(stars["y"]).astype(int)
     inner = _stamps(target, x, y, radius)
     outer = _stamps(reference, x, y, radius + half)
-    noise = [uniform_filter(_stamps(v, x, y, radius), size=(0, 3, 3), mode="nearest") for v in variances]
-    return KernelStars(x, y, inner, outer, noise[0], noise[1], ~_stamps(bad, x, y, radius),
+    noise = [uniform_filter(_positive(_stamps(v, x, y, radius), value), size=(0, 3, 3), mode="nearest")
+             for v, value in zip(variances, fill, strict=True)]
+    return KernelStars(x, y, inner, outer, noise[0], noise[1], (_stamps(flags, x, y, radius) & bad) == 0,
                        ~stars["extended"])
 
 
@@ -77,10 +83,15 @@ def _stamps(image: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> np.
     return image[rows[:, :, None], columns[:, None, :]]
 
 
-def _touches(bad: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
+def _positive(variance: np.ndarray, fill: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(variance) & (variance > 0), variance, np.float32(fill))
+
+
+def _touches(flags: np.ndarray, bad: int, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:
     if len(x) == 0:
         return np.zeros(0, bool)
-    return np.asarray(_stamps(bad, x, y, radius).any(axis=(1, 2)))
+    return np.asarray(((_stamps(flags, x, y, radius) & bad) != 0).any(axis=(1, 2)))
 
 
 def _consistent(science: np.ndarray, template: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> np.ndarray:

@@ -4,8 +4,8 @@ The noise of D = S - K * T has the power spectrum v_s rho_s(k) + v_t |K(k)|^2 rh
 of the inputs' own noise autocorrelations (1 for white noise). Dividing its root out makes D white; the kernel has unit
 sum, so that fluxes keep their scale, and the white level is the spectrum's value at k = 0.
 
-The spectrum changes over an image (kernel, sky, depth of the template), so kernels are made on a grid of nodes and
-images filtered with them are blended linearly between nodes.
+The spectrum changes over an image (kernel, sky, depth of the template), so kernels are made on a grid of nodes, and a
+polynomial of position through them filters the image.
 """
 
 from dataclasses import dataclass
@@ -83,38 +83,8 @@ class Nodes:
         return cls(np.linspace(0, shape[1] - 1, count[1]), np.linspace(0, shape[0] - 1, count[0]))
 
 
-def blend(image: np.ndarray, kernels: np.ndarray, nodes: Nodes) -> np.ndarray:
-    """(ny, nx) float32 image filtered with kernels (my, mx, m, m) of a grid of nodes, linear between them."""
-    half = kernels.shape[-1] // 2
-    padded = np.pad(np.asarray(image, np.float32), half, mode="symmetric")
-    out = np.zeros(image.shape, np.float32)
-    for j, (y0, y1, hat_y) in enumerate(_hats(nodes.y, image.shape[0])):
-        for i, (x0, x1, hat_x) in enumerate(_hats(nodes.x, image.shape[1])):
-            block = padded[y0:y1 + 2 * half, x0:x1 + 2 * half]
-            size = fft.next_fast_len(block.shape[0], real=True), fft.next_fast_len(block.shape[1], real=True)
-            product = fft.rfft2(block, size) * fft.rfft2(kernels[j, i].astype(np.float32), size)
-            filtered = fft.irfft2(product, size)[2 * half:2 * half + y1 - y0, 2 * half:2 * half + x1 - x0]
-            out[y0:y1, x0:x1] += filtered * (hat_y[:, None] * hat_x)
-    return out
-
-
-def _hats(nodes: np.ndarray, length: int) -> list[tuple[int, int, np.ndarray]]:
-    """(first, end, weight) of every node's hat function along an axis; the weights sum to 1 at every pixel."""
-    pixel = np.arange(length)
-    pitch = nodes[1] - nodes[0]
-    out = []
-    for node in nodes:
-        weight = np.clip(1.0 - np.abs(pixel - node) / pitch, 0.0, 1.0)
-        inside = np.flatnonzero(weight > 0)
-        first, end = int(inside[0]), int(inside[-1]) + 1
-        out.append((first, end, weight[first:end].astype(np.float32)))
-    return out
-
-
-def interpolate(values: np.ndarray, nodes: Nodes, shape: tuple[int, int]) -> np.ndarray:
-    """(ny, nx) float32 image of values (my, mx) at nodes, linear between them."""
-    columns = np.stack([np.interp(np.arange(shape[1]), nodes.x, row) for row in values])
-    place = np.interp(np.arange(shape[0]), nodes.y, np.arange(len(nodes.y)))
-    low = np.minimum(place.astype(int), len(nodes.y) - 2)
-    part = (place - low)[:, None]
-    return np.asarray(columns[low] * (1 - part) + columns[low + 1] * part, np.float32)
+def interpolate(values: np.ndarray, nodes: Nodes, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(len(y), len(x)) float32 values at rows and columns [pixel], linear between those (my, mx) at nodes."""
+    down, across = ((1.0 - np.abs(at[:, None] - of) / (of[1] - of[0])).clip(0.0, 1.0).astype(np.float32)
+                    for at, of in ((y, nodes.y), (x, nodes.x)))
+    return np.asarray(down @ values.astype(np.float32) @ across.T)

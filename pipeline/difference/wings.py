@@ -6,56 +6,60 @@ pixel is. The halo is the template convolved with a wide radial function, whose 
 """
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 from pipeline.difference.kernel import intrinsic
+from pipeline.kernels.difference import BIN
 
-BIN = 4
 STEP = 1.4            # ratio of the radii of neighbouring rings
 REACH = 90.0          # largest radius [pixel]
 MODEL_ERROR = 0.02    # relative error per binned pixel within the kernel's reach
+FAINT = 2.0           # bins with less light than this at all rings, in units of their noise, say nothing
+MOST = 150_000        # bins to fit, those with most light
 
 
-def wings(raw: np.ndarray, variance: np.ndarray, template: np.ndarray, bad: np.ndarray,
+def wings(data: np.ndarray, noise: np.ndarray, light: np.ndarray, use: np.ndarray,
           half: int) -> tuple[np.ndarray, float]:
-    """The halo left in a difference, (ny, nx) float32, and its relative error.
+    """The halo left in a difference, (rows, columns) float32 per bin, and its relative error.
 
-    `template` has its saturated stars restored; `half` is the half width of the matching kernel [pixel].
+    Parameters
+    ----------
+    data, noise : (rows, columns)
+        Mean of the difference in each bin of BIN x BIN pixels, and its variance.
+    light : (rows, columns)
+        Mean of the template, its saturated stars restored.
+    use : (rows, columns) bool
+        Bins to fit.
+    half : int
+        Half width of the matching kernel [pixel].
     """
-    shape = raw.shape[0], raw.shape[1]
-    rows, columns = shape[0] // BIN, shape[1] // BIN
-    if min(rows, columns) < 32:
-        return np.zeros(shape, np.float32), 0.0
-    good = ~bad
-    count = _binned(good.astype(np.float32))
-    data = _binned(np.where(good, raw, 0)) / np.maximum(count, 1.0)
-    light = _binned(template) / BIN**2
-    noise = _binned(np.where(good, variance, 0)) / np.maximum(count, 1.0) ** 2
-    rings = _rings(0.6 * half, min(REACH, 0.3 * min(shape)))
-    responses = np.stack([_convolved(light, ring) for ring in rings])
-    weight = np.where(count > BIN**2 / 2, 1.0 / (noise + (MODEL_ERROR * light) ** 2 + 1e-30), 0.0)
+    if min(data.shape) < 32:
+        return np.zeros((0, 0), np.float32), 0.0
+    rings = _rings(0.6 * half, min(REACH, 0.3 * BIN * min(data.shape)))
+    responses = _convolved(light.astype(np.float32), rings)
+    strength = np.where(use, responses.max(axis=0) / np.sqrt(np.where(use, noise, 1)), np.float32(0))
+    least = np.partition(strength.ravel(), -MOST)[-MOST] if strength.size > MOST else 0.0
+    telling = strength > max(FAINT, least)
+    if telling.sum() < 10 * len(rings):
+        return np.zeros((0, 0), np.float32), 0.0
+    inside = responses[:, telling].astype(float)
+    value, variance, glow = data[telling].astype(float), noise[telling].astype(float), light[telling].astype(float)
+    weight = 1.0 / (variance + (MODEL_ERROR * glow) ** 2 + 1e-30)
     for _ in range(3):
-        heavy = responses * weight
-        normal = np.tensordot(heavy, responses, axes=((1, 2), (1, 2)))
+        heavy = inside * weight
+        normal = heavy @ inside.T
         normal += 1e-6 * np.diag(np.diag(normal)) + 1e-30 * np.eye(len(normal))
-        found = np.linalg.solve(normal, np.tensordot(heavy, data, axes=((1, 2), (0, 1))))
-        model = np.tensordot(found, responses, axes=1)
-        weight = np.where((data - model) ** 2 * weight > 25.0, 0.0, weight)
-    error = np.sqrt(noise)
+        found = np.linalg.solve(normal, heavy @ value)
+        model = found @ inside
+        weight = np.where((value - model) ** 2 * weight > 25.0, 0.0, weight)
+    error = np.sqrt(variance)
     clear = (np.abs(model) > error) & (weight > 0)
-    relative = intrinsic(((data - model) / model)[clear], (error / np.abs(model))[clear]) if clear.sum() > 20 else 0.0
-    place = [(np.arange(n) - (BIN - 1) / 2) / BIN for n in shape]
-    full = ndimage.map_coordinates(model, np.meshgrid(*place, indexing="ij"), order=1, mode="nearest")
-    return np.asarray(full, np.float32), relative
-
-
-def _binned(image: np.ndarray) -> np.ndarray:
-    rows, columns = image.shape[0] // BIN, image.shape[1] // BIN
-    return np.asarray(image[:rows * BIN, :columns * BIN].reshape(rows, BIN, columns, BIN).sum(axis=(1, 3), dtype=float))
+    relative = intrinsic((value / model - 1)[clear], (error / np.abs(model))[clear]) if clear.sum() > 20 else 0.0
+    return np.tensordot(found.astype(np.float32), responses, axes=1), relative
 
 
 def _rings(first: float, last: float) -> np.ndarray:
-    """(n, m, m) radial hat functions of log radius on binned pixels, of unit sum each."""
+    """(n, m, m) radial hat functions of log radius on bins, of unit sum each."""
     radii = first * STEP ** np.arange(1 + max(2, int(np.log(last / first) / np.log(STEP))))
     half = int(np.ceil(radii[-1] * STEP / BIN))
     fine = (np.arange((2 * half + 1) * BIN) + 0.5) / BIN - half - 0.5
@@ -66,8 +70,13 @@ def _rings(first: float, last: float) -> np.ndarray:
     return np.stack([ring / ring.sum() for ring in out])
 
 
-def _convolved(image: np.ndarray, ring: np.ndarray) -> np.ndarray:
-    half = ring.shape[0] // 2
+def _convolved(image: np.ndarray, rings: np.ndarray) -> np.ndarray:
+    """(n, rows, columns) float32 image convolved with every ring, dark beyond its borders."""
+    half = rings.shape[1] // 2
     size = [fft.next_fast_len(n + 2 * half, real=True) for n in image.shape]
-    product = fft.rfft2(image, size) * fft.rfft2(ring, size)
-    return np.asarray(fft.irfft2(product, size)[half:half + image.shape[0], half:half + image.shape[1]])
+    spectrum = fft.rfft2(image, size)
+    out = np.empty((len(rings), *image.shape), np.float32)
+    inner = np.s_[half:half + image.shape[0], half:half + image.shape[1]]
+    for ring, plane in zip(rings, out, strict=True):
+        plane[:] = fft.irfft2(spectrum * fft.rfft2(ring.astype(np.float32), size), size)[inner]
+    return out

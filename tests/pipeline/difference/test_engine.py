@@ -150,7 +150,7 @@ def test_registration_errors_make_false_detections_only_when_their_variance_is_l
                           for a, b in zip(pair.x[inside], pair.y[inside], strict=True)))
     with_term, without = counts
     assert without >= 10
-    assert with_term <= without / 5
+    assert with_term <= without / 2      # COHERENT leaves bright stars a residual of two sigmas
 
 
 def test_the_term_for_bright_stars_leaves_blank_sky_alone(noisy: pairs.Pair) -> None:

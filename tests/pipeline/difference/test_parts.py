@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from pipeline.difference.kernel import basis, intrinsic
-from pipeline.difference.repair import repaired
-from pipeline.difference.spatial import SpatialKernel, convolve, polynomial, powers, terms
-from pipeline.difference.whiten import SIZE, Nodes, Noise, blend, interpolate, spectrum, transfer, whitening
+from pipeline.difference.repair import Saturated, restore, shifted
+from pipeline.difference.spatial import SpatialKernel, convolve, powers, square, terms
+from pipeline.difference.whiten import SIZE, Nodes, Noise, interpolate, spectrum, transfer, whitening
 from pipeline.difference.wings import wings
+from pipeline.kernels import difference as passes
 from pipeline.psf import Psf
 from tests.pipeline.fields import draw, psf_stamp
 
@@ -39,10 +40,11 @@ def test_a_point_becomes_the_kernel_of_its_place() -> None:
     assert out[22, 41] == pytest.approx(kernel.at(41, 22)[4, 3], rel=1e-4)
 
 
-def test_polynomial_images_agree_with_terms() -> None:
+def test_coefficients_in_a_square_are_those_of_the_terms() -> None:
     values = np.arange(6.0)
-    image = polynomial(values, (30, 20), 2)
-    assert image[7, 11] == pytest.approx(float(terms(np.array([11]), np.array([7]), (30, 20), 2)[0] @ values), rel=1e-6)
+    u, v = 2 * 11 / 19 - 1, 2 * 7 / 29 - 1
+    found = u ** np.arange(3) @ square(values, 2).T @ v ** np.arange(3)
+    assert found == pytest.approx(float(terms(np.array([11]), np.array([7]), (30, 20), 2)[0] @ values))
 
 
 def test_all_basis_functions_but_the_first_sum_to_zero() -> None:
@@ -88,18 +90,11 @@ def test_whitening_nothing_changes_nothing() -> None:
     assert 2 * white.shape[0] < SIZE
 
 
-def test_blending_between_equal_kernels_is_convolution() -> None:
-    image = np.random.default_rng(2).standard_normal((150, 200))
-    nodes = Nodes.over((150, 200), 60)
-    kernel = _gauss(1.2, 4)
-    found = blend(image, np.broadcast_to(kernel, (len(nodes.y), len(nodes.x), 9, 9)), nodes)
-    assert np.allclose(found[4:-4, 4:-4], fftconvolve(image, kernel, mode="same")[4:-4, 4:-4], atol=1e-5)
-
-
 def test_interpolation_between_nodes_is_linear() -> None:
     nodes = Nodes.over((100, 80), 30)
     y, x = np.meshgrid(nodes.y, nodes.x, indexing="ij")
-    assert interpolate(2 * x + y, nodes, (100, 80))[31, 17] == pytest.approx(65.0, abs=1e-3)
+    found = interpolate(2 * x + y, nodes, np.array([0.0, 31.5, 99.0]), np.array([17.0, 79.0]))
+    assert found == pytest.approx(np.array([[34.0, 158.0], [65.5, 189.5], [133.0, 257.0]]), abs=1e-3)
 
 
 @pytest.mark.parametrize("bleed", [0, 25])
@@ -113,20 +108,18 @@ def test_a_saturated_core_comes_back_from_the_wings(bleed: int) -> None:
     image = np.where(saturated, level, true + noise)
     variance = np.full(shape, 100.0) + true
     psf = Psf.constant(psf_stamp(41, 4.5), shape)
-    out = repaired(image, variance, saturated, saturated, np.zeros(shape), np.ones(shape, bool), psf)
+    flags = np.where(saturated, passes.WRONG | passes.FULL, 0).astype(np.uint8)
+    out = image.astype(np.float32)
+    restore(out, variance, flags, passes.WRONG, Saturated.of(flags, passes.FULL), psf)
     core = true > level
     assert np.abs(out[core] / true[core] - 1).max() < 0.05
-    assert np.array_equal(out[~saturated], image[~saturated])
+    assert np.array_equal(out[~saturated], image[~saturated].astype(np.float32))
 
 
-def test_other_bad_pixels_take_the_other_image_or_nothing() -> None:
-    shape = (40, 40)
-    bad, other_bad = np.zeros(shape, bool), np.zeros(shape, bool)
-    bad[10, 10:12] = True
-    other_bad[10, 11] = True
-    out = repaired(np.full(shape, 5.0), np.ones(shape), bad, np.zeros(shape, bool), np.full(shape, 7.0), other_bad,
-                   Psf.constant(psf_stamp(21, 4.0), shape))
-    assert (out[10, 10], out[10, 11], out[0, 0]) == (7.0, 0.0, 5.0)
+def test_a_stamp_is_moved_by_a_fraction_of_a_pixel() -> None:
+    stamp = draw((41, 41), np.array([20.0]), np.array([20.0]), np.array([1.0]), 4.0)
+    expected = draw((41, 41), np.array([20.3]), np.array([19.4]), np.array([1.0]), 4.0)
+    assert np.abs(shifted(stamp, 0.3, -0.6) - expected)[5:-5, 5:-5].max() < 0.003 * expected.max()
 
 
 def test_halos_beyond_the_kernel_are_found_by_all_stars_together() -> None:
@@ -136,7 +129,12 @@ def test_halos_beyond_the_kernel_are_found_by_all_stars_together() -> None:
     template = draw(shape, x, y, flux, 3.6, beta=3.0)
     wide = draw(shape, x, y, flux * 0.03, 30.0, beta=2.5, half=110)
     raw = wide + 5.0 * rng.standard_normal(shape)
-    halo, error = wings(raw, np.full(shape, 25.0), template, template > 2e4, 12)
+    bad = template > 2e4
+    total, count = (np.where(bad, 0, plane).reshape(100, 4, 100, 4).sum(axis=(1, 3)) for plane in (raw, np.ones(shape)))
+    fair = np.maximum(count, 1)
+    found, error = wings((total / fair).astype(np.float32), (25.0 / fair).astype(np.float32),
+                         template.reshape(100, 4, 100, 4).mean(axis=(1, 3)), count > 8, 12)
+    halo = np.kron(found, np.ones((4, 4)))
     far = np.hypot(np.arange(400) - x[:, None, None], np.arange(400)[:, None] - y[:, None, None]).min(axis=0) > 16
     before, after = np.abs(wide[far]).max(), np.abs(wide - halo)[far].max()
     assert before > 5

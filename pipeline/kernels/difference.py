@@ -1,0 +1,413 @@
+"""Passes over the planes of an image pair: each pixel is read once, and no plane is made that is not kept.
+
+Flags of a pair's pixels, one byte: the low half is the science image's, the high half the template's.
+"""
+
+import numba
+import numpy as np
+
+HOLE, BAD, WRONG, FULL = 1, 2, 4, 8      # no value; unfit for a fit; a value that means nothing; saturated
+BIN = 4                                  # side of the bins of coarse planes [pixel]
+
+
+@numba.njit("i8(f4[:,:], f4[:,:], i4[:,:], i4, i4, i4, i4, i8, u1[:,::1], f4[:,::1])", cache=True, nogil=True)
+def sort_out(image, variance, mask, hole, bad, wrong, full, shift, flags, filled):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Set the flags of one image and copy it with its holes zero; how many holes there are.
+
+    image, variance, mask : (ny, nx)
+    hole, bad, wrong, full : int
+        Mask planes that give a pixel the flag of that name; a value that is not finite and a variance that is not
+        positive make a hole, and a hole is bad and wrong.
+    shift : int
+        0 for the science image, 4 for the template.
+    """
+    ny, nx = image.shape
+    holes = 0
+    for j in range(ny):
+        for i in range(nx):
+            bits = mask[j, i]
+            flag = 0
+            if (bits & hole) != 0 or not (np.isfinite(image[j, i]) and np.isfinite(variance[j, i])
+                                          and variance[j, i] > 0):
+                flag = HOLE | BAD | WRONG
+                holes += 1
+                filled[j, i] = 0.0
+            else:
+                filled[j, i] = image[j, i]
+            if bits != 0:
+                if (bits & bad) != 0:
+                    flag |= BAD
+                if (bits & wrong) != 0:
+                    flag |= WRONG
+                if (bits & full) != 0:
+                    flag |= FULL
+            flags[j, i] |= flag << shift
+    return holes
+
+
+@numba.njit("void(f4[:,::1], f4[:,::1], u1[:,::1])", cache=True, nogil=True)
+def fill(science, template, flags):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Give wrong pixels the other image's value, and 0 where both are wrong."""
+    ny, nx = science.shape
+    for j in range(ny):
+        for i in range(nx):
+            ours, theirs = flags[j, i] & WRONG, flags[j, i] & (WRONG << 4)
+            if ours != 0:
+                science[j, i] = 0.0 if theirs != 0 else template[j, i]
+            if theirs != 0:
+                template[j, i] = 0.0 if ours != 0 else science[j, i]
+
+
+@numba.njit("i8[::1](u1[:,::1], i8)", cache=True, nogil=True)
+def flagged(flags, flag):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Flat indices of the pixels with any of the flags, ascending."""
+    ny, nx = flags.shape
+    count = 0
+    for j in range(ny):
+        for i in range(nx):
+            count += (flags[j, i] & flag) != 0
+    out = np.empty(count, np.int64)
+    count = 0
+    for j in range(ny):
+        for i in range(nx):
+            if (flags[j, i] & flag) != 0:
+                out[count] = j * nx + i
+                count += 1
+    return out
+
+
+@numba.njit("i8[::1](i8[::1], i8)", cache=True, nogil=True)
+def connected(flat, nx):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Number of the group, from 0 in order of first pixels, of pixels that touch along sides or corners.
+
+    flat : (n,)
+        Ascending flat indices on an image `nx` pixels wide.
+    """
+    n = len(flat)
+    parent = np.arange(n)
+    above = 0
+    for k in range(n):
+        y, x = flat[k] // nx, flat[k] % nx
+        root = k
+        if k > 0 and x > 0 and flat[k - 1] == flat[k] - 1:
+            root = parent[k - 1]
+            while parent[root] != root:
+                root = parent[root]
+            parent[k] = root
+        while above < k and flat[above] < flat[k] - nx - 1:
+            above += 1
+        m = above
+        while m < k and flat[m] <= flat[k] - nx + 1:
+            if flat[m] // nx == y - 1 and abs(flat[m] % nx - x) <= 1:
+                a = m
+                while parent[a] != a:
+                    a = parent[a]
+                b = k
+                while parent[b] != b:
+                    b = parent[b]
+                if a < b:
+                    parent[b] = a
+                elif b < a:
+                    parent[a] = b
+            m += 1
+    out = np.empty(n, np.int64)
+    groups = 0
+    for k in range(n):
+        if parent[k] == k:
+            out[k] = groups
+            groups += 1
+        else:
+            root = parent[k]
+            while parent[root] != root:
+                root = parent[root]
+            out[k] = out[root]
+    return out
+
+
+@numba.njit("void(f4[:,:], u1[:,::1], u1, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def binned(plane, flags, without, row0, total, count):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Sums over BIN x BIN pixels that have none of the flags `without`, and how many those are.
+
+    row0 : int
+        First row of bins to fill, so that bands can be made side by side; the number of rows is that of `total`.
+    """
+    nx = plane.shape[1] // BIN
+    for j in range(total.shape[0]):
+        for i in range(nx):
+            value = np.float32(0.0)
+            n = np.float32(0.0)
+            for b in range(BIN):
+                y = (row0 + j) * BIN + b
+                for a in range(BIN):
+                    x = i * BIN + a
+                    if (flags[y, x] & without) == 0:
+                        value += plane[y, x]
+                        n += np.float32(1.0)
+            total[j, i] = value
+            count[j, i] = n
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _upsampled(coarse, y, row):  # type: ignore[no-untyped-def]  # internal
+    """One row of a coarse plane at full resolution: linear between the centres of bins, constant beyond."""
+    rows, columns = coarse.shape
+    at = (y - 0.5 * (BIN - 1)) / BIN
+    low = min(max(int(np.floor(at)), 0), rows - 1)
+    high = min(low + 1, rows - 1)
+    part = np.float32(min(max(at - low, 0.0), 1.0))
+    n = len(row)
+    for i in range(columns):
+        here = coarse[low, i] + part * (coarse[high, i] - coarse[low, i])
+        left = coarse[low, max(i - 1, 0)] + part * (coarse[high, max(i - 1, 0)] - coarse[low, max(i - 1, 0)])
+        k = min(i + 1, columns - 1)
+        right = coarse[low, k] + part * (coarse[high, k] - coarse[low, k])
+        x = i * BIN
+        row[x] = np.float32(0.375) * left + np.float32(0.625) * here
+        row[x + 1] = np.float32(0.125) * left + np.float32(0.875) * here
+        row[x + 2] = np.float32(0.125) * right + np.float32(0.875) * here
+        row[x + 3] = np.float32(0.375) * right + np.float32(0.625) * here
+    for x in range(columns * BIN, n):
+        row[x] = row[columns * BIN - 1]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _polynomial(square, v, nx, row):  # type: ignore[no-untyped-def]  # internal
+    """One row of the polynomial sum of square[q, p] u^p v^q, with u from -1 to 1."""
+    order = square.shape[0] - 1
+    line = np.zeros(order + 1)
+    for p in range(order + 1):
+        value = 0.0
+        for q in range(order, -1, -1):
+            value = value * v + square[q, p]
+        line[p] = value
+    step = 2.0 / max(nx - 1, 1)
+    for i in range(nx):
+        u = -1.0 + step * i
+        value = 0.0
+        for p in range(order, -1, -1):
+            value = value * u + line[p]
+        row[i] = value
+
+
+@numba.njit("void(f4[:,::1], i8, i8, f8[:,::1], f8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def add_smooth(plane, start, stop, square, sign, halo):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Add `sign` times a polynomial and a coarse plane to rows of a plane.
+
+    square : (order + 1, order + 1)
+        Of u^p v^q at [q, p]; u and v run from -1 to 1 over the plane.
+    halo : (rows, columns) of bins, or (0, 0) for none
+    """
+    ny, nx = plane.shape
+    row, other = np.zeros(nx, np.float32), np.zeros(nx, np.float32)
+    for j in range(start, stop):
+        _polynomial(square, -1.0 + 2.0 * j / max(ny - 1, 1), nx, row)
+        if halo.shape[0] > 0:
+            _upsampled(halo, j, other)
+        for i in range(nx):
+            plane[j, i] += np.float32(sign) * (row[i] + other[i])
+
+
+@numba.njit("void(f4[:,:], f4[:,:], u1[:,::1], u1, i8, i8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def minus(science, matched, flags, without, start, stop, raw):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Rows of science - matched; 0 on pixels that have any of the flags `without`."""
+    nx = science.shape[1]
+    for j in range(start, stop):
+        for i in range(nx):
+            raw[j, i] = np.float32(0.0) if (flags[j, i] & without) != 0 else science[j, i] - matched[j, i]
+
+
+@numba.njit("void(f4[:,:], u1[:,::1], u1, f4, f4[::1], f4[::1], i8, i8, f4[:,::1])", cache=True, nogil=True,
+            fastmath=True)
+def spread(variance, flags, hole, instead, down, across, start, stop, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Rows of a variance plane convolved with down[y] across[x]; borders repeat the border.
+
+    hole, instead
+        Pixels with the flag have this value.
+    """
+    ny, nx = variance.shape
+    half_y, half_x = len(down) // 2, len(across) // 2
+    line = np.empty(nx + 2 * half_x, np.float32)
+    for j in range(start, stop):
+        line[:] = np.float32(0.0)
+        for k in range(len(down)):
+            y = min(max(j + half_y - k, 0), ny - 1)
+            w = down[k]
+            for i in range(nx):
+                value = instead if (flags[y, i] & hole) != 0 else variance[y, i]
+                line[half_x + i] += w * value
+        for i in range(half_x):
+            line[i] = line[half_x]
+            line[half_x + nx + i] = line[half_x + nx - 1]
+        for i in range(nx):
+            out[j, i] = np.float32(0.0)
+        for k in range(len(across)):
+            w = across[k]
+            shift = 2 * half_x - k
+            for i in range(nx):
+                out[j, i] += w * line[i + shift]
+
+
+@numba.njit(cache=True, nogil=True)
+def _value(square, u, v):  # type: ignore[no-untyped-def]  # internal
+    out = 0.0
+    for q in range(square.shape[0] - 1, -1, -1):
+        line = 0.0
+        for p in range(square.shape[1] - 1, -1, -1):
+            line = line * u + square[q, p]
+        out = out * v + line
+    return out
+
+
+@numba.njit("void(f4[:,::1], f4[:,:], f4[:,:], u1[:,::1], f4, f8[:,::1], f8[:,::1], i8[::1], f4[::1])", cache=True,
+            nogil=True)
+def ratios(image, ours, theirs, flags, instead, gain_ours, gain_theirs, flat, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Pixels of an image over the root of their variance: gain_ours * ours + gain_theirs * theirs.
+
+    instead : float
+        What `ours` is where it is a hole of the science image.
+    gain_ours, gain_theirs : polynomials as in `add_smooth`
+    """
+    ny, nx = image.shape
+    for k in range(len(flat)):
+        j, i = flat[k] // nx, flat[k] % nx
+        u, v = -1.0 + 2.0 * i / max(nx - 1, 1), -1.0 + 2.0 * j / max(ny - 1, 1)
+        mine = instead if (flags[j, i] & HOLE) != 0 else ours[j, i]
+        out[k] = image[j, i] / np.sqrt(_value(gain_ours, u, v) * mine + _value(gain_theirs, u, v) * theirs[j, i])
+
+
+@numba.njit("void(f4[:,:], f4[:,:], u1[:,::1], f4, f8[:,::1], f8[:,::1], f4[:,::1], f4[::1], f4[:,::1], i4[:,::1], i4, "
+            "i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def compose(ours, theirs, flags, instead, gain_ours, gain_theirs, matched, errors, doubt,  # type: ignore[no-untyped-def]  # compiled for the one signature above
+            mask, empty, start, stop, image, variance):
+    """Rows of the difference's variance, and zeros in the image where the mask has `empty`.
+
+        gain_ours ours + gain_theirs theirs + e0 (d matched / dx)^2 + e1 (d matched / dy)^2 + e2 matched^2 + doubt
+
+    errors : (3,)
+        e0, e1, e2.
+    doubt : coarse plane
+    """
+    ny, nx = matched.shape
+    a, b, d = np.zeros(nx, np.float32), np.zeros(nx, np.float32), np.zeros(nx, np.float32)
+    for j in range(start, stop):
+        v = -1.0 + 2.0 * j / max(ny - 1, 1)
+        _polynomial(gain_ours, v, nx, a)
+        _polynomial(gain_theirs, v, nx, b)
+        if doubt.shape[0] > 0:
+            _upsampled(doubt, j, d)
+        up, down = max(j - 1, 0), min(j + 1, ny - 1)
+        across = np.float32(1.0 / max(down - up, 1))
+        for i in range(nx):
+            mine = instead if (flags[j, i] & HOLE) != 0 else ours[j, i]
+            slope = (matched[down, i] - matched[up, i]) * across
+            light = matched[j, i]
+            variance[j, i] = (a[i] * mine + b[i] * theirs[j, i] + d[i] + errors[1] * slope * slope
+                              + errors[2] * light * light)
+        for i in range(1, nx - 1):
+            slope = np.float32(0.5) * (matched[j, i + 1] - matched[j, i - 1])
+            variance[j, i] += errors[0] * slope * slope
+        for i in range(nx):
+            if (mask[j, i] & empty) != 0:
+                image[j, i] = np.float32(0.0)
+
+
+@numba.njit("void(f4[:,::1], i8[::1], i8[::1], f4[::1], f4[:,::1], f4)", cache=True, nogil=True, fastmath=True)
+def add_doubt(variance, flat, group, light, kernel, scale):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Add scale (sum of light kernel)^2 around each group of pixels, for an error that a group's pixels share.
+
+    flat, group, light : (n,)
+        Pixels in order of their groups, and what light is doubtful there.
+    kernel : (m, m)
+        Where a pixel's light goes.
+    """
+    ny, nx = variance.shape
+    side = kernel.shape[0]
+    half = side // 2
+    n = len(flat)
+    first = 0
+    while first < n:
+        last = first
+        y0, y1, x0, x1 = ny, -1, nx, -1
+        while last < n and group[last] == group[first]:
+            y, x = flat[last] // nx, flat[last] % nx
+            y0, y1, x0, x1 = min(y0, y), max(y1, y), min(x0, x), max(x1, x)
+            last += 1
+        patch = np.zeros((y1 - y0 + side, x1 - x0 + side), np.float32)
+        for k in range(first, last):
+            y, x = flat[k] // nx - y0, flat[k] % nx - x0
+            for b in range(side):
+                for a in range(side):
+                    patch[y + b, x + a] += light[k] * kernel[b, a]
+        for b in range(patch.shape[0]):
+            y = y0 - half + b
+            if y < 0 or y >= ny:
+                continue
+            for a in range(patch.shape[1]):
+                x = x0 - half + a
+                if 0 <= x < nx:
+                    variance[y, x] += scale * patch[b, a] * patch[b, a]
+        first = last
+
+
+@numba.njit(cache=True, nogil=True)
+def _renamed(bits, kept, renamed):  # type: ignore[no-untyped-def]  # internal
+    out = bits & kept
+    for k in range(len(renamed)):
+        if (bits & renamed[k, 0]) != 0:
+            out |= renamed[k, 1]
+    return out
+
+
+@numba.njit("void(i4[:,:], i4[:,:], u1[:,::1], i4, i4, i4[:,::1], i4, i8[:,::1], i8[:,::1], i4[:,::1])", cache=True,
+            nogil=True)
+def merge(science, template, flags, ours, theirs, renamed, empty, reach_science, reach_template, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """The mask of a difference: planes of both inputs, each grown as far as its side was smeared.
+
+    ours, theirs : int
+        Planes that are kept of each.
+    renamed : (n, 2)
+        Planes of the template that another plane stands for.
+    empty : int
+        The plane of holes of either.
+    reach_science, reach_template : (k, 2)
+        Offsets (dy, dx) over which a pixel's planes are smeared; only a region's rim has to be.
+    """
+    ny, nx = science.shape
+    for j in range(ny):
+        for i in range(nx):
+            bits = science[j, i] & ours
+            if template[j, i] != 0:
+                bits |= _renamed(template[j, i], theirs, renamed)
+            if (flags[j, i] & (HOLE | HOLE << 4)) != 0:
+                bits |= empty
+            out[j, i] = bits
+    for side in range(2):
+        plane = science if side == 0 else template
+        reach = reach_science if side == 0 else reach_template
+        if len(reach) < 2:
+            continue
+        for j in range(ny):
+            for i in range(nx):
+                if plane[j, i] == 0:
+                    continue
+                bits = plane[j, i] & ours if side == 0 else _renamed(plane[j, i], theirs, renamed)
+                if bits == 0:
+                    continue
+                inner = True
+                for k in range(4):
+                    y, x = j + (k == 0) - (k == 1), i + (k == 2) - (k == 3)
+                    if 0 <= y < ny and 0 <= x < nx:
+                        beside = plane[y, x] & ours if side == 0 else _renamed(plane[y, x], theirs, renamed)
+                        if (bits & ~beside) != 0:
+                            inner = False
+                            break
+                if inner:
+                    continue
+                for k in range(len(reach)):
+                    y, x = j + reach[k, 0], i + reach[k, 1]
+                    if 0 <= y < ny and 0 <= x < nx:
+                        out[y, x] |= bits
+
+
+__all__ = ["BAD", "BIN", "FULL", "HOLE", "WRONG", "add_doubt", "add_smooth", "binned", "compose", "connected", "fill",
+           "flagged", "merge", "minus", "ratios", "sort_out", "spread"]
