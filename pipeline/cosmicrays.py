@@ -8,8 +8,8 @@ photo, which meas_algorithms has; here against the difference's own PSF).
 from typing import Final
 
 import numpy as np
-from scipy.ndimage import minimum_filter
 
+from pipeline.kernels import detection as kernels
 from pipeline.pixel_config import DetectConfig
 from pipeline.psf import Psf
 
@@ -23,25 +23,27 @@ def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, 
     The neighbours of a core that stand 2 sigma above the sky belong to it.
     """
     found = np.zeros(image.shape, bool)
-    sigma2 = np.where(usable, variance, np.float32(np.inf))
-    bright = usable & (image > config.cosmic_ray_sigmas * np.sqrt(sigma2))
-    bright[[0, -1]] = bright[:, [0, -1]] = False
-    y, x = np.nonzero(bright)
-    value, noise = image[y, x].astype(float), sigma2[y, x].astype(float)
+    y, x = np.divmod(kernels.bright(image, variance, usable, config.cosmic_ray_sigmas), image.shape[1])
+
+    def squared_noise(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return np.where(usable[y, x], variance[y, x], np.inf)
+
+    value, noise = image[y, x].astype(float), squared_noise(y, x)
     sharp = np.zeros(len(x), bool)
     for (dy, dx), share in zip(_DIRECTIONS, contrast(psf), strict=True):
         limit = config.cosmic_ray_contrast * share
         pair = 0.5 * (image[y - dy, x - dx].astype(float) + image[y + dy, x + dx])
-        spread = 0.25 * (sigma2[y - dy, x - dx].astype(float) + sigma2[y + dy, x + dx])
+        spread = 0.25 * (squared_noise(y - dy, x - dx) + squared_noise(y + dy, x + dx))
         excess = limit * value - pair
         sharp |= excess > config.cosmic_ray_excess * np.sqrt(limit**2 * noise + spread)
-    sharp &= ~_beside_a_hole(image, noise, value, y, x)
-    y, x = y[sharp], x[sharp]
+    y, x, value, noise = y[sharp], x[sharp], value[sharp], noise[sharp]
+    cores = ~_beside_a_hole(image, noise, value, y, x)
+    y, x = y[cores], x[cores]
     found[y, x] = True
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             v, u = y + dy, x + dx       # inside: cores are never on the border
-            raised = image[v, u] > 2.0 * np.sqrt(np.where(usable[v, u], sigma2[v, u], np.inf))
+            raised = image[v, u] > 2.0 * np.sqrt(squared_noise(v, u))
             found[v[raised], u[raised]] = True
     return found
 
@@ -49,7 +51,11 @@ def find(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, 
 def _beside_a_hole(image: np.ndarray, noise: np.ndarray, value: np.ndarray, y: np.ndarray,
                    x: np.ndarray) -> np.ndarray:
     """(n,) bool: a pixel with one about as negative near it is the lobe of a dipole, which is sharp by itself."""
-    lowest = minimum_filter(image, 5, mode="nearest")[y, x]
+    lowest, steps = value, range(-2, 3)
+    ny, nx = image.shape
+    for dy in steps:
+        for dx in steps:
+            lowest = np.minimum(lowest, image[np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)])
     return np.asarray((lowest < -_HOLE * value) & (lowest < -4.0 * np.sqrt(noise)))
 
 

@@ -10,6 +10,10 @@ Significance is the matched filter with the difference's own PSF P, normalised b
 which is sum(P d / v) / sqrt(sum(P^2 / v)) where the variance v is smooth. Smoothing keeps a variance plane that follows
 the noise of its own pixels from biasing S; the denominator stays right where the variance is steep.
 
+S is linear in d, and what the second background takes away is faint and smooth: that is put right in S by the
+significance of a background of 1, known per block of pixels, without a second convolution. No plane is made but those
+returned and two of a byte per pixel.
+
 Rubin's Alert Production smooths with a Gaussian and does not deblend. Here two maxima of one sign within a footprint
 are two sources when the valley between them is deep enough to be no fluctuation (`valley`): a transient next to
 another is not swallowed. Lobes of opposite sign within five PSF sigmas are one source, as the dipole fit wants them.
@@ -19,18 +23,22 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, sparse
 from scipy.spatial import cKDTree
 
 from pipeline import cosmicrays, streaks
 from pipeline.images import PEAK, Calibrated, Detections, Difference
-from pipeline.kernels import peaks as kernels
+from pipeline.kernels import detection as kernels
+from pipeline.kernels import peaks as hills
 from pipeline.pixel_config import DetectConfig
 from pipeline.psf import Psf
 from schemas import mask as planes
 
-TILE: Final = 512            # the PSF is constant over a tile of so many pixels
-FAR: Final = np.int16(32767)
+WINDOW: Final = 288          # side of the windows that are transformed [pixel], at least
+BLOCK: Final = 4             # side of the blocks in which the significance of a background is known [pixel]
+SMOOTH: Final = 2            # half side of the box over which variances are smoothed into weights [pixel]
+LEAST: Final = 3e-3          # of the typical denominator: where less is known than that, within masks, S is 0
+SAMPLE: Final = 1_000_000    # pixels from which quantiles are taken, about
 WEIGHTLESS: Final = planes.UNUSABLE | planes.SAT_TEMPLATE | planes.CR
 
 
@@ -40,33 +48,39 @@ def detect(difference: Difference, science: Calibrated, config: DetectConfig) ->
     Cosmic rays carry no weight: what remains of a source under them may still be found. Streaks are masked along their
     full line after detection, so sources on them are measured and flagged.
     """
-    variance, psf, scale = difference.variance, difference.psf, difference.noise_scale
-    usable = _usable(difference.image, variance, difference.mask)
-    image = np.where(usable, difference.image, np.float32(0))
-    image = _less_background(image, variance, usable, config.background_bin)
-    rays = cosmicrays.find(image, variance, usable, psf, config) if config.cosmic_rays else np.zeros_like(usable)
-    usable &= ~rays
-    weight = _weights(variance, usable)
-    snr, norm = significance(image, variance, weight, psf, scale=scale)
-    blank = ~ndimage.binary_dilation(np.abs(snr) > config.threshold, iterations=_growth(psf, config))
-    image = image - _background(image, np.float32(0), variance, usable & blank, config.background_bin) * usable
-    snr, _ = significance(image, variance, weight, psf, scale=scale, norm=norm)
-    labels, found, signs = _footprints(snr, difference, config)
-    bits = difference.mask & ~(planes.DETECTED | planes.DETECTED_NEGATIVE)
-    lines = streaks.find(snr, usable, config) if config.streaks else []
-    for where, bit in ((rays, planes.CR), (signs[0], planes.DETECTED), (signs[1], planes.DETECTED_NEGATIVE),
-                       (streaks.plane(lines, snr.shape) if lines else None, planes.STREAK)):
-        if where is not None:
-            bits[where] |= bit
-    refused = (found["mask"] & planes.UNUSABLE) != 0
-    labels = _without(labels, refused)
-    empty_sky = usable & (labels == 0)
-    sky = _sky_sources(snr, empty_sky, bits, config)
-    return Detections(replace(difference, image=image, mask=bits), snr, labels, np.concatenate([found[~refused], sky]),
-                      _blank_rms(snr, empty_sky), found[refused])
+    plain = replace(difference, image=np.ascontiguousarray(difference.image, np.float32),
+                    variance=np.ascontiguousarray(difference.variance, np.float32),
+                    mask=np.ascontiguousarray(difference.mask, np.int32))
+    variance, psf = plain.variance, plain.psf
+    usable = np.empty(variance.shape, bool)
+    kernels.usable(plain.image, variance, plain.mask, WEIGHTLESS, usable)
+    image = _less_background(plain.image, variance, usable, config.background_bin)
+    bits = plain.mask & np.int32(~(planes.DETECTED | planes.DETECTED_NEGATIVE))
+    if config.cosmic_rays:
+        rays = np.flatnonzero(cosmicrays.find(image, variance, usable, psf, config))
+        usable.ravel()[rays] = False
+        bits.ravel()[rays] |= planes.CR
+    snr, of_one = significance(image, variance, usable, psf, scale=plain.noise_scale)
+    _correct(image, snr, variance, usable, of_one, psf, config)
+    labels, found, refused = _footprints(snr, image, bits, replace(plain, image=image), config)
+    if config.streaks:
+        streaks.mark(streaks.find(snr, usable, config), bits)
+    sky = _sky_sources(snr, usable, labels, bits, config)
+    return Detections(replace(difference, image=image, mask=bits), snr, labels, np.concatenate([found, sky]),
+                      _blank_rms(snr, usable, labels), refused)
 
 
-def _sky_sources(snr: np.ndarray, blank: np.ndarray, bits: np.ndarray, config: DetectConfig) -> np.ndarray:
+def _correct(image: np.ndarray, snr: np.ndarray, variance: np.ndarray, usable: np.ndarray, of_one: np.ndarray,
+             psf: Psf, config: DetectConfig) -> None:
+    """Take off what background is left beside all that is significant, from image and significance, in place."""
+    blank = usable.copy()
+    kernels.hide(kernels.beyond(snr, config.threshold), _growth(psf, config), blank)
+    level = _level(image, np.zeros((1, 1), np.float32), variance, blank, config.background_bin)
+    kernels.correct(image, snr, usable, level, of_one, BLOCK)
+
+
+def _sky_sources(snr: np.ndarray, usable: np.ndarray, labels: np.ndarray, bits: np.ndarray,
+                 config: DetectConfig) -> np.ndarray:
     """PEAK rows on blank sky, from a sequence of places that fills the plane evenly (Roberts' R2), without chance."""
     ny, nx = snr.shape
     radius = config.sky_radius
@@ -74,9 +88,11 @@ def _sky_sources(snr: np.ndarray, blank: np.ndarray, bits: np.ndarray, config: D
     k = np.arange(1, 5 * config.sky_sources + 1)
     x, y = (np.asarray((0.5 + k * step) % 1.0 * n, int) for step, n in ((0.7548776662466927, nx),
                                                                        (0.5698402909980532, ny)))
-    clear = np.array([bool(blank[max(v - radius, 0):v + radius + 1, max(u - radius, 0):u + radius + 1].all())
-                      and radius <= u < nx - radius and radius <= v < ny - radius
-                      for u, v in zip(x, y, strict=True)], bool)
+    inside = (x >= radius) & (x < nx - radius) & (y >= radius) & (y < ny - radius)
+    x, y = x[inside], y[inside]
+    step = np.arange(-radius, radius + 1)
+    box = y[:, None, None] + step[:, None], x[:, None, None] + step
+    clear = (usable[box] & (labels[box] == 0)).all(axis=(1, 2))
     x, y = x[clear][:len(rows)], y[clear][:len(rows)]
     rows = rows[:len(x)]
     rows["x"], rows["y"], rows["snr"], rows["sky_source"], rows["mask"] = x, y, snr[y, x], True, bits[y, x]
@@ -86,138 +102,155 @@ def _sky_sources(snr: np.ndarray, blank: np.ndarray, bits: np.ndarray, config: D
     return rows
 
 
-def _usable(image: np.ndarray, variance: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Pixels that carry weight."""
-    return np.asarray(((bits & WEIGHTLESS) == 0) & np.isfinite(image) & (variance > 0) & np.isfinite(variance))
-
-
 def _growth(psf: Psf, config: DetectConfig) -> int:
     return max(1, round(config.grow_sigmas * psf.sigma))
 
 
-def _weights(variance: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Inverse variances, smoothed over 5x5 usable pixels; 0 on unusable ones."""
-    share = ndimage.uniform_filter(usable.astype(np.float32), 5, mode="constant")
-    total = ndimage.uniform_filter(np.where(usable, variance, np.float32(0)), 5, mode="constant")
-    floor = np.finfo(np.float32).tiny
-    return np.asarray(np.where(usable & (total > 0), share / np.maximum(total, floor), np.float32(0)))
+def significance(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, psf: Psf, *, scale: float = 1.0,
+                 smooth: int = SMOOTH) -> tuple[np.ndarray, np.ndarray]:
+    """Signed S/N of a point source centred on every pixel, and that of an image of 1 in every block of pixels.
 
-
-def significance(image: np.ndarray, variance: np.ndarray, weight: np.ndarray, psf: Psf, *, scale: float = 1.0,
-                 norm: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Signed S/N of a point source centred on every pixel, and its denominator, which a second call may reuse.
-
-    `scale` is the factor by which correlated noise exceeds that of independent pixels.
+    Weights are 0 on unusable pixels, else of the variance smoothed over `smooth` pixels to each side. `scale` is the
+    factor by which correlated noise exceeds that of independent pixels. The PSF is constant over two windows.
     """
     ny, nx = image.shape
     half = psf.width // 2
-    signal = weight * image
-    power = None if norm is not None else weight * weight * variance
-    out = np.zeros_like(image, dtype=np.float32)
-    norm = np.zeros_like(out) if norm is None else norm
-    for y in range(0, ny, TILE):
-        for x in range(0, nx, TILE):
-            tile = slice(y, min(y + TILE, ny)), slice(x, min(x + TILE, nx))
-            stamp = psf.at((tile[1].start + tile[1].stop - 1) / 2, (tile[0].start + tile[0].stop - 1) / 2)
-            if power is not None:
-                square = np.maximum(_correlate(power, stamp**2, tile, half), 0)
-                norm[tile] = np.sqrt(square, dtype=np.float32) * np.float32(scale)
-            out[tile] = _correlate(signal, stamp, tile, half)
-    floor = np.float32(1e-3) * np.median(norm[norm > 0]) if np.any(norm > 0) else np.float32(1)
-    return np.where(norm > floor, out / np.maximum(norm, floor), np.float32(0)), norm
+    side = [fft.next_fast_len(min(max(WINDOW, 6 * half), n + 2 * half + BLOCK - 1), real=True) for n in (ny, nx)]
+    core = [(n - 2 * half) // BLOCK * BLOCK for n in side]
+    snr = np.empty((ny, nx), np.float32)
+    norm, weight = (np.zeros((-(-ny // BLOCK), -(-nx // BLOCK)), np.float32) for _ in range(2))
+    signal, power, weights = (np.empty(side, np.float32) for _ in range(3))
+    floor = LEAST * scale * _typical_norm(variance, usable, psf)
+    for y0 in range(0, ny, 2 * core[0]):
+        for x0 in range(0, nx, 2 * core[1]):
+            stamp = psf.at((x0 + min(x0 + 2 * core[1], nx) - 1) / 2, (y0 + min(y0 + 2 * core[0], ny) - 1) / 2)
+            kernel, squared = (np.conj(fft.rfft2(p.astype(np.float32), side)) for p in (stamp, stamp**2))
+            for y in range(y0, min(y0 + 2 * core[0], ny), core[0]):
+                for x in range(x0, min(x0 + 2 * core[1], nx), core[1]):
+                    kernels.weigh(image, variance, usable, smooth, y - half, x - half, signal, power, weights)
+                    h, w = min(core[0], ny - y), min(core[1], nx - x)
+                    square = _correlated(power, squared)
+                    kernels.divide(_correlated(signal, kernel), square, scale, floor, y, x, h, w, snr)
+                    kernels.block_sums(square, 0, h, w, norm, y // BLOCK, x // BLOCK)
+                    kernels.block_sums(weights, half, h, w, weight, y // BLOCK, x // BLOCK)
+    total = _summed(weight, psf)
+    ratio = np.divide(total, norm, out=np.zeros_like(total), where=norm > 0)
+    for part, n in ((ratio, ny), (ratio.T, nx)):        # a cut block's middle is not where its pixels are
+        if n % BLOCK and len(part) > 1:
+            part[-1] = part[-2]
+    return snr, ratio
 
 
-def _correlate(plane: np.ndarray, stamp: np.ndarray, tile: tuple[slice, slice], half: int) -> np.ndarray:
-    """Correlation of a plane (0 beyond its border) with a stamp of half side `half`, on a tile."""
-    ny, nx = plane.shape
-    rows, columns = tile
-    y0, y1, x0, x1 = rows.start - half, rows.stop + half, columns.start - half, columns.stop + half
-    part = plane[max(y0, 0):min(y1, ny), max(x0, 0):min(x1, nx)]
-    shape = tuple(fft.next_fast_len(n, real=True) for n in (y1 - y0, x1 - x0))
-    padded = np.zeros(shape, np.float32)
-    oy, ox = max(-y0, 0), max(-x0, 0)
-    padded[oy:oy + part.shape[0], ox:ox + part.shape[1]] = part
-    kernel = fft.rfft2(stamp.astype(np.float32), shape)
-    result = fft.irfft2(fft.rfft2(padded) * np.conj(kernel), shape)
-    return np.asarray(result[:rows.stop - rows.start, :columns.stop - columns.start])
+def _correlated(window: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Correlation of a window with a stamp whose conjugate transform is given; [0, 0] is that half a stamp inside."""
+    transform = fft.rfft2(window)
+    transform *= kernel
+    return np.asarray(fft.irfft2(transform, window.shape, overwrite_x=True))
+
+
+def _typical_norm(variance: np.ndarray, usable: np.ndarray, psf: Psf) -> float:
+    """The denominator of significance for the median variance."""
+    step = max(2, int(np.sqrt(variance.size / SAMPLE)))
+    sample = variance[::step, ::step][usable[::step, ::step]]
+    return float(np.sqrt(np.sum(psf.central**2) / np.median(sample))) if len(sample) else 0.0
+
+
+def _summed(weight: np.ndarray, psf: Psf) -> np.ndarray:
+    """sum(P w) for blocks of pixels, from the sums of w over the blocks, times their number of pixels."""
+    stamp, half = psf.central, psf.width // 2
+    reach = half // BLOCK + 1
+    offset = np.arange(-half, half + 1)
+    lag = BLOCK * np.arange(-reach, reach + 1)
+    hat = np.clip(1 - np.abs(offset[None, :] - lag[:, None]) / BLOCK, 0, None)   # of two pixels of two blocks
+    coarse = hat @ stamp @ hat.T
+    ny, nx = weight.shape
+    shape = tuple(fft.next_fast_len(n + 2 * reach, real=True) for n in (ny, nx))
+    product = fft.rfft2(weight, shape) * np.conj(fft.rfft2(coarse.astype(np.float32), shape))
+    return np.asarray(np.roll(fft.irfft2(product, shape), (reach, reach), (0, 1))[:ny, :nx])
 
 
 def _less_background(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, size: int) -> np.ndarray:
-    """The image less a smooth background: clipped means in bins, averaged over 3x3 bins, linear in between.
+    """The image less a smooth background, 0 where not usable: clipped means in bins, averaged over 3x3 bins.
 
     Twice, since the first means are of pixels clipped about one level for all.
     """
     sample = image[::7, ::7][usable[::7, ::7]]
-    if not len(sample):
-        return image
-    level = np.float32(np.median(sample))
-    background = _background(image, level, variance, usable, size)
-    return np.where(usable, image - _background(image, background, variance, usable, size), image)
+    level = np.full((1, 1), np.median(sample) if len(sample) else 0, np.float32)
+    for _ in range(2 if len(sample) else 0):
+        level = _level(image, level, variance, usable, size)
+    out = np.empty_like(image)
+    kernels.subtract(image, usable, level, out)
+    return out
 
 
-def _background(image: np.ndarray, about: np.ndarray | np.float32, variance: np.ndarray, usable: np.ndarray,
-                size: int) -> np.ndarray:
-    """(ny, nx) float32 mean of pixels within 3 sigma of `about`, smooth over bins of `size` pixels."""
+def _level(image: np.ndarray, about: np.ndarray, variance: np.ndarray, usable: np.ndarray, size: int) -> np.ndarray:
+    """(my, mx) float32 background in bins of `size` pixels: the mean of pixels within 3 sigma of a level `about`."""
     ny, nx = image.shape
     my, mx = max(1, round(ny / size)), max(1, round(nx / size))
-    off = image - about
-    fair = usable & (off * off < 9 * variance)
-    rows, columns = np.linspace(0, ny, my + 1).astype(int), np.linspace(0, nx, mx + 1).astype(int)
-    total = _binned(np.where(fair, off, np.float32(0)), rows, columns)
-    count = _binned(fair, rows, columns)
-    wide = np.ones((3, 3))
-    total, count = (ndimage.convolve(plane, wide, mode="constant") for plane in (total, count))
-    level = np.where(count > 0, total / np.maximum(count, 1), 0.0)
-    y = (np.arange(ny) + 0.5) / ny * my - 0.5
-    x = (np.arange(nx) + 0.5) / nx * mx - 0.5
-    down, across = _hat(y, my).astype(np.float32), _hat(x, mx).astype(np.float32)
-    return np.asarray(about + down @ (level.astype(np.float32) @ across.T))
+    total, count = np.zeros((my, mx)), np.zeros((my, mx))
+    kernels.binned(image, variance, usable, about, 3.0, np.linspace(0, ny, my + 1).astype(np.int64),
+                   np.linspace(0, nx, mx + 1).astype(np.int64), total, count)
+    total, count = (ndimage.convolve(plane, np.ones((3, 3)), mode="constant") for plane in (total, count))
+    return np.asarray(about + np.where(count > 0, total / np.maximum(count, 1), 0.0), np.float32)
 
 
-def _binned(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    lines = np.add.reduceat(plane, columns[:-1], axis=1, dtype=np.float32)
-    return np.asarray(np.add.reduceat(lines, rows[:-1], axis=0, dtype=float))
+def _footprints(snr: np.ndarray, image: np.ndarray, bits: np.ndarray, difference: Difference, config: DetectConfig
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, PEAK rows in order of labels, and rows whose peak lies on a pixel that is not trusted.
 
-
-def _hat(at: np.ndarray, n: int) -> np.ndarray:
-    """(len(at), n) weights of linear interpolation between n points 0, 1, ...; constant beyond."""
-    return np.asarray(np.clip(1.0 - np.abs(np.clip(at, 0, n - 1)[:, None] - np.arange(n)), 0.0, None))
-
-
-def _footprints(snr: np.ndarray, difference: Difference, config: DetectConfig
-                ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Labels, PEAK rows in order of labels, and the grown masks of each sign."""
-    radius = _growth(difference.psf, config)
-    tops, hills = [], []
+    Marks the grown footprints of either sign in `bits`.
+    """
+    labels = np.zeros(snr.shape, np.int32)
+    of_plane = snr.ravel()
+    significant = kernels.beyond(snr, config.low_threshold)
+    tops, parts = [], []
     for sign in (1, -1):
-        values = snr.ravel() * np.float32(sign)
-        flat = np.flatnonzero(values > config.low_threshold)
-        flat = flat[np.argsort(-values[flat], kind="stable")]
-        seeds = np.zeros(snr.shape, np.int32)
-        top = kernels.separate(values[flat], flat, seeds, config.threshold, config.valley, config.valley_fraction,
-                               config.contrast)
+        values = of_plane[significant] * np.float32(sign)
+        order = np.argsort(-values, kind="stable")[:np.count_nonzero(values > 0)]
+        values, flat = values[order], significant[order]
+        top = hills.separate(values, flat, labels, config.threshold, config.valley, config.valley_fraction,
+                             config.contrast)
+        hill = labels.ravel()[flat]
+        labels.ravel()[flat] = 0
         tops.append(flat[top])
-        hills.append((seeds, flat))
+        flat, hill = flat[hill > 0], hill[hill > 0] - 1
+        order = np.lexsort((flat, hill))        # pixels of a hill together: it is painted in the cache
+        parts.append((flat[order], hill[order]))
     at = np.concatenate(tops)
     y, x = np.divmod(at, snr.shape[1])
     positive = np.arange(len(at)) < len(tops[0])
-    group = _groups(x, y, _heights(difference.image, x, y), difference.psf.sigma, config)
-    labels, distance = np.zeros(snr.shape, np.int32), np.full(snr.shape, FAR)
-    signs, start = [], 0
-    for (seeds, flat), top in zip(hills, tops, strict=True):
-        number = np.concatenate([[0], group[start:start + len(top)] + 1]).astype(np.int32)
-        start += len(top)
-        kernels.grow(seeds, flat, number, radius, labels, distance)
-        own, own_distance = np.zeros(snr.shape, np.int32), np.full(snr.shape, FAR)
-        kernels.grow(seeds, flat, number, radius, own, own_distance)
-        signs.append(own > 0)
-    return labels, _rows(x, y, positive, group, labels, snr, difference.mask), (signs[0], signs[1])
+    group = _groups(x, y, _heights(image, x, y), difference.psf.sigma, config)
+    rows = _rows(x, y, positive, group, snr, difference.mask)
+    refused = (rows["mask"] & planes.UNUSABLE) != 0
+    number = np.where(refused, np.cumsum(refused) + np.count_nonzero(~refused), np.cumsum(~refused)).astype(np.int32)
+    of_hill = number[group]
+    own = np.concatenate([of_hill[parts[0][1]], of_hill[len(tops[0]):][parts[1][1]]])
+    bit = np.repeat(np.array([planes.DETECTED, planes.DETECTED_NEGATIVE], np.int32), [len(p[0]) for p in parts])
+    boxes = np.tile(np.array([*snr.shape[::-1], -1, -1], np.int32), (len(rows) + 1, 1))
+    area = np.zeros(len(rows) + 1, np.int32)
+    hills.grow(np.concatenate([p[0] for p in parts]), own, bit, _disc(_growth(difference.psf, config)), labels, bits,
+               boxes, area)
+    rows["area"] = area[number]
+    for i, name in enumerate(("x0", "y0", "x1", "y1")):
+        rows[name] = boxes[number, i]
+    hills.erase(number[refused], boxes[number[refused]], labels)
+    return labels, rows[~refused], rows[refused]
+
+
+def _disc(radius: int) -> np.ndarray:
+    """(k, 3) squared distance, rows and columns to the pixels of a disc without its middle, the nearest first."""
+    dy, dx = (g.ravel() for g in np.mgrid[-radius:radius + 1, -radius:radius + 1])
+    square = dy * dy + dx * dx
+    order = np.argsort(square, kind="stable")[1:np.count_nonzero(square <= radius**2)]
+    return np.ascontiguousarray(np.column_stack([square, dy, dx])[order])
 
 
 def _heights(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(n,) mean of 3 x 3 pixels at peaks: light, and not its significance, which is less where a bright star was."""
-    padded = np.pad(image, 1, mode="edge")
-    return np.asarray(sum(padded[y + j, x + i] for j in range(3) for i in range(3)) / 9.0)
+    step = np.arange(-1, 2)
+    v = np.clip(y[:, None, None] + step[:, None], 0, image.shape[0] - 1)
+    u = np.clip(x[:, None, None] + step, 0, image.shape[1] - 1)
+    return np.asarray(image[v, u].sum(axis=(1, 2)) / 9.0)
 
 
 def _groups(x: np.ndarray, y: np.ndarray, height: np.ndarray, sigma: float, config: DetectConfig) -> np.ndarray:
@@ -226,26 +259,23 @@ def _groups(x: np.ndarray, y: np.ndarray, height: np.ndarray, sigma: float, conf
     One source are lobes nearer than `dipole_sigmas` PSF sigmas whose heights are those of a star that moved, or of a
     bright source and what its ill subtraction left; two in between are a source beside another.
     """
-    parent = np.arange(len(x))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    if len(x):
-        for i, j in cKDTree(np.column_stack([x, y])).query_pairs(config.dipole_sigmas * sigma, output_type="ndarray"):
-            low, high = sorted((abs(height[i]), abs(height[j])))
-            near = np.hypot(x[i] - x[j], y[i] - y[j]) <= config.lobe_sigmas * sigma
-            if height[i] * height[j] < 0 and (near or low > config.lobe_ratio * high or low < config.residual * high):
-                a, b = sorted((root(i), root(j)))
-                parent[b] = a
-    roots = np.array([root(i) for i in range(len(x))], int)
-    return np.asarray(np.unique(roots, return_inverse=True)[1], int)
+    n = len(x)
+    pairs = np.empty((0, 2), int)
+    if n:
+        pairs = cKDTree(np.column_stack([x, y])).query_pairs(config.dipole_sigmas * sigma, output_type="ndarray")
+    i, j = pairs.T
+    low, high = (f(np.abs(height[i]), np.abs(height[j])) for f in (np.minimum, np.maximum))
+    near = np.hypot(x[i] - x[j], y[i] - y[j]) <= config.lobe_sigmas * sigma
+    one = (height[i] * height[j] < 0) & (near | (low > config.lobe_ratio * high) | (low < config.residual * high))
+    graph = sparse.coo_matrix((np.ones(np.count_nonzero(one)), (i[one], j[one])), (n, n))
+    part = sparse.csgraph.connected_components(graph, directed=False)[1]
+    first = np.unique(part, return_index=True)[1]       # of each group, in order of groups
+    return np.asarray(np.argsort(np.argsort(first))[part], int)
 
 
-def _rows(x: np.ndarray, y: np.ndarray, positive: np.ndarray, group: np.ndarray, labels: np.ndarray, snr: np.ndarray,
+def _rows(x: np.ndarray, y: np.ndarray, positive: np.ndarray, group: np.ndarray, snr: np.ndarray,
           bits: np.ndarray) -> np.ndarray:
+    """PEAK rows, one per group of hills, without their boxes and areas."""
     n = int(group.max()) + 1 if len(group) else 0
     rows = np.zeros(n, PEAK)
     for name in ("positive_x", "positive_y", "negative_x", "negative_y"):
@@ -261,25 +291,14 @@ def _rows(x: np.ndarray, y: np.ndarray, positive: np.ndarray, group: np.ndarray,
         rows[name][g[of]] = True
         rows[f"{name}_x"][g[of]], rows[f"{name}_y"][g[of]] = x[order][of], y[order][of]
     rows["mask"] = bits[rows["y"], rows["x"]]
-    rows["area"] = np.bincount(labels.ravel(), minlength=n + 1)[1:n + 1]
-    for i, box in enumerate(ndimage.find_objects(labels, n)):
-        if box is not None:
-            rows["y0"][i], rows["y1"][i] = box[0].start, box[0].stop - 1
-            rows["x0"][i], rows["x1"][i] = box[1].start, box[1].stop - 1
     return rows
 
 
-def _without(labels: np.ndarray, refused: np.ndarray) -> np.ndarray:
-    """Labels renumbered after some are taken out."""
-    if not refused.any():
-        return labels
-    number = np.concatenate([[0], np.where(refused, 0, np.cumsum(~refused))]).astype(np.int32)
-    return np.asarray(number[labels])
-
-
-def _blank_rms(snr: np.ndarray, blank: np.ndarray) -> float:
+def _blank_rms(snr: np.ndarray, usable: np.ndarray, labels: np.ndarray) -> float:
     """Robust rms of significance on blank sky: half the distance of the 16th and 84th percentiles."""
-    values = snr[::2, ::2][blank[::2, ::2]]
+    step = max(2, int(np.sqrt(snr.size / SAMPLE)))
+    every = np.s_[::step, ::step]
+    values = snr[every][usable[every] & (labels[every] == 0)]
     if len(values) < 100:
         return float("nan")
     low, high = np.percentile(values, (15.865, 84.135))

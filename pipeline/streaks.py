@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.kernels import lines
 from pipeline.pixel_config import DetectConfig
+from schemas import mask as planes
 
 STEP: Final = 4                # pixels between samples (the real system bins by 4)
 LOW: Final = 2.5               # significance of a bright sample
@@ -52,15 +54,10 @@ def find(significance: np.ndarray, usable: np.ndarray, config: DetectConfig) -> 
     return streaks
 
 
-def plane(streaks: list[Streak], shape: tuple[int, int]) -> np.ndarray:
-    """(ny, nx) bool: pixels on a streak, along its full line."""
-    out = np.zeros(shape, bool)
-    y, x = np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
+def mark(streaks: list[Streak], bits: np.ndarray) -> None:
+    """Set STREAK in a mask on the pixels of streaks, along their full lines, in place."""
     for streak in streaks:
-        across = x * np.float32(np.cos(streak.angle)) + (y * np.float32(np.sin(streak.angle))
-                                                         - np.float32(streak.distance))
-        out |= np.abs(across) <= streak.half_width
-    return out
+        lines.mark(bits, streak.angle, streak.distance, streak.half_width, planes.STREAK)
 
 
 def _strongest(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], min_length: float
@@ -73,16 +70,9 @@ def _strongest(x: np.ndarray, y: np.ndarray, shape: tuple[int, int], min_length:
     n_angles = int(np.pi / (TURN * STEP / (diagonal / 2)))
     angles = np.arange(n_angles) * np.pi / n_angles
     n_cells = int(2 * diagonal / cell) + 3
-    best_score, best = 0.0, None
-    for angle in angles:
-        c, s = np.cos(angle), np.sin(angle)
-        at = (x * c + y * s + diagonal) / cell
-        # two neighbouring cells together, so that no line is cut by their border
-        votes = np.bincount(at.astype(int), minlength=n_cells)
-        votes = votes[:-1] + votes[1:]
-        top = int(np.argmax(votes))
-        if votes[top] > best_score:
-            best_score, best = float(votes[top]), (float(angle), float((top + 1) * cell - diagonal))
+    turn, at, _ = lines.strongest(np.ascontiguousarray(x), np.ascontiguousarray(y), np.cos(angles), np.sin(angles),
+                                  diagonal, cell, n_cells)
+    best = (float(angles[turn]), float((at + 1) * cell - diagonal)) if turn >= 0 else None
     if best is None:
         return None
     length = chord(best[0], best[1], shape)
@@ -135,19 +125,10 @@ def _share(significance: np.ndarray, usable: np.ndarray, angle: float, distance:
 
 def _measured(significance: np.ndarray, usable: np.ndarray, angle: float, distance: float) -> Streak:
     """The streak with the width that its profile across has."""
-    shape = significance.shape
-    middle = distance * np.cos(angle), distance * np.sin(angle)
-    steps = np.arange(-np.hypot(*shape), np.hypot(*shape), 2.0)
-    offsets = np.arange(-MAX_WIDTH, MAX_WIDTH + 1)
-    u = np.rint(middle[0] - steps[None, :] * np.sin(angle) + offsets[:, None] * np.cos(angle)).astype(int)
-    v = np.rint(middle[1] + steps[None, :] * np.cos(angle) + offsets[:, None] * np.sin(angle)).astype(int)
-    on = (u >= 0) & (u < shape[1]) & (v >= 0) & (v < shape[0])
-    u, v = np.where(on, u, 0), np.where(on, v, 0)
-    on &= usable[v, u]
-    values = np.where(on, significance[v, u], np.nan)
-    count = np.maximum(on.sum(axis=1), 1)
-    clipped = np.clip(np.nan_to_num(values), -5.0, 10.0)
-    profile = clipped.sum(axis=1) / count
+    sums = lines.across(significance, usable, angle, distance, float(np.hypot(*significance.shape)), 2.0, MAX_WIDTH,
+                        -5.0, 10.0)
+    count = np.maximum(sums[:, 1], 1)
+    profile = sums[:, 0] / count
     # significance is correlated over about four pixels along the line
     noise = np.sqrt(2.0 / count)
     bright = profile > np.maximum(EDGE_SNR * noise, 0.3)

@@ -76,27 +76,66 @@ def separate(values, flat, labels, threshold, drop, fraction, contrast):  # type
     return tops[:kept].copy()
 
 
-@numba.njit("void(i4[:,::1], i8[::1], i4[::1], i8, i4[:,::1], i2[:,::1])", cache=True)
-def grow(seeds, flat, number, radius, labels, distance):  # type: ignore[no-untyped-def]
-    """Paint discs of `radius` pixels around labelled pixels; where discs overlap the nearer pixel's label wins.
+@numba.njit(cache=True)
+def paint(y, x, mine, labels, boxes, area):  # type: ignore[no-untyped-def]  # compiled, integers and arrays only
+    """Give a pixel without a label its label, and count it."""
+    if labels[y, x] == 0:
+        labels[y, x] = mine
+        area[mine] += 1
+        boxes[mine, 0], boxes[mine, 1] = min(boxes[mine, 0], x), min(boxes[mine, 1], y)
+        boxes[mine, 2], boxes[mine, 3] = max(boxes[mine, 2], x), max(boxes[mine, 3], y)
 
-    seeds, flat : labels, and the flat indices of the pixels to grow from; `number` renumbers labels (index 0 unused).
-    labels, distance : painted; `distance` holds squared distances and starts large.
+
+@numba.njit("void(i8[::1], i4[::1], i4[::1], i8[:,::1], i4[:,::1], i4[:,::1], i4[:,::1], i4[::1])", cache=True,
+            nogil=True)
+def grow(flat, number, bit, steps, labels, bits, boxes, area):  # type: ignore[no-untyped-def]
+    """Paint discs around pixels; where they overlap the nearer pixel's label wins, the earlier one's at equal distance.
+
+    Parameters
+    ----------
+    flat, number, bit : (n,)
+        Pixels, the label of each, and the bit that marks its disc.
+    steps : (k, 3)
+        The disc without its middle: squared distance, rows, columns; in ascending order.
+    labels, bits : (ny, nx) int32
+        Labels, 0 before; mask, without those bits before.
+    boxes, area : (m, 4), (m,) int32
+        Updated by label: first and last column and row (x0, y0, x1, y1), and number of pixels.
     """
     ny, nx = labels.shape
-    for s in range(flat.shape[0]):
+    n = flat.shape[0]
+    for s in range(n):
         y, x = flat[s] // nx, flat[s] % nx
-        label = seeds[y, x]
-        if label == 0:
-            continue
-        mine = number[label]
-        for dy in range(-radius, radius + 1):
-            v = y + dy
-            if v < 0 or v >= ny:
-                continue
-            for dx in range(-radius, radius + 1):
-                square = dy * dy + dx * dx
-                u = x + dx
-                if square <= radius * radius and 0 <= u < nx and square < distance[v, u]:
-                    distance[v, u] = square
-                    labels[v, u] = mine
+        bits[y, x] |= bit[s]
+        paint(y, x, number[s], labels, boxes, area)
+    edge, count = np.empty(n, np.int64), 0      # what lies within a hill is nearest to nothing outside
+    for s in range(n):
+        y, x = flat[s] // nx, flat[s] % nx
+        if ((y > 0 and bits[y - 1, x] & bit[s] == 0) or (y < ny - 1 and bits[y + 1, x] & bit[s] == 0)
+                or (x > 0 and bits[y, x - 1] & bit[s] == 0) or (x < nx - 1 and bits[y, x + 1] & bit[s] == 0)):
+            edge[count] = s
+            count += 1
+    first = 0
+    while first < steps.shape[0]:
+        last = first
+        while last < steps.shape[0] and steps[last, 0] == steps[first, 0]:
+            last += 1
+        for e in range(count):
+            s = edge[e]
+            y, x = flat[s] // nx, flat[s] % nx
+            for k in range(first, last):
+                v, u = y + steps[k, 1], x + steps[k, 2]
+                if 0 <= v < ny and 0 <= u < nx:
+                    bits[v, u] |= bit[s]
+                    paint(v, u, number[s], labels, boxes, area)
+        first = last
+
+
+@numba.njit("void(i4[::1], i4[:,::1], i4[:,::1])", cache=True, nogil=True)
+def erase(number, boxes, labels):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Set labels to 0 again within their boxes (x0, y0, x1, y1)."""
+    for k in range(number.shape[0]):
+        for y in range(boxes[k, 1], boxes[k, 3] + 1):
+            for x in range(boxes[k, 0], boxes[k, 2] + 1):
+                if labels[y, x] == number[k]:
+                    labels[y, x] = 0

@@ -5,6 +5,8 @@ from math import erf
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 
 from pipeline.config import DetectConfig
@@ -107,7 +109,8 @@ def test_variance_that_follows_the_noise_of_its_pixels_does_not_bias_significanc
     blank = detections.labels == 0
     assert abs(detections.significance[blank].mean()) < 0.06
     assert 0.98 < detections.snr_rms < 1.02
-    plain, _ = significance(scene.image.astype(np.float32), scene.variance, 1 / scene.variance, scene.psf)
+    every = np.ones(scene.shape, bool)
+    plain, _ = significance(scene.image.astype(np.float32), scene.variance, every, scene.psf, smooth=0)
     assert plain.mean() < -0.1        # the control: weights from the variance as it is
 
 
@@ -127,7 +130,7 @@ def test_a_varying_psf_is_matched_where_it_is():
     for x, y in at:
         image[y - 20:y + 21, x - 20:x + 21] += 100 * psf.at(x, y)
     variance = np.ones(shape, np.float32)
-    snr, _ = significance(image, variance, 1 / variance, psf)
+    snr, _ = significance(image, variance, np.ones(shape, bool), psf)
     for x, y in at:
         best = 100 / np.sqrt(1 / np.sum(psf.at(x, y) ** 2))
         assert snr[y, x] == pytest.approx(best, rel=0.03)
@@ -242,6 +245,66 @@ def test_inputs_are_left_as_they_were():
     detect(difference, scene.science(), CONFIG)
     assert np.array_equal(image, difference.image)
     assert np.array_equal(bits, difference.mask)
+
+
+def plain_significance(image: np.ndarray, variance: np.ndarray, usable: np.ndarray, stamp: np.ndarray) -> np.ndarray:
+    """The matched filter in float64 on the whole image, 0 where no usable pixel is near."""
+    share, total = (ndimage.uniform_filter(plane, 5, mode="constant")
+                    for plane in (usable.astype(float), np.where(usable, variance, 0.0).astype(float)))
+    weight = np.where(usable, share / np.where(usable, total, 1.0), 0.0)
+
+    def correlated(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        return fftconvolve(plane, kernel[::-1, ::-1], mode="same")
+
+    norm = np.sqrt(np.maximum(correlated(weight**2 * np.where(usable, variance, 0), stamp**2), 0))
+    floor = 3e-3 * np.sqrt(np.sum(stamp**2) / np.median(variance[usable]))
+    signal = correlated(weight * np.where(usable, image, 0), stamp)
+    return np.where(norm > floor, signal / np.maximum(norm, floor), 0.0)
+
+
+@pytest.mark.parametrize("shape", [(700, 640), (37, 1000)])
+def test_significance_is_that_of_the_whole_image_at_once(shape):
+    scene = Scene(seed=21, shape=shape)
+    x, y = scene.grid(45.0, border=10.0)
+    scene.points(x, y, 30.0)
+    usable = scene.rng.random(shape) > 0.02 * (np.arange(shape[1]) < 200)
+    usable[:, 100:104] = usable[15:80, 200:290] = False
+    variance = scene.variance * (1 + np.linspace(0, 1, shape[1], dtype=np.float32))
+    image = np.where(usable, scene.image, np.nan).astype(np.float32)
+    found, of_one = significance(image, np.where(usable, variance, np.nan), usable, scene.psf)
+    expected = plain_significance(image, variance, usable, scene.psf.central)
+    known = (found != 0) & (expected != 0)
+    assert np.mean((found == 0) != (expected == 0)) < 1e-4
+    assert np.allclose(found[known], expected[known], atol=5e-3, rtol=0.03)    # single precision, within what is masked
+    assert np.percentile(np.abs(found - expected), 99) < 1e-4
+    one = plain_significance(np.ones(shape), variance, usable, scene.psf.central)
+    ratio = np.kron(of_one, np.ones((4, 4)))[:shape[0], :shape[1]] / np.where(expected != 0, one, np.inf)
+    clear = ndimage.binary_erosion(usable, np.ones((25, 25)))
+    assert np.abs(ratio - 1)[clear].max() < 0.01
+    assert np.abs(ratio - 1)[usable].max() < 0.8       # beside what is masked
+
+
+def test_the_second_background_is_put_right_in_the_significance():
+    scene = Scene(seed=22, shape=(700, 700))
+    x, y = scene.grid(30.0)
+    scene.points(x, y, 40.0)        # half of the light of a crowd passes for background at first
+    y, x = np.mgrid[:700, :700]
+    scene.image += 3 * np.sin(x / 120) * np.cos(y / 150)
+    detections = run(scene)
+    again, _ = significance(detections.difference.image, scene.variance, np.ones(scene.shape, bool), scene.psf)
+    off = np.abs(again - detections.significance)
+    assert off[12:-12, 12:-12].max() < 0.02
+    assert off.max() < 0.15       # at the border
+
+
+def test_a_variance_that_is_not_finite_spoils_its_own_pixels_alone():
+    scene = Scene(seed=23, shape=(300, 300))
+    scene.points(np.array([100.0, 200.0]), np.array([60.0, 200.0]), np.array([20.0, 20.0]))
+    scene.variance[:20] = np.nan
+    scene.variance[140:143] = np.inf
+    detections = run(scene)
+    assert found(detections, np.array([100.0, 200.0]), np.array([60.0, 200.0])).all()
+    assert 0.95 < detections.snr_rms < 1.05
 
 
 @pytest.mark.parametrize("shape", [(12, 9), (64, 300), (3, 3)])

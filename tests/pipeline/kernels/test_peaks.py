@@ -52,15 +52,36 @@ def test_a_faint_neighbour_of_a_bright_peak_is_swallowed_by_contrast():
     assert len(hills(plane, 5.0, 3.0, contrast=0.03)[1]) == 1
 
 
+def disc(radius: int) -> np.ndarray:
+    dy, dx = (g.ravel() for g in np.mgrid[-radius:radius + 1, -radius:radius + 1])
+    square = dy**2 + dx**2
+    order = np.argsort(square, kind="stable")[1:(square <= radius**2).sum()]
+    return np.column_stack([square, dy, dx])[order]
+
+
 def test_growth_is_the_distance_transform():
     rng = np.random.default_rng(3)
     seeds = np.zeros((60, 60), np.int32)
-    at = rng.choice(3600, 12, replace=False)
+    at = np.sort(rng.choice(3600, 12, replace=False))
     seeds.ravel()[at] = np.arange(1, 13)
-    labels, distance = np.zeros_like(seeds), np.full(seeds.shape, 32767, np.int16)
-    peaks.grow(seeds, np.sort(at), np.arange(13, dtype=np.int32), 6, labels, distance)
+    seeds[30:37, 30:37] = 13
+    flat = np.flatnonzero(seeds)
+    labels, bits = np.zeros_like(seeds), np.zeros_like(seeds)
+    boxes, area = np.tile(np.array([60, 60, -1, -1], np.int32), (14, 1)), np.zeros(14, np.int32)
+    bit = np.where(seeds.ravel()[flat] % 2 == 0, 4, 8).astype(np.int32)
+    peaks.grow(flat, seeds.ravel()[flat], bit, disc(6), labels, bits, boxes, area)
     away, (i, j) = ndimage.distance_transform_edt(seeds == 0, return_indices=True)
     assert np.array_equal(labels > 0, away <= 6)
     # where two seeds are equally near either may have the pixel
-    assert np.all(distance[labels > 0] == np.rint(away[labels > 0] ** 2))
     assert np.mean(labels[labels > 0] == seeds[i, j][labels > 0]) > 0.9
+    of_label = [ndimage.distance_transform_edt(seeds != k) for k in range(14)]
+    assert np.all(np.choose(labels, of_label)[labels > 0] == away[labels > 0])
+    for value, odd in ((4, 0), (8, 1)):
+        mine = np.min([of_label[k] for k in range(1, 14) if k % 2 == odd], axis=0)
+        assert np.array_equal((bits & value) != 0, mine <= 6)
+    assert np.array_equal(area[1:], np.bincount(labels.ravel(), minlength=14)[1:])
+    for k, box in enumerate(ndimage.find_objects(labels), 1):
+        assert boxes[k].tolist() == [box[1].start, box[0].start, box[1].stop - 1, box[0].stop - 1]
+    peaks.erase(np.array([13], np.int32), boxes[13:], labels)
+    assert np.array_equal(labels == 13, np.zeros_like(labels, bool))
+    assert np.bincount(labels.ravel(), minlength=14)[1:13].tolist() == area[1:13].tolist()

@@ -20,7 +20,7 @@ def moved(request: pytest.FixtureRequest) -> tuple[Scene, dict[str, np.ndarray],
     snr = 10 ** scene.rng.uniform(1.1, 2.3, len(x))
     dx, dy = size * np.cos(angle), size * np.sin(angle)
     clean = scene.moved(x, y, dx, dy, snr).astype(np.float32)
-    sharp, _ = significance(clean, scene.variance, 1 / scene.variance, scene.psf)
+    sharp, _ = significance(clean, scene.variance, np.ones(scene.shape, bool), scene.psf, smooth=0)
     lobes = np.array([[f(sharp[round(v) - 15:round(v) + 16, round(u) - 15:round(u) + 16]) for f in (np.max, np.min)]
                       for u, v in zip(x, y, strict=True)])
     truth = {"x": x, "y": y, "dx": dx, "dy": dy, "size": size, "angle": angle, "flux": snr * scene.error,
