@@ -14,6 +14,29 @@ import numpy as np
 
 SMOOTH = 2        # half side of the box over which variances are smoothed into weights [pixel]
 
+_FINE = 64        # entries of the table per sigma: cubics between them are right to 1e-9
+_FAR = 7          # [sigma] where it ends
+_AT = np.arange(_FINE * _FAR + 2) / _FINE
+_DENSITY = np.exp(-0.5 * _AT**2) / math.sqrt(2.0 * math.pi)
+_SHARE = np.array([0.5 * math.erf(t / math.sqrt(2.0)) for t in _AT])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def normal(t):  # type: ignore[no-untyped-def]  # compiled, floats only
+    """The normal distribution's density at t, and its integral from 0 to t."""
+    size = abs(t)
+    if size >= _FAR:
+        return 0.0, math.copysign(0.5, t)
+    i = int(size * _FINE)
+    h = 1.0 / _FINE
+    s = size * _FINE - i
+    density, following = _DENSITY[i], _DENSITY[i + 1]
+    a, b = (1.0 + 2.0 * s) * (1.0 - s) * (1.0 - s), s * s * (3.0 - 2.0 * s)
+    c, d = h * s * (1.0 - s) * (1.0 - s), h * s * s * (s - 1.0)
+    share = a * _SHARE[i] + b * _SHARE[i + 1] + c * density + d * following
+    value = a * density + b * following - c * i * h * density - d * (i + 1) * h * following
+    return value, math.copysign(share, t)
+
 
 @numba.njit(cache=True, error_model="numpy")
 def spline(t, weights, slopes):  # type: ignore[no-untyped-def]  # compiled, floats and arrays only
@@ -44,44 +67,84 @@ def place(coefficients, x, y, left, low, model, model_x, model_y, rows, rows_x):
     coefficients : (m, m) of the centred stamp, with a border of zeros of at least 3; rows, rows_x : (m, nx) scratch.
     """
     m = coefficients.shape[0]
-    ny, nx = model.shape
+    ny = model.shape[0]
     weights, slopes = np.empty(6), np.empty(6)
+    down = low - math.floor(y) + m // 2 - 3         # first coefficient of the window's first row
+    top, bottom = max(down, 0), min(down + ny + 5, m)
     whole = math.floor(x)
     spline(1.0 - (x - whole), weights, slopes)
-    for i in range(nx):
-        base = left + i - whole + m // 2 - 1 - 2
-        for r in range(m):
-            value = slope = 0.0
-            for k in range(6):
-                j = base + k
-                if 0 <= j < m:
-                    value += weights[k] * coefficients[r, j]
-                    slope -= slopes[k] * coefficients[r, j]
-            rows[r, i], rows_x[r, i] = value, slope
-    whole = math.floor(y)
-    spline(1.0 - (y - whole), weights, slopes)
+    base = left - whole + m // 2 - 3
+    for r in range(top, bottom):
+        along(coefficients[r], base, weights, slopes, rows[r], rows_x[r])
+    spline(1.0 - (y - math.floor(y)), weights, slopes)
     for r in range(ny):
-        base = low + r - whole + m // 2 - 1 - 2
-        for i in range(nx):
-            value = across = down = 0.0
-            for k in range(6):
-                j = base + k
-                if 0 <= j < m:
-                    value += weights[k] * rows[j, i]
-                    across += weights[k] * rows_x[j, i]
-                    down -= slopes[k] * rows[j, i]
-            model[r, i], model_x[r, i], model_y[r, i] = value, across, down
+        model[r] = 0.0
+        model_x[r] = 0.0
+        model_y[r] = 0.0
+        for k in range(6):
+            if 0 <= down + r + k < m:
+                add_line(rows[down + r + k], rows_x[down + r + k], weights[k], slopes[k], model[r], model_x[r],
+                         model_y[r])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def along(line, base, weights, slopes, out, slope):  # type: ignore[no-untyped-def]  # compiled, arrays only
+    """Fill `out` and `slope` with a row of the PSF: six coefficients of `line` each, the first from `base` on."""
+    n, m = out.shape[0], line.shape[0]
+    if base >= 0 and base + n + 5 <= m:
+        six = line[base:base + n + 5]
+        for i in range(n):
+            out[i] = (weights[0] * six[i] + weights[1] * six[i + 1] + weights[2] * six[i + 2] + weights[3] * six[i + 3]
+                      + weights[4] * six[i + 4] + weights[5] * six[i + 5])
+            slope[i] = -(slopes[0] * six[i] + slopes[1] * six[i + 1] + slopes[2] * six[i + 2] + slopes[3] * six[i + 3]
+                         + slopes[4] * six[i + 4] + slopes[5] * six[i + 5])
+        return
+    for i in range(n):
+        out[i] = slope[i] = 0.0
+        for k in range(6):
+            if 0 <= base + i + k < m:
+                out[i] += weights[k] * line[base + i + k]
+                slope[i] -= slopes[k] * line[base + i + k]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def add_line(row, row_x, weight, slope, model, model_x, model_y):  # type: ignore[no-untyped-def]  # compiled
+    """Add a row of coefficients to a row of the model and of its derivatives."""
+    for i in range(model.shape[0]):
+        model[i] += weight * row[i]
+        model_x[i] += weight * row_x[i]
+        model_y[i] -= slope * row[i]
 
 
 @numba.njit(cache=True, error_model="numpy")
 def blend(basis, terms, coefficients):  # type: ignore[no-untyped-def]  # compiled, arrays only
     """Fill `coefficients` with the sum of a basis (k, m, m) times terms (k,)."""
-    for r in range(coefficients.shape[0]):
-        for i in range(coefficients.shape[1]):
-            total = 0.0
-            for k in range(basis.shape[0]):
-                total += terms[k] * basis[k, r, i]
-            coefficients[r, i] = total
+    coefficients[:] = 0.0
+    for k in range(basis.shape[0]):
+        for r in range(coefficients.shape[0]):
+            for i in range(coefficients.shape[1]):
+                coefficients[r, i] += terms[k] * basis[k, r, i]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def smooth(noise, weight):  # type: ignore[no-untyped-def]  # compiled, arrays only
+    """Fill `weight` with 1 over the mean positive variance within SMOOTH rows and columns, where it is positive."""
+    ny, nx = noise.shape
+    total, count = np.empty(nx), np.empty(nx)
+    for r in range(ny):
+        total[:] = 0.0
+        count[:] = 0.0
+        for q in range(max(r - SMOOTH, 0), min(r + SMOOTH + 1, ny)):
+            for i in range(nx):
+                total[i] += noise[q, i]
+                count[i] += 1.0 if noise[q, i] > 0.0 else 0.0
+        for i in range(nx):
+            if noise[r, i] > 0.0:
+                above, n = 0.0, 0.0
+                for p in range(max(i - SMOOTH, 0), min(i + SMOOTH + 1, nx)):
+                    above += total[p]
+                    n += count[p]
+                weight[r, i] = n / above
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -106,16 +169,7 @@ def load(image, variance, mask, bad, labels, label, left, low, data, noise, weig
             other = label > 0 and y < ly and x < lx and labels[y, x] > 0 and labels[y, x] != label
             if (mask[y, x] & bad) == 0 and v > 0.0 and math.isfinite(v) and math.isfinite(d) and not other:
                 data[r, i], noise[r, i] = d, v
-    for r in range(data.shape[0]):
-        for i in range(data.shape[1]):
-            if noise[r, i] > 0.0:
-                total, n = 0.0, 0
-                for q in range(max(r - SMOOTH, 0), min(r + SMOOTH + 1, data.shape[0])):
-                    for p in range(max(i - SMOOTH, 0), min(i + SMOOTH + 1, data.shape[1])):
-                        if noise[q, p] > 0.0:
-                            total += noise[q, p]
-                            n += 1
-                weight[r, i] = n / total
+    smooth(noise, weight)
     return cut
 
 
@@ -437,25 +491,62 @@ def line(u, v, length, amplitudes, sigmas, value):  # type: ignore[no-untyped-de
         s = sigmas[k]
         if abs(v) > 4.5 * s or abs(u) - 0.5 * length > 4.5 * s:
             continue
-        across = amplitudes[k] * math.exp(-0.5 * (v / s) ** 2) / (math.sqrt(2.0 * math.pi) * s)
+        across = amplitudes[k] * normal(v / s)[0] / s
         if length < 0.1 * s:        # series about a point
-            along = math.exp(-0.5 * (u / s) ** 2) / (math.sqrt(2.0 * math.pi) * s)
+            along = normal(u / s)[0] / s
             second = along * ((u / s) ** 2 - 1.0) / s**2
             third = along * (3.0 - (u / s) ** 2) * u / s**4
             h = along + length**2 / 24.0 * second
             slope = -along * u / s**2 + length**2 / 24.0 * third
             by_length = length / 12.0 * second
         else:
-            far, near = (u + 0.5 * length) / s, (u - 0.5 * length) / s
-            h = 0.5 * (math.erf(far / math.sqrt(2.0)) - math.erf(near / math.sqrt(2.0))) / length
-            rise = math.exp(-0.5 * far**2) / (math.sqrt(2.0 * math.pi) * s)
-            fall = math.exp(-0.5 * near**2) / (math.sqrt(2.0 * math.pi) * s)
-            slope = (rise - fall) / length
-            by_length = (0.5 * (rise + fall) - h) / length
+            rise, far = normal((u + 0.5 * length) / s)
+            fall, near = normal((u - 0.5 * length) / s)
+            h = (far - near) / length
+            slope = (rise - fall) / s / length
+            by_length = (0.5 * (rise + fall) / s - h) / length
         value[0] += across * h
         value[1] += across * slope
         value[2] -= across * h * v / s**2
         value[3] += across * by_length
+
+
+@numba.njit(cache=True, error_model="numpy")
+def squares(data, noise, weight, left, low, frame, p, amplitudes, sigmas, free, vector, matrix):  # type: ignore[no-untyped-def]
+    """Weighted sum of squares about a trail of parameters `p`, chi2, and number of pixels.
+
+    Fills `vector` and the lower half of `matrix` with the normal equations of the first `free` parameters.
+    """
+    value, jacobian = np.empty(4), np.empty(5)
+    vector[:] = 0.0
+    matrix[:] = 0.0
+    cost, chi2, count = 0.0, 0.0, 0
+    c, d = math.cos(p[4]), math.sin(p[4])
+    for r in range(data.shape[0]):
+        for i in range(data.shape[1]):
+            w = weight[r, i]
+            if w > 0.0:
+                qx = frame[0, 0] * (left + i) + frame[0, 1] * (low + r) - p[1]
+                qy = frame[1, 0] * (left + i) + frame[1, 1] * (low + r) - p[2]
+                u, v = c * qx + d * qy, c * qy - d * qx
+                line(u, v, p[3], amplitudes, sigmas, value)
+                residual = data[r, i] - p[0] * value[0]
+                cost += w * residual**2
+                chi2 += residual**2 / noise[r, i]
+                count += 1
+                if value[0] == 0.0:
+                    continue
+                jacobian[0] = value[0]
+                jacobian[1] = -p[0] * (c * value[1] - d * value[2])
+                jacobian[2] = -p[0] * (d * value[1] + c * value[2])
+                jacobian[3] = p[0] * value[3]
+                jacobian[4] = p[0] * (value[1] * v - value[2] * u)
+                for a in range(free):
+                    part = w * jacobian[a]
+                    vector[a] += part * residual
+                    for b in range(a + 1):
+                        matrix[a, b] += part * jacobian[b]
+    return cost, chi2, count
 
 
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], "
@@ -483,11 +574,10 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
     n = start.shape[0]
     out = np.full((n, 35), np.nan)
     matrix, middle, damped, inverse = np.empty((5, 5)), np.empty((5, 5)), np.empty((5, 5)), np.empty((5, 5))
-    vector, step, jacobian, now, trial = np.empty(5), np.empty(5), np.empty(5), np.empty(5), np.empty(5)
-    value, kept = np.empty(4), np.empty((5, 5))
+    vector, step, now, trial = np.empty(5), np.empty(5), np.empty(5), np.empty(5)
     for s in range(n):
         left, low, nx, ny = box[s, 0], box[s, 1], box[s, 2], box[s, 3]
-        data, noise, weight = np.empty((ny, nx)), np.empty((ny, nx)), np.empty((ny, nx))
+        data, noise, weight, squared = np.empty((ny, nx)), np.empty((ny, nx)), np.empty((ny, nx)), np.empty((ny, nx))
         cut = load(image, variance, mask, bad, labels, label[s], left, low, data, noise, weight)
         out[s, TRAIL_FAILED], out[s, TRAIL_CUT] = 1.0, 1.0 if cut else 0.0
         for kind in range(2):
@@ -502,38 +592,8 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
             best, damping, converged = np.inf, 1e-3, False
             ndata, chi2 = 0, 0.0
             for _ in range(iterations):
-                cost, count, true_cost = 0.0, 0, 0.0
-                for a in range(5):
-                    vector[a] = 0.0
-                    for b in range(5):
-                        damped[a, b] = middle[a, b] = 0.0
-                c, d = math.cos(trial[4]), math.sin(trial[4])
-                for r in range(ny):
-                    for i in range(nx):
-                        w = weight[r, i]
-                        if w > 0.0:
-                            qx = frame[0, 0] * (left + i) + frame[0, 1] * (low + r) - trial[1]
-                            qy = frame[1, 0] * (left + i) + frame[1, 1] * (low + r) - trial[2]
-                            u, v = c * qx + d * qy, c * qy - d * qx
-                            line(u, v, trial[3], amplitudes[s], sigmas, value)
-                            residual = data[r, i] - trial[0] * value[0]
-                            cost += w * residual**2
-                            true_cost += residual**2 / noise[r, i]
-                            count += 1
-                            if value[0] == 0.0:
-                                continue
-                            jacobian[0] = value[0]
-                            jacobian[1] = -trial[0] * (c * value[1] - d * value[2])
-                            jacobian[2] = -trial[0] * (d * value[1] + c * value[2])
-                            jacobian[3] = trial[0] * value[3]
-                            jacobian[4] = trial[0] * (value[1] * v - value[2] * u)
-                            extra = w * noise[r, i]
-                            for a in range(free):
-                                vector[a] += w * jacobian[a] * residual
-                                for b in range(a + 1):
-                                    term = w * jacobian[a] * jacobian[b]
-                                    damped[a, b] += term
-                                    middle[a, b] += extra * term
+                cost, true_cost, count = squares(data, noise, weight, left, low, frame, trial, amplitudes[s], sigmas,
+                                                 free, vector, damped)
                 if cost < best:
                     converged = best - cost < 1e-3
                     best, ndata, chi2 = cost, count, true_cost
@@ -541,7 +601,6 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                         now[a], step[a] = trial[a], vector[a]
                         for b in range(a + 1):
                             matrix[a, b] = matrix[b, a] = damped[a, b]
-                            kept[a, b] = kept[b, a] = middle[a, b]
                     damping = max(damping * 0.2, 1e-9)
                 else:
                     damping *= 5.0
@@ -571,7 +630,14 @@ def trails(image, variance, mask, bad, labels, label, box, amplitudes, sigmas, f
                 out[s, a] = now[a]
             out[s, TRAIL_CHI2], out[s, TRAIL_NDATA] = chi2, ndata
             out[s, TRAIL_FAILED] = 0.0 if converged else 1.0
-            if sandwich(matrix, kept, damped, inverse, vector, 5):
+            for r in range(ny):
+                for i in range(nx):
+                    squared[r, i] = weight[r, i] ** 2 * noise[r, i]
+            squares(data, noise, squared, left, low, frame, now, amplitudes[s], sigmas, 5, vector, middle)
+            for a in range(5):
+                for b in range(a):
+                    middle[b, a] = middle[a, b]
+            if sandwich(matrix, middle, damped, inverse, vector, 5):
                 for a in range(5):
                     for b in range(5):
                         out[s, 5 + 5 * a + b] = damped[a, b]

@@ -5,14 +5,31 @@ import math
 import numba
 import numpy as np
 
+_FINE = 32        # entries of the table per unit: cubics between them are right to 1e-8
+_TABLE = np.exp(-0.5 * np.arange(16 * _FINE + 2) / _FINE)
 
-@numba.njit("f8[:,::1](f4[:,::1], b1[:,::1], i4[:,::1], i4[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8)", cache=True)
-def adaptive(image, usable, labels, label, x, y, sign, sigma, iterations):  # type: ignore[no-untyped-def]
+
+@numba.njit(cache=True, error_model="numpy")
+def bell(square):  # type: ignore[no-untyped-def]  # compiled, floats only
+    """exp(-square / 2) for square from 0 to 16."""
+    i = int(square * _FINE)
+    s = square * _FINE - i
+    low, high = _TABLE[i], _TABLE[i + 1]
+    slope = -0.5 / _FINE
+    return ((1.0 + 2.0 * s) * (1.0 - s) * (1.0 - s) * low + s * s * (3.0 - 2.0 * s) * high
+            + slope * s * (1.0 - s) * ((1.0 - s) * low - s * high))
+
+
+@numba.njit("f8[:,::1](f4[:,::1], i4[:,::1], i8, i4[:,::1], i4[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8)",
+            cache=True, nogil=True)
+def adaptive(image, mask, bad, labels, label, x, y, sign, sigma, iterations):  # type: ignore[no-untyped-def]
     """Adaptive moments: those of the elliptical Gaussian that fits best (Bernstein & Jarvis 2002).
 
     Parameters
     ----------
-    image, usable : (ny, nx)
+    image, mask : (ny, nx)
+    bad : int
+        Mask bits of pixels that take no part; nor do pixels that are not finite.
     labels, label : (ny, nx) or (1, 1), (n,)
         Footprints, and each source's own; 0 to use every pixel.
     x, y : (n,)
@@ -49,13 +66,13 @@ def adaptive(image, usable, labels, label, x, y, sign, sigma, iterations):  # ty
                         cut = True
                         continue
                     other = label[s] > 0 and v < ly and u < lx and labels[v, u] > 0 and labels[v, u] != label[s]
-                    if other or not usable[v, u]:
+                    if other or mask[v, u] & bad != 0 or not math.isfinite(image[v, u]):
                         continue
                     dx, dy = u - x[s], v - y[s]
                     square = (yy * dx * dx - 2.0 * xy * dx * dy + xx * dy * dy) / determinant
                     if square > 16.0:
                         continue
-                    w = math.exp(-0.5 * square) * sign[s] * image[v, u]
+                    w = bell(square) * sign[s] * image[v, u]
                     total += w
                     mxx += w * dx * dx
                     myy += w * dy * dy

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.images import Detections
+from pipeline.kernels.footprints import bits_of
 from schemas import mask as planes
 
 # (flag over the footprint, flag over the 3x3 pixels of the centre, planes)
@@ -34,7 +35,8 @@ def set_flags(rows: np.ndarray, detections: Detections) -> None:
     """Fill the pixel flags of MEASUREMENT rows, in place: any pixel of the footprint, any or all of the 3x3 centre."""
     bits = detections.difference.mask
     ny, nx = bits.shape
-    whole = footprint_bits(detections.labels, bits, len(rows))
+    boxes = np.column_stack([rows[f"bbox_{c}"] for c in ("x0", "y0", "x1", "y1")])
+    whole = bits_of(detections.labels, np.ascontiguousarray(bits, np.int32), np.ascontiguousarray(boxes, np.int32))
     inside = (rows["x"] >= -0.5) & (rows["x"] < nx - 0.5) & (rows["y"] >= -0.5) & (rows["y"] < ny - 0.5)
     x = np.where(inside, np.floor(np.where(inside, rows["x"], 0) + 0.5), 0).astype(int)
     y = np.where(inside, np.floor(np.where(inside, rows["y"], 0) + 0.5), 0).astype(int)
@@ -52,14 +54,6 @@ def set_flags(rows: np.ndarray, detections: Detections) -> None:
         rows[name] = (every & plane) != 0
     rows["pixelFlags_offimage"] = ~inside
     rows["pixelFlags"] = ~inside | rows["centroid_flag"]
-
-
-def footprint_bits(labels: np.ndarray, bits: np.ndarray, n: int) -> np.ndarray:
-    """(n,) all mask bits of each footprint's pixels."""
-    out = np.zeros(n + 1, np.int32)
-    flat = np.flatnonzero((labels > 0) & (bits != 0))
-    np.bitwise_or.at(out, labels.ravel()[flat], bits.ravel()[flat])
-    return out[1:]
 
 
 def bbox_size(rows: np.ndarray) -> np.ndarray:

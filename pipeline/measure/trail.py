@@ -13,7 +13,7 @@ from typing import Final, Self
 import numpy as np
 
 from pipeline.images import Detections
-from pipeline.kernels import fits
+from pipeline.kernels import fits, footprints
 from pipeline.measure import centroid
 from pipeline.measure.flux import BAD_PIXELS, PsfModel
 from pipeline.measure.shapes import psf_moments
@@ -25,6 +25,9 @@ MIN_ELONGATION: Final = 3.0  # sigmas of excess second moment along a line that 
 MOMENT_ERROR: Final = 1.9    # error of an adaptive moment times S/N, over Ixx + Iyy (measured)
 MAX_SIDE: Final = 200        # [pixel] larger windows are not tried: satellites
 MARGIN: Final = 3.0          # window beyond the footprint [PSF sigma]
+LARGE: Final = 1.25          # a footprint larger than a point's by this factor is worth trying
+FOOTPRINT: Final = 3.0       # S/N at the border of a footprint before it grows, ...
+GROWTH: Final = 2.4          # ... and by how much [PSF sigma]: the defaults of detection
 SUSPECT: Final = 3.0         # trail_suspect_long: longer than so many PSF radii (trailedSources)
 WIDE: Final = 10.0           # the same for faint trails, whose footprints may end before they do
 FAINT: Final = 8.0           # peak S/N below which a trail is looked for beyond its footprint
@@ -114,12 +117,22 @@ def elongated(rows: np.ndarray, detections: Detections) -> np.ndarray:
     size = rows["ixxPSF"] + rows["iyyPSF"]
     error = MOMENT_ERROR * size / np.maximum(np.abs(rows["psfFlux"] / rows["psfFluxErr"]), 1.0)
     by_moments = major > MIN_ELONGATION * error
-    sigma = detections.difference.psf.sigma
-    long = np.hypot(rows["bbox_x1"] - rows["bbox_x0"], rows["bbox_y1"] - rows["bbox_y0"]) > 16.0 * sigma
+    psf = detections.difference.psf
+    long = np.hypot(rows["bbox_x1"] - rows["bbox_x0"], rows["bbox_y1"] - rows["bbox_y0"]) > np.maximum(
+        16.0 * psf.sigma, LARGE * point_diagonal(psf, rows["snr"]))
     peaks = detections.peaks
     both = peaks["positive"] & peaks["negative"]      # lobes, or the residual of a bright star
     able = ~(rows["sky_source"] | both | rows["pixelFlags_streakCenter"] | rows["psfFlux_flag"])
     return np.asarray(able & (by_moments | long | (rows["shape_flag"] & (rows["snr"] > 8))))
+
+
+def point_diagonal(psf: Psf, snr: np.ndarray) -> np.ndarray:
+    """(n,) diagonal of the box around a point source's footprint [pixel]."""
+    side = 2 * psf.width
+    own = np.fft.irfft2(np.abs(np.fft.rfft2(psf.central, (side, side))) ** 2, (side, side))[0, :psf.width]
+    falling = np.minimum.accumulate(own / own[0])
+    reach = np.interp(FOOTPRINT / np.maximum(snr, FOOTPRINT), falling[::-1], np.arange(psf.width)[::-1].astype(float))
+    return np.asarray(np.sqrt(8.0) * (reach + GROWTH * psf.sigma))
 
 
 def _pairs(rows: np.ndarray, tried: np.ndarray, found: np.ndarray, believed: np.ndarray, detections: Detections,
@@ -210,22 +223,13 @@ def _fit(rows: np.ndarray, tried: np.ndarray, detections: Detections, model: Psf
 
 def _start(rows: np.ndarray, tried: np.ndarray, detections: Detections, mixture: Mixture) -> np.ndarray:
     """(n, 5) flux, centre, length, angle in the frame, from the moments of significance over each footprint."""
-    labels, snr = detections.labels, detections.significance
-    wanted = np.zeros(len(rows) + 1, bool)
-    wanted[tried + 1] = True
-    flat = np.flatnonzero(labels)
-    flat = flat[wanted[labels.ravel()[flat]]]
-    own = labels.ravel()[flat]
-    y, x = np.divmod(flat, labels.shape[1])
-    sign = np.concatenate([[1.0], np.where(rows["psfFlux"] < 0, -1.0, 1.0)])[own]
-    weight = np.maximum(snr.ravel()[flat] * sign - 1.0, 0.0).astype(float)
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.asarray(np.bincount(own, weight * values, len(rows) + 1)[tried + 1])
-
-    norm = np.maximum(total(np.ones(len(flat))), 1e-9)
-    mx, my = total(x) / norm, total(y) / norm
-    xx, yy, xy = total(x * x) / norm - mx**2, total(y * y) / norm - my**2, total(x * y) / norm - mx * my
+    corner = np.column_stack([rows["bbox_x0"], rows["bbox_y0"]])[tried]
+    boxes = np.column_stack([corner, rows["bbox_x1"][tried], rows["bbox_y1"][tried]])
+    sums = footprints.moments_of(detections.labels, detections.significance, np.ascontiguousarray(boxes, np.int32),
+                                 (tried + 1).astype(np.int32), np.where(rows["psfFlux"][tried] < 0, -1.0, 1.0))
+    mx, my, xx, yy, xy = (sums[:, 1:] / np.maximum(sums[:, :1], 1e-9)).T
+    xx, yy, xy = xx - mx**2, yy - my**2, xy - mx * my
+    mx, my = mx + corner[:, 0], my + corner[:, 1]
     angle = 0.5 * np.arctan2(2 * xy, xx - yy)
     major = 0.5 * (xx + yy) + np.hypot(0.5 * (xx - yy), xy)
     minor = xx + yy - major

@@ -16,8 +16,9 @@ def gaussian(xx: float, yy: float, xy: float, x: float, y: float, side: int = 81
 
 
 def adaptive(image: np.ndarray, x: float, y: float, sign: float = 1.0, sigma: float = 2.0) -> np.ndarray:
-    return moments.adaptive(image.astype(np.float32), np.ones(image.shape, bool), NO_LABELS, np.zeros(1, np.int32),
-                            np.array([x]), np.array([y]), np.array([sign]), np.array([sigma]), 200)[0]
+    return moments.adaptive(image.astype(np.float32), np.zeros(image.shape, np.int32), 0, NO_LABELS,
+                            np.zeros(1, np.int32), np.array([x]), np.array([y]), np.array([sign]), np.array([sigma]),
+                            200)[0]
 
 
 def plain(image: np.ndarray, x: float, y: float) -> np.ndarray:
