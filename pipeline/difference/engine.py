@@ -336,7 +336,7 @@ def _spread(variance: np.ndarray, flags: np.ndarray, hole: int, instead: float, 
     """
     if kernel.half == 0:
         gain = np.float32(kernel.components[0, 0, 0] ** 2)
-        return variance if gain == 1 else np.asarray(np.where((flags & hole) != 0, np.float32(instead), variance)
+        return variance if gain == 1 and hole == HOLE else np.asarray(np.where((flags & hole) != 0, np.float32(instead), variance)
                                                      * gain)
     response = kernel.central**2
     u, _, v = np.linalg.svd(response)
