@@ -10,7 +10,7 @@ import numpy as np
 from reports.association import STATIC_KINDS, mainly, placed
 from reports.match import FAINT_SNR, Matches, match
 from reports.photometry import UNCLEAN
-from reports.store import Store, dtype, empty
+from reports.store import Store, StoreError, dtype, empty
 from schemas.exposure import magnitudes
 from schemas.measures import OUTCOME
 from schemas.table import join, take
@@ -50,8 +50,12 @@ class Outcome:
 
 
 def of_run(store: Store, seed: int) -> Outcome:
-    """A run folder laid against its truth; StoreError where it has no log of its detector-visits."""
+    """A run folder laid against its truth; StoreError where it has no log of its detector-visits, or lacks sources
+    that the log counts.
+    """
     log = store.table("exposure_log")
+    if (n := int(np.maximum(log["n_sources"], 0).sum())) and not store.has("DiaSource"):
+        raise StoreError(f"{store.folder}: no table 'DiaSource', though the run's log counts {n:,} DIASources")
     matches = match(store)
     kept = np.flatnonzero(_kept(matches.truth))
     rows = _association(matches, _sources(store, matches, log))

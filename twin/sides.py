@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from msgspec import to_builtins
 
 from pipeline.errors import InputError
 from reports.outcome import TABLES, Outcome, joined, of_baseline, of_run
@@ -145,7 +146,12 @@ def parse_side(text: str) -> Side:
         return _code("", "", settings)
     if not settings and Path(before).is_dir():
         return _recorded(Path(before))
-    return _code("rev", before, settings)
+    try:
+        return _code("rev", before, settings)
+    except InputError as error:
+        if str(error).startswith("unknown revision"):
+            raise InputError(f"{error}, and no folder of this name") from None
+        raise
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -241,18 +247,22 @@ def _detections(name: str) -> Detections:
 def read_trial(text: str | None, base: Side, head: Side) -> Trial:
     """The test that was asked for, else that of a recorded side, else of a side's file, else the project's own.
 
-    InputError where a baseline was recorded from another scenario: it names the first key that differs.
+    InputError where a baseline was recorded from another scenario, or runs are of different skies: it names the first
+    key that differs.
     """
     if text is not None and text.startswith("real:"):
         trial = _real(Path(text.removeprefix("real:")).expanduser())
     elif text is not None:
         trial = of_file(Path(text) if Path(text).is_file() else find_file(text, Path(), "scenario"))
     else:
-        found = [t for of in (_of_recorded, _of_sky) for side in (base, head) if (t := of(side)) is not None]
+        first = sorted((base, head), key=lambda side: not isinstance(side, Baseline))
+        found = [t for of in (_of_recorded, _of_sky) for side in first if (t := of(side)) is not None]
         trial = found[0] if found else of_file(find_file(REGRESSION, Path(), "scenario"))
     for side in (base, head):
         if isinstance(side, Baseline):
             _assert_same(side, trial)
+    if isinstance(base, Runs) and isinstance(head, Runs):
+        _assert_one_sky(base, head)
     return trial
 
 
@@ -307,6 +317,17 @@ def _assert_same(baseline: Baseline, trial: Trial) -> None:
         key, was, now = found
         raise InputError(f"{baseline.label} was recorded from another scenario: {key} is {was} there, {now} in "
                          f"{trial.name}; record it anew")
+
+
+def _assert_one_sky(base: Runs, head: Runs) -> None:
+    skies = []
+    for side in (base, head):
+        if (recorded := _of_recorded(side)) is None:
+            return
+        skies.append(to_builtins(scenario_of(recorded.settings, side.label).simulation))
+    if found := first_difference(*skies, prefix="simulation."):
+        key, was, now = found
+        raise InputError(f"the sides saw different skies: {key} is {was} in {base.label}, {now} in {head.label}")
 
 
 def first_difference(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
@@ -364,6 +385,9 @@ def settings_of(code: Code, trial: Trial) -> dict[str, Any]:
     settings = overlaid(settings, None, code.overrides)
     if "seed" in settings:
         raise InputError(f"{code.label}: the seed is the test's, not a side's: give --seeds")
+    if sky := [word for word in code.overrides if word.startswith("simulation.")]:
+        raise InputError(f"{code.label}: the sky is the test's, not a side's: set {sky[0].partition('=')[0]} in the "
+                         "scenario")
     if code.present and trial.real is None:
         scenario_of(settings, code.label)
     return settings

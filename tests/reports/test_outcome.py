@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +206,14 @@ def test_a_folder_without_a_log_is_no_run(tmp_path: Path) -> None:
         of_run(Store(tmp_path), 1)
     with pytest.raises(StoreError, match="no table 'seed_exposure_log'"):
         of_baseline(Store(tmp_path))
+
+
+def test_a_run_that_lacks_the_sources_it_counts_is_refused(broken: Callable[[Knobs], Store], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(broken(Knobs()).folder, run)
+    shutil.rmtree(run / "measures" / "DiaSource")
+    with pytest.raises(StoreError, match=r"run: no table 'DiaSource', though the run's log counts [\d,]+ DIASources"):
+        of_run(Store(run), 1)
 
 
 def test_nights_are_joined_in_order(outcome: Outcome, tmp_path: Path) -> None:

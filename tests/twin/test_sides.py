@@ -113,7 +113,8 @@ def test_a_folder_of_run_folders_is_one_side(project: Path, night: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("word", "message"), [
-    ("no-such-branch", "^unknown revision 'no-such-branch'$"), ("rev:--all", "^unknown revision '--all'$"),
+    ("no-such-branch", "^unknown revision 'no-such-branch', and no folder of this name$"),
+    ("rev:--all", "^unknown revision '--all'$"),
     ("baseline:nothing", "^no baseline 'nothing'"), ("catalog:none.csv", "^none.csv: no such file of detections"),
     ("run:nowhere", "^nowhere: no such run folder"), ("none.toml", "no scenario file none.toml"),
     ("tree:/", "^tree:/: no checkout of the twin"), ("rev:", "needs the name"), ("catalog:", "needs a file")])
@@ -154,6 +155,18 @@ def test_the_test_is_asked_for_or_recorded_or_a_file_s_sky_or_the_project_s_own(
         sides.read_trial(f"real:{tmp_path}", here, here)
 
 
+def test_runs_of_different_skies_are_refused_by_the_key_that_differs(night: Path, tmp_path: Path) -> None:
+    shutil.copytree(night, tmp_path / "other")
+    file = tmp_path / "other" / "scenario.toml"
+    base, head = Runs("night", {3: night}), Runs("other", {3: tmp_path / "other"})
+    file.write_text(file.read_text().replace("threshold = 5.0", "threshold = 6.0"))
+    assert sides.read_trial(None, base, head).name == "small"                   # the pipeline is a side's own
+    file.write_text(file.read_text().replace("ny = 440", "ny = 441"))
+    with pytest.raises(InputError, match=r"the sides saw different skies: simulation\.camera\.ny is 440 in night, 441 "
+                                         "in other$"):
+        sides.read_trial(None, base, head)
+
+
 def test_a_file_s_sky_is_left_aside_with_a_word(tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("name = 'x'\n[simulation.camera]\nny = 500\n[pipeline.detect]\nthreshold = 6.0\n")
@@ -170,6 +183,8 @@ def test_the_present_code_s_settings_are_checked_before_anything_runs(tmp_path: 
     test = trial(tmp_path)
     with pytest.raises(InputError, match=r"^x: pipeline\.detect: .*unknown field `treshold`"):
         sides.settings_of(Code("x", overrides=("pipeline.detect.treshold=6.0",)), test)
+    with pytest.raises(InputError, match=r"^x: the sky is the test's, not a side's: set simulation\.camera\.ny in "):
+        sides.settings_of(Code("x", overrides=("simulation.camera.ny=6",)), test)
     with pytest.raises(InputError, match="the seed is the test's"):
         sides.settings_of(Code("x", overrides=("seed=6",)), test)
     assert sides.settings_of(Code("x", "a1b2c3d", None, (), ("pipeline.detect.treshold=6.0",)), test)   # its affair
