@@ -69,7 +69,8 @@ class Series:
     low: np.ndarray            # (n,) 95 % interval of it
     high: np.ndarray
     margin: float
-    moves: tuple[Move, ...]
+    noise: float               # of a difference: what steps are looked for in
+    moves: tuple[Move, ...] = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -91,19 +92,34 @@ def trend(points: Sequence[Point], rules: Rules) -> list[Series]:
     for metric in metrics:
         row = [by_key[metric.key] for by_key in later if metric.key in by_key]
         if len(row) == len(later) and np.isfinite([j.difference for j in row]).all():
-            out.append(_series(metric, row, plainly, rules))
+            out.append(_series(metric, row))
+    moves = _moves(out, plainly, rules)
+    out = [replace(one, moves=tuple(moves[one.metric.key])) for one in out]
     return sorted(out, key=lambda s: (not s.moves, not s.metric.primary))
 
 
-def _series(metric: Metric, row: Sequence[Judged], points: Sequence[Point], rules: Rules) -> Series:
+def _series(metric: Metric, row: Sequence[Judged]) -> Series:
     difference, low, high = (np.array([0.0, *values]) for values in
                              zip(*((j.difference, j.low, j.high) for j in row), strict=True))
     margin = row[0].margin
     half = (high - low)[1:] / 2
     known = half[np.isfinite(half)]
     noise = max(float(np.median(known)) / Z95 if len(known) else 0.0, EXCUSED * margin)
-    moves = tuple(Move(at, _judged([metric], points[at - 1], points[at], rules)[0]) for at in steps(difference, noise))
-    return Series(metric, row[0].base, difference, low, high, margin, moves)
+    return Series(metric, row[0].base, difference, low, high, margin, noise)
+
+
+def _moves(series: Sequence[Series], points: Sequence[Point], rules: Rules) -> dict[str, list[Move]]:
+    """The steps of every metric by its key, each judged by itself; the points of a place are paired once."""
+    at: dict[int, list[Metric]] = {}
+    for one in series:
+        for place in steps(one.difference, one.noise):
+            at.setdefault(place, []).append(one.metric)
+    out: dict[str, list[Move]] = {one.metric.key: [] for one in series}
+    for place, metrics in sorted(at.items()):
+        base, head = paired(points[place - 1].outcome, points[place].outcome)[:2]
+        for metric in metrics:
+            out[metric.key].append(Move(place, judge([metric], base, head, rules)[0]))
+    return out
 
 
 def _judged(metrics: Sequence[Metric], base: Point, head: Point, rules: Rules) -> tuple[Judged, ...]:

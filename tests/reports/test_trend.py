@@ -34,9 +34,9 @@ def test_a_step_is_found_where_it_is() -> None:
 def test_white_noise_shows_a_step_in_one_series_of_twenty() -> None:
     rng = np.random.default_rng(2)
     series = 300
-    shown = sum(bool(steps(0.3 * rng.standard_normal(30), 0.3)) for _ in range(series))
+    shown = sum(bool(steps(0.3 * rng.standard_normal(20), 0.3)) for _ in range(series))
     assert shown <= FALSE_STEPS * series + 4 * np.sqrt(FALSE_STEPS * (1 - FALSE_STEPS) * series)
-    too_small = sum(bool(steps(0.3 * rng.standard_normal(30), 0.1)) for _ in range(50))
+    too_small = sum(bool(steps(0.3 * rng.standard_normal(20), 0.1)) for _ in range(50))
     assert too_small > 40    # the control: noise taken for less than it is
 
 
@@ -46,12 +46,12 @@ def test_a_history_of_one_is_none(outcome: Outcome) -> None:
 
 
 def test_the_commit_that_lost_sources_is_named(outcome: Outcome, worse: Outcome, tmp_path: Path) -> None:
-    points = [Point(f"c{i}", f"2026-01-{i + 1:02d}T00:00:00", worse if i >= 3 else outcome) for i in range(6)]
+    points = [Point(f"c{i}", f"2026-01-{i + 1:02d}T00:00:00", worse if i >= 2 else outcome) for i in range(4)]
     series = trend(points, Rules())
     moved = {s.metric.key: s for s in series if s.moves}
-    assert moved["completeness_raw_5.5_8"].moves[0].at == 3
+    assert moved["completeness_raw_5.5_8"].moves[0].at == 2
     assert moved["completeness_raw_5.5_8"].moves[0].judged.difference < 0
-    assert not [s for s in trend(points[:3], Rules()) if s.moves]     # nothing changed before it
+    assert not [s for s in trend(points[:2], Rules()) if s.moves]     # nothing changed before it
     page = write(series, points, tmp_path).read_text()
-    assert "c3" in page
+    assert "c2" in page
     assert (tmp_path / "history.png").stat().st_size > 10_000
