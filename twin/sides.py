@@ -325,7 +325,7 @@ def _assert_one_sky(base: Runs, head: Runs) -> None:
         if (recorded := _of_recorded(side)) is None:
             return
         skies.append(to_builtins(scenario_of(recorded.settings, side.label).simulation))
-    if found := first_difference(*skies, prefix="simulation."):
+    if found := first_difference(skies[0], skies[1], "simulation."):
         key, was, now = found
         raise InputError(f"the sides saw different skies: {key} is {was} in {base.label}, {now} in {head.label}")
 
