@@ -321,6 +321,9 @@ def _pair(place: Place, answers: Sequence[Mapping[str, Any]]) -> list[Pair]:
     """What both sides used; nothing where the pipeline of either gave up."""
     if any("failed" in answer for answer in answers):
         return []
+    if other := [side for side, answer in zip(("base", "head"), answers, strict=True)
+                 if any(len(step) != 3 for step in answer["steps"])]:
+        raise TimingError(f"the code of {other[0]} gauges its Steps in another way")
     return [Pair(place, answers[0]["steps"], answers[1]["steps"])]
 
 

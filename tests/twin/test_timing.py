@@ -34,7 +34,7 @@ for line in sys.stdin:
     elif request["do"] == "step":
         print("step", kind, settings["name"], len(steps), file=log)
         name, used = settings["steps"][len(steps)]
-        steps.append([name, 100, used[kind]])
+        steps.append([name, 100, used[kind], *settings["more"]])
         answer = {"steps": steps} if len(steps) == len(settings["steps"]) else {}
         answer = {"failed": "no kernel"} if answer and visit in settings["fails"] else answer
     elif request["do"] == "begin":
@@ -53,14 +53,14 @@ CALIBRATE, WARP = ("calibrate", {"cpu": 0.5, "memory": 40.0}), ("warp", {"cpu": 
 
 def tree(folder: Path, name: str, log: Path, *, steps: Sequence[object] = (CALIBRATE, WARP),
          visits: Sequence[tuple[int, int]] = ((11, 94), (12, 94), (13, 94)), fails: Sequence[int] = (),
-         error: str = "", dies: int = 0) -> Tree:
+         error: str = "", dies: int = 0, more: Sequence[float] = ()) -> Tree:
     """A tree of code whose Steps use what they are told to use."""
     root = folder / name
     (root / "twin").mkdir(parents=True)
     (root / "twin" / "__init__.py").touch()
     (root / "twin" / "gauge.py").write_text(GAUGE)
     (root / "settings.json").write_text(json.dumps({"name": name, "log": str(log), "steps": steps, "visits": visits,
-                                                    "fails": fails, "error": error, "dies": dies}))
+                                                    "fails": fails, "error": error, "dies": dies, "more": more}))
     return Tree(Path(sys.executable), root, name)
 
 
@@ -130,6 +130,7 @@ def test_time_is_bounded(tmp_path: Path) -> None:
     ({"error": "a.toml: no such scenario"}, "head: a.toml: no such scenario"),
     ({"dies": 2}, "head: MemoryError: out of luck"),
     ({"visits": []}, "the sides have other visits"),
+    ({"more": [1.0]}, "the code of head gauges its Steps in another way"),
 ])
 def test_what_cannot_be_measured_is_one_line(tmp_path: Path, options: dict[str, object], why: str) -> None:
     log = tmp_path / "log"
