@@ -40,10 +40,17 @@ EIGHT = tuple(range(1, 9))
 
 
 @pytest.fixture(scope="session")
-def fewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small night again, with few of its sources found."""
+def fewer(tmp_path_factory: pytest.TempPathFactory, night: Path) -> Path:
+    """The small night without its true sources below S/N 15; its false detections are the same."""
     folder = tmp_path_factory.mktemp("fewer") / "run"
-    run_night(small(pipeline={"template": {"min_visits": 2}, "detect": {"threshold": 15.0}}), folder)
+    shutil.copytree(night, folder)
+    lost = of_run(Store(night), 3).sources
+    lost = lost["diaSourceId"][lost["alert"] & (lost["found_snr"] < 15)]
+    for table in ("DiaSource", "publication"):
+        rows = Store(night).table(table)
+        shutil.rmtree(folder / "measures" / table)
+        with ParquetRecorder(folder / "measures") as recorder:
+            recorder.append(table, rows[~np.isin(rows["diaSourceId"], lost)])
     return folder
 
 
