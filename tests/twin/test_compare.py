@@ -24,7 +24,19 @@ from schemas.measures import FACT
 from tests.twin import checkouts
 from twin import compare
 from twin.cli import _seeds, main
-from twin.compare import NO_REGRESSION, REGRESSION, UNDECIDED, Question, Seeds, Wanted, aligned, report, terms_of
+from twin.compare import (
+    NO_REGRESSION,
+    REGRESSION,
+    UNDECIDED,
+    Question,
+    Seeds,
+    Wanted,
+    aligned,
+    answered,
+    report,
+    terms_of,
+    told,
+)
 from twin.night import run_night
 from twin.recorder import ParquetRecorder
 from twin.scenario import JudgeConfig, to_toml
@@ -83,6 +95,15 @@ def asked(base: str, head: str, scenario: Path, tmp_path: Path, *, seeds: Sequen
     return code, "\n".join(shown), written
 
 
+def decided(base: str, head: str, scenario: Path, tmp_path: Path, *, seeds: Sequence[int] = EIGHT,
+            **options: object) -> tuple[int, str, list[int]]:
+    """Exit code, what would be printed, and the nights, without a page."""
+    question = Question(base, head, str(scenario), tuple(seeds), times=False, cache=tmp_path / "cache",
+                        **options)  # type: ignore[arg-type]
+    with answered(question) as answer:
+        return answer.exit_code, told(answer), list(answer.comparison.seeds)
+
+
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 def test_the_verdict_is_the_exit_code(change: Path, test_file: Path, tmp_path: Path) -> None:
@@ -91,24 +112,23 @@ def test_the_verdict_is_the_exit_code(change: Path, test_file: Path, tmp_path: P
     assert "Worse:" in text
     assert "completeness_raw_transient" in text
     assert written["verdict"] == "worse"
-    code, text, _ = asked(".", "HEAD~1", test_file, tmp_path)
+    code, text, _ = decided(".", "HEAD~1", test_file, tmp_path)
     assert (code, "Better:" in text) == (NO_REGRESSION, True)
-    code, text, _ = asked("HEAD~1", "rev:HEAD~1", test_file, tmp_path)
+    code, text, _ = decided("HEAD~1", "rev:HEAD~1", test_file, tmp_path)
     assert (code, "No difference" in text) == (NO_REGRESSION, True)
     assert "worse" not in text
-    code, text, _ = asked("HEAD~1", ".", test_file, tmp_path, seeds=[1])
+    code, text, _ = decided("HEAD~1", ".", test_file, tmp_path, seeds=[1])
     assert (code, "Undecided:" in text) == (UNDECIDED, True)
 
 
 def test_nights_are_added_until_all_is_decided_or_the_budget_is_spent(change: Path, test_file: Path,
                                                                       tmp_path: Path) -> None:
-    code, _, written = asked("HEAD~1", ".", test_file, tmp_path, seeds=[4], until_decided=True, budget=30)
+    code, _, nights = decided("HEAD~1", ".", test_file, tmp_path, seeds=[4], until_decided=True, budget=30)
     assert code == REGRESSION
-    nights = len(written["seeds"])  # type: ignore[arg-type]
-    assert 5 <= nights < 30       # of two visits: nothing is said of fewer than ten
-    assert written["seeds"] == list(range(4, 4 + nights))
-    code, _, written = asked("HEAD~1", ".", test_file, tmp_path, seeds=[4], until_decided=True, budget=3)
-    assert (code, written["seeds"]) == (UNDECIDED, [4, 5, 6])
+    assert 5 <= len(nights) < 30       # of two visits: nothing is said of fewer than ten
+    assert nights == list(range(4, 4 + len(nights)))
+    code, _, nights = decided("HEAD~1", ".", test_file, tmp_path, seeds=[4], until_decided=True, budget=3)
+    assert (code, nights) == (UNDECIDED, [4, 5, 6])
 
 
 def test_what_is_written_where(change: Path, test_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -126,11 +146,11 @@ def test_what_is_written_where(change: Path, test_file: Path, tmp_path: Path, mo
                                                                   "comparison.md", "junit.xml"}
     assert Path("j.xml").read_bytes() == Path("runs/compare-1/junit.xml").read_bytes()
     assert Path("m.md").read_bytes() == Path("runs/compare-1/comparison.md").read_bytes()
-    assert main([*words, "--keep-runs", "--quiet"]) == REGRESSION
+    assert main([*words, "--keep-runs", "--quiet", "--power"]) == REGRESSION
     assert (Path("runs/compare-2/runs/head/seed_5/measures")).is_dir()
-    assert capsys.readouterr().err == ""
-    assert main([*words, "--quiet", "--power"]) == REGRESSION
-    assert "changes that would be found in nine cases of ten:" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "changes that would be found in nine cases of ten:" in printed.out
     assert main([*words, "--out", "runs/compare-2"]) == 2
     assert "occupied" in capsys.readouterr().err
 
