@@ -23,6 +23,7 @@ import ruptures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reports.comparison_page import WORDS, difference_text, interval_text, unit_text, value_text
 from reports.drawing import BAD, BLUE, GOOD, MUTED, PALE, WARM, png, styled, svg
 from reports.intervals import Z95
 from reports.metrics import metrics_of
@@ -104,7 +105,7 @@ def _series(metric: Metric, row: Sequence[Judged]) -> Series:
     margin = row[0].margin
     half = (high - low)[1:] / 2
     known = half[np.isfinite(half)]
-    noise = max(float(np.median(known)) / Z95 if len(known) else 0.0, EXCUSED * margin)
+    noise = max(float(np.median(known)) / Z95, EXCUSED * margin) if len(known) else float("inf")   # nothing is known
     return Series(metric, row[0].base, difference, low, high, margin, noise)
 
 
@@ -168,10 +169,13 @@ def write(series: Sequence[Series], points: Sequence[Point], out: Path) -> Path:
     """`history.html`, `history.png` and `history.json` in a folder; the page's path."""
     shown = series[:DRAWN]
     figure = plot(shown, [point.name for point in points])
+    decided_first = sorted(((s, move) for s in series for move in s.moves), key=lambda one: WORDS.index(
+        one[1].judged.verdict))
     rows = [(points[move.at - 1].name, points[move.at].name, points[move.at].date[:10], s.metric.name,
-             f"{move.judged.base:.4g} → {move.judged.head:.4g} {s.metric.unit}".strip(),
-             f"{move.judged.difference:+.3g} ({move.judged.low:+.3g} to {move.judged.high:+.3g})", move.judged.verdict)
-            for s in series for move in s.moves]
+             f"{value_text(move.judged, move.judged.base)} → {value_text(move.judged, move.judged.head)} "
+             f"{unit_text(s.metric)}".strip(),
+             f"{difference_text(move.judged)} ({interval_text(move.judged)})", move.judged.verdict)
+            for s, move in decided_first]
     (out / "history.png").write_bytes(png(figure))
     written(out / "history.json", _json(series, points))
     return written(out / "history.html", rendered(

@@ -56,4 +56,5 @@ def in_order(points: Sequence[Point]) -> list[Point]:
 def _point(path: Path) -> Point:
     outcome = of_baseline(Store(path))
     revision = outcome.facts.get("revision", "")
-    return Point(revision[:7] or path.name, outcome.facts.get("date", ""), outcome)
+    changed = "+" if outcome.facts.get("dirty") == "true" else ""
+    return Point(revision[:7] + changed or path.name, outcome.facts.get("date", ""), outcome)

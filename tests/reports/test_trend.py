@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.outcome import Outcome, of_run
+from reports.outcome import TABLES, Outcome, of_run, with_rows
 from reports.paired import Rules
 from reports.store import Store, StoreError
 from reports.trend import FALSE_STEPS, Point, steps, trend, write
@@ -55,3 +55,17 @@ def test_the_commit_that_lost_sources_is_named(outcome: Outcome, worse: Outcome,
     page = write(series, points, tmp_path).read_text()
     assert "c2" in page
     assert (tmp_path / "history.png").stat().st_size > 10_000
+    assert "points (−" in page                                # as the page of a comparison has it
+    assert "inf" not in page.partition("<h2>Metrics</h2>")[0].partition("<main>")[2]
+
+
+def test_a_metric_without_any_interval_has_no_step(outcome: Outcome, worse: Outcome) -> None:
+    """Of one visit nothing is known of others."""
+    one, other = (_of_one_visit(side) for side in (outcome, worse))
+    assert not [s for s in trend([Point("a", "", one), Point("b", "", other)], Rules()) if s.moves]
+
+
+def _of_one_visit(side: Outcome) -> Outcome:
+    visit = side.visits["visit"][0]
+    rows = {name: getattr(side, name) for name in TABLES}
+    return with_rows(side, {name: table[table["visit"] == visit] for name, table in rows.items()})
