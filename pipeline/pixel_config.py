@@ -59,6 +59,7 @@ class DifferenceConfig(Section, frozen=True):
     weight_floor: float = 0.003        # relative error per pixel of any model of a star: keeps one star from deciding
     prior_snr: float = 100.0           # each of 25 PSF pairs weighs as a star of this S/N; 0 leaves them out
     systematics: bool = True           # a variance term for registration and PSF errors, measured on the kernel's stars
+    settle: bool = True                # each bright source's small shift is fitted and taken off
     whiten_order: int = 2              # of the whitening kernel over the image; [AP] one kernel
     whiten_half: int = 12              # half width of a whitening kernel [pixel]
     min_coverage: float = 0.1          # [AP] requiredTemplateFraction

@@ -42,7 +42,10 @@ RENAMED: Final = np.array([(planes.SAT, planes.SAT_TEMPLATE), (planes.SAT_TEMPLA
                            (planes.INJECTED_CORE, planes.INJECTED_CORE_TEMPLATE)], np.int32)
 DETECTION: Final = planes.DETECTED | planes.DETECTED_NEGATIVE
 LEAST_ERROR: Final = (0.003, 0.006, 0.006)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
-COHERENT: Final = 0.2            # of the worst that errors of bright stars can add up to in a matched filter (tuned)
+COHERENT: Final = 0.1            # of the worst that errors of bright stars can add up to in a matched filter (tuned)
+SETTLED: Final = 2.5             # radius in which a source's shift is fitted and taken off [PSF sigmas]
+MOVED: Final = 3.0               # S/N times scatter over PSF sigma from which a source is settled
+BEYOND: Final = 4.0              # of the stars' scatter: a larger shift is a source that moved, and stays
 RESTORED_ERROR: Final = 0.1     # relative error of a saturated star's restored core (assumed)
 SHARPER: Final = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 CELL: Final = 16                 # bins along a cell in which levels are medians
@@ -292,6 +295,8 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     _add_smooth(raw, background, -1.0, halo, threads)
     blank &= _quiet(level - (halo if halo.size else 0.0), blank)
     white, gain_left, gain_right, stamps, nodes = _whitening(science, template, pair, blank, left, right, config)
+    if config.settle:
+        _settle(raw, matched, pair, science, fit, stars)
     image, spare = raw, pair.template
     if config.decorrelate:
         image, spare = convolve(raw, white, slopes=False, out=spare, threads=threads), raw
@@ -336,8 +341,9 @@ def _spread(variance: np.ndarray, flags: np.ndarray, hole: int, instead: float, 
     """
     if kernel.half == 0:
         gain = np.float32(kernel.components[0, 0, 0] ** 2)
-        return variance if gain == 1 and hole == HOLE else np.asarray(np.where((flags & hole) != 0, np.float32(instead), variance)
-                                                     * gain)
+        if gain == 1 and hole == HOLE:
+            return variance
+        return np.asarray(np.where((flags & hole) != 0, np.float32(instead), variance) * gain)
     response = kernel.central**2
     u, _, v = np.linalg.svd(response)
     down, across = np.abs(u[:, 0]), np.abs(v[0])
@@ -499,6 +505,25 @@ def _variance_factor(image: np.ndarray, variances: tuple[np.ndarray, np.ndarray]
 
 # --- errors that are not noise ---------------------------------------------------------------------------------------
 
+def _settle(raw: np.ndarray, matched: np.ndarray, pair: Pair, science: Calibrated, fit: matching.Fit,
+            stars: KernelStars) -> None:
+    """Take off what errors of registration, source by source, leave of bright ones."""
+    scatter = np.array(_scatter(fit, stars)[1:])
+    rows = science.stars
+    x, y = np.rint(rows["x"]).astype(int), np.rint(rows["y"]).astype(int)
+    telling = np.flatnonzero(rows["snr"] * scatter.max() > MOVED * science.psf.sigma)
+    order = telling[np.argsort(-rows["snr"][telling], kind="stable")]
+    passes.settle(raw, matched, pair.science_variance, pair.template_variance, pair.flags, EITHER_BAD, x[order],
+                  y[order], SETTLED * science.psf.sigma, scatter, BEYOND)
+
+
+def _scatter(fit: matching.Fit, stars: KernelStars) -> tuple[float, ...]:
+    """What kernel stars scatter by beyond their noise: relative flux, and shifts [pixel]."""
+    used = fit.used & stars.point if (fit.used & stars.point).sum() >= 8 else fit.used
+    return tuple(max(floor, matching.intrinsic(fit.offsets[used, k], fit.errors[used, k]))
+                 for k, floor in enumerate(LEAST_ERROR))
+
+
 def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
     """Factors of (d matched / dx)^2, (d matched / dy)^2 and matched^2 in the variance: registration and PSF errors.
 
@@ -508,9 +533,7 @@ def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
     filter's worst place). COHERENT of that is taken: the whole keeps a residual of one sigma at 1 sigma, where the
     threshold is 5, and hides what is beside it.
     """
-    used = fit.used & stars.point if (fit.used & stars.point).sum() >= 8 else fit.used
-    scale, shift_x, shift_y = (max(floor, matching.intrinsic(fit.offsets[used, k], fit.errors[used, k]))
-                               for k, floor in enumerate(LEAST_ERROR))
+    scale, shift_x, shift_y = _scatter(fit, stars)
     area = COHERENT * psf.effective_area
     return area * np.array([0.25 * shift_x**2, 0.25 * shift_y**2, scale**2])
 
