@@ -13,6 +13,7 @@ from pipeline import interpolate
 from pipeline.calibrate.psf import polynomial
 from pipeline.errors import NoWorkFound
 from pipeline.images import Calibrated, Template
+from pipeline.kernels import coadd as kernels
 from pipeline.kernels.resample import resample
 from pipeline.pixel_config import TemplateConfig
 from pipeline.psf import Psf
@@ -20,9 +21,11 @@ from schemas import mask as planes
 from schemas.wcs import Wcs
 
 _STEP = 16             # px between exact evaluations of a map from grid to grid
+_TAKEN = interpolate.HALF + 2   # px of an input taken beyond what is asked for
 _SMOOTHING_PX = 1.5    # about a PSF: where a satellite's trail stands out
 _MAX_LAG = 5           # px of the noise's autocorrelation
-_ACROSS_A_STAR_PX = 5  # how far an artifact is followed into a star that it crosses
+_FULL = 15             # visits in a strip of `strip_rows`, its margins included; strips of more are narrower
+_MARGIN = 16          # rows computed beside a strip: artifacts are followed and smoothed across its border
 _BEYOND_PX = 24      # around a warped template, for convolution at its border (ip_diffim getTemplate: 20)
 _REFUSED = planes.NO_DATA | planes.BAD | planes.SAT | planes.EDGE | planes.CR | planes.SPIKE | planes.STREAK
 _SATURATED_SHARE = 1 / 3   # of the inputs' weight from which a pixel of the template counts as saturated
@@ -100,14 +103,32 @@ def _resampled(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, grid: 
     """Rows row0 .. row0 + rows of the grid mapped from; surface brightness times the ratio of areas."""
     out = np.empty((rows, grid.shape[1]), np.float32)
     out_variance, out_mask = np.empty_like(out), np.empty(out.shape, np.int32)
-    resample(np.ascontiguousarray(image, np.float32), np.ascontiguousarray(variance, np.float32),
-             np.ascontiguousarray(mask, np.int32), grid.x, grid.y, _STEP, row0, interpolate.table(interpolate.HALF),
-             out, out_variance, out_mask, planes.NO_DATA)
+    window = _window(image, grid, row0, rows)
+    if window is None:
+        out[:], out_variance[:], out_mask[:] = 0, 0, planes.NO_DATA
+        return out, out_variance, out_mask
+    part = (np.ascontiguousarray(image[window], np.float32), np.ascontiguousarray(variance[window], np.float32),
+            np.ascontiguousarray(mask[window], np.int32))
+    resample(*part, grid.x - window[1].start, grid.y - window[0].start, _STEP, row0,
+             interpolate.table(interpolate.HALF), out, out_variance, out_mask, planes.NO_DATA)
     area = abs(float(np.linalg.det(grid.jacobian((grid.shape[1] - 1) / 2, row0 + (rows - 1) / 2))))
     if abs(area - 1.0) > 1e-9:
         out *= np.float32(area)
         out_variance *= np.float32(area**2)
     return out, out_variance, out_mask
+
+
+def _window(image: np.ndarray, grid: GridMap, row0: int, rows: int) -> tuple[slice, slice] | None:
+    """The part of an image that rows of the grid are made of; whole rows of one in memory, which then is not copied."""
+    nodes = slice(row0 // _STEP, (row0 + rows - 1) // _STEP + 2)
+    out = []
+    for line, n in ((grid.y, image.shape[0]), (grid.x, image.shape[1])):
+        low, high = float(line[nodes].min()), float(line[nodes].max())
+        first, last = max(int(np.floor(low)) - _TAKEN, 0), min(int(np.ceil(high)) + _TAKEN + 1, n)
+        if last <= first:
+            return None
+        out.append(slice(first, last))
+    return (out[0], slice(0, image.shape[1])) if isinstance(image, np.ndarray) else (out[0], out[1])
 
 
 def rotated(stamp: np.ndarray, jacobian: np.ndarray, side: int) -> np.ndarray:
@@ -198,13 +219,11 @@ def coadd(inputs: Sequence[Calibrated], wcs: Wcs, shape: tuple[int, int], config
     tolerance = _allowance(kept, grids, [n[0] for n in noise], shape)
     image, variance = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     mask, count = np.zeros(shape, np.int32), np.zeros(shape, np.int16)
-    margin = 8
-    for first in range(0, shape[0], config.strip_rows):
-        low, high = max(first - margin, 0), min(first + config.strip_rows + margin, shape[0])
-        strip = _strip(kept, grids, weights, np.array([n[1] for n in noise]), tolerance, low, high, config)
-        inner = slice(first - low, min(first + config.strip_rows, shape[0]) - low)
-        rows = slice(first, min(first + config.strip_rows, shape[0]))
-        image[rows], variance[rows], mask[rows], count[rows] = (plane[inner] for plane in strip)
+    excess, height = np.array([n[1] for n in noise]), max(_FULL * config.strip_rows // len(kept) - 2 * _MARGIN, 8)
+    for first in range(0, shape[0], height):
+        rows = slice(first, min(first + height, shape[0]))
+        _fill_strip((image[rows], variance[rows], mask[rows], count[rows]), kept, grids, weights, excess, tolerance,
+                    first, shape[0], config)
     mask |= _high_variance(variance, mask, config)
     variance = _filled(variance, mask)
     acf = np.tensordot(weights / weights.sum(), np.stack([n[0] for n in noise]), axes=1)
@@ -272,69 +291,45 @@ def _surroundings(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return bright, steep, smooth, ndimage.maximum_filter(np.maximum(smooth, 0), 9)
 
 
-def _strip(inputs: Sequence[Calibrated], grids: Sequence[GridMap], weights: np.ndarray, excess: np.ndarray,
-           tolerance: _Allowance, low: int, high: int, config: TemplateConfig) -> tuple[np.ndarray, ...]:
-    """Image, variance, mask and number of inputs of rows low .. high."""
-    stack = [_resampled(c.image, c.variance, c.mask, m, low, high - low) for c, m in zip(inputs, grids, strict=True)]
-    images = np.stack([s[0] for s in stack])
-    variances = np.stack([s[1] for s in stack]) * excess[:, None, None].astype(np.float32)
-    masks = np.stack([s[2] for s in stack])
-    good = (masks & _REFUSED) == 0
+def _fill_strip(strip: tuple[np.ndarray, ...], inputs: Sequence[Calibrated], grids: Sequence[GridMap],
+                weights: np.ndarray, excess: np.ndarray, tolerance: _Allowance, first: int, ny: int,
+                config: TemplateConfig) -> None:
+    """Fill image, variance, mask and number of inputs of a strip that begins with row `first` of `ny`."""
+    low, high = max(first - _MARGIN, 0), min(first + len(strip[0]) + _MARGIN, ny)
+    shape = len(inputs), high - low, strip[0].shape[1]
+    images, variances, masks = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.int32)
+    for n, (c, grid) in enumerate(zip(inputs, grids, strict=True)):
+        images[n], variances[n], masks[n] = _resampled(c.image, c.variance, c.mask, grid, low, high - low)
+        variances[n] *= np.float32(excess[n])
+    good = (masks & np.int32(_REFUSED)) == 0
     if config.reject_artifacts and len(inputs) > 1:
-        good &= ~_artifacts(images, variances, good, tolerance, config)
-    weight = weights[:, None, None].astype(np.float32) * good
-    total = weight.sum(axis=0)
-    saturated = (masks & planes.SAT) > 0
-    share = (weights[:, None, None] * saturated).sum(axis=0) / np.maximum(
-        (weights[:, None, None] * ((masks & planes.NO_DATA) == 0)).sum(axis=0), 1e-30)
-    fallback = (total == 0) & saturated.any(axis=0)     # cores saturated everywhere keep a value
-    weight = np.where(fallback, weights[:, None, None].astype(np.float32) * saturated, weight)
-    total = weight.sum(axis=0)
-    safe = np.where(total > 0, total, 1.0)
-    image = (weight * images).sum(axis=0) / safe
-    variance = (weight**2 * variances).sum(axis=0) / safe**2
-    count = good.sum(axis=0).astype(np.int16)
-    mask = np.where(total > 0, 0, planes.NO_DATA) | np.where(share >= _SATURATED_SHARE, planes.SAT, 0)
-    kept_bits = planes.SUSPECT | planes.INTRP
-    bits = np.bitwise_or.reduce(np.where(good, masks & kept_bits, 0), axis=0)
-    return image.astype(np.float32), variance.astype(np.float32), (mask | bits).astype(np.int32), count
+        _reject_artifacts(images, variances, good, tolerance, config)
+    kernels.mean(images, variances, masks, good, weights, planes.NO_DATA, planes.SAT, planes.SUSPECT | planes.INTRP,
+                 _SATURATED_SHARE, first - low, *strip)
 
 
-def _artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tolerance: _Allowance,
-               config: TemplateConfig) -> np.ndarray:
-    """Pixels that differ from the other visits by more than noise and seeing explain.
+def _reject_artifacts(images: np.ndarray, variances: np.ndarray, good: np.ndarray, tolerance: _Allowance,
+                      config: TemplateConfig) -> None:
+    """Clear `good` on pixels that differ from the other visits by more than noise and seeing explain.
 
     Compared twice: as they are (cosmic rays) and smoothed to about a PSF (satellites), against the median of the
     visits. The allowance grows with the brightness nearby, by as much as the visits' PSFs differ; and a star may vary:
     a difference in proportion to its light is the star's own, unless it hangs together with an artifact beside it.
+    Of two visits neither is the odd one: the brighter is, artifacts add light.
     """
-    values = np.where(good, images, np.nan)
-    if good.sum(axis=0).min() > 0:
-        middle = np.median(images, axis=0) if good.all() else np.nanmedian(values, axis=0)
-    else:
-        any_good = good.any(axis=0)
-        middle = np.zeros(images.shape[1:], np.float32)
-        middle[any_good] = np.nanmedian(values[:, any_good], axis=0)
-    pair = good.sum(axis=0) == 2      # of two, neither is the odd one: the brighter is, artifacts add light
-    gain = np.where(pair, np.float32(np.sqrt(2.0)), np.float32(1.0))
-    bright, steep, _, smooth_bright = _surroundings(middle)
-    found = np.zeros(images.shape, bool)
+    middle, difference, smooth, scratch = (np.empty(images.shape[1:], np.float32) for _ in range(4))
+    kernels.median(images, good, middle)
+    count = good.sum(axis=0, dtype=np.int16)
+    bright, steep, _, smooth_bright = (np.ascontiguousarray(p, np.float32) for p in _surroundings(middle))
+    reach = int(3.0 * _SMOOTHING_PX + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _SMOOTHING_PX) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
     for n in range(len(images)):
-        difference = np.where(good[n], (images[n] - middle) * gain, 0)
-        difference = np.where(pair, np.maximum(difference, 0), difference) if pair.any() else difference
-        sigma = np.sqrt(variances[n])
-        allowed = tolerance.sharp[n] * steep
-        smooth = _smoothed(difference)
-        sharp = np.abs(difference) - config.artifact_sigma * sigma - allowed
-        broad = (np.abs(smooth) - config.artifact_sigma * tolerance.noise[n] * sigma
-                 - tolerance.broad[n] * smooth_bright)
-        odd = ((sharp > 0) | (broad > 0)) & good[n]
-        core = ((sharp > config.variability * bright) | (broad > config.variability * smooth_bright)) & good[n]
-        if core.any():
-            core = ndimage.binary_dilation(core, iterations=_ACROSS_A_STAR_PX, mask=odd | core)
-            near = ndimage.binary_dilation(core, iterations=2)
-            found[n] = ndimage.binary_dilation(core) | (near & (np.abs(difference) > 1.5 * sigma + allowed))
-    return np.asarray(found & good)
+        kernels.deviation(images[n], middle, good[n], count, difference)
+        kernels.blur(difference, taps, smooth)
+        limits = np.array([config.artifact_sigma, tolerance.sharp[n], tolerance.noise[n], tolerance.broad[n],
+                           config.variability], np.float32)
+        kernels.reject(difference, smooth, variances[n], bright, steep, smooth_bright, scratch, limits, good[n])
 
 
 def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfig) -> np.ndarray:
@@ -342,18 +337,25 @@ def _high_variance(variance: np.ndarray, mask: np.ndarray, config: TemplateConfi
 
     A pixel counts with at most so much that half a bin must be bad: a star's own photon noise is no lack of depth.
     """
-    side = config.variance_bin_px
-    usable = (mask & planes.NO_DATA) == 0
-    rows, columns = np.arange(variance.shape[0]) // side, np.arange(variance.shape[1]) // side
-    cell = rows[:, None] * (columns[-1] + 1) + columns
-    counts = np.bincount(cell[usable], minlength=cell.max() + 1)
-    if not counts.any():
-        return np.zeros_like(mask)
-    most = (2 * config.high_variance - 1) * float(np.median(variance[usable]))
-    means = np.bincount(cell[usable], np.minimum(variance[usable], most).astype(float), cell.max() + 1) \
-        / np.maximum(counts, 1)
-    high = (means > config.high_variance * np.median(means[counts > 0])) & (counts >= 0.1 * side**2)
-    return np.where(high[cell] & usable, planes.HIGH_VARIANCE, 0).astype(np.int32)
+    side, (ny, nx) = config.variance_bin_px, variance.shape
+    sample = variance[::3, ::3][(mask[::3, ::3] & planes.NO_DATA) == 0]
+    out = np.zeros_like(mask)
+    if not len(sample):
+        return out
+    most = np.float32((2 * config.high_variance - 1) * float(np.median(sample)))
+    columns = np.arange(0, nx, side)
+    sums, counts = [], []
+    for row in range(0, ny, side):
+        usable = (mask[row:row + side] & planes.NO_DATA) == 0
+        clipped = np.where(usable, np.minimum(variance[row:row + side], most), np.float32(0)).sum(axis=0, dtype=float)
+        sums.append(np.add.reduceat(clipped, columns))
+        counts.append(np.add.reduceat(usable.sum(axis=0), columns))
+    means, count = np.array(sums) / np.maximum(counts, 1), np.array(counts)
+    high = (means > config.high_variance * np.median(means[count > 0])) & (count >= 0.1 * side**2)
+    for j, i in np.argwhere(high):
+        bin_ = np.s_[j * side:(j + 1) * side, i * side:(i + 1) * side]
+        out[bin_] = np.where((mask[bin_] & planes.NO_DATA) == 0, planes.HIGH_VARIANCE, 0)
+    return out
 
 
 def _filled(variance: np.ndarray, mask: np.ndarray) -> np.ndarray:
