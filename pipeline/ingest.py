@@ -171,8 +171,8 @@ def _midpoint(path: Path, header: fits.Header, config: HeaderConfig, found: dict
 
 # --- templates -------------------------------------------------------------------------------------------------------
 
-def write_template(path: Path, template: Template) -> None:
-    """A template as FITS: IMAGE, VARIANCE, MASK, NINPUTS, PSF (basis cube) and ACF."""
+def write_template(path: Path, template: Template, *, depth: np.ndarray | None = None) -> None:
+    """A template as FITS: IMAGE, VARIANCE, MASK, NINPUTS, PSF (basis cube), ACF, and DEPTH where it is given."""
     header = fits.Header(template.wcs.header())
     header["BAND"], header["BUNIT"] = template.band, "nJy"
     psf = fits.Header({"ORDER": template.psf.order, "PSFNY": template.psf.shape[0], "PSFNX": template.psf.shape[1]})
@@ -182,7 +182,8 @@ def write_template(path: Path, template: Template) -> None:
                   fits.ImageHDU(template.variance, name="VARIANCE"), fits.ImageHDU(template.mask, name="MASK"),
                   fits.ImageHDU(template.n_inputs, name="NINPUTS"),
                   fits.ImageHDU(np.asarray(template.psf.basis, float), psf, name="PSF"),
-                  fits.ImageHDU(np.asarray(template.noise_acf, float), name="ACF"), inputs])
+                  fits.ImageHDU(np.asarray(template.noise_acf, float), name="ACF"), inputs,
+                  *([] if depth is None else [fits.ImageHDU(depth, name="DEPTH")])])
 
 
 def is_template(path: Path) -> bool:

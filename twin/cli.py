@@ -157,6 +157,18 @@ def _parser() -> argparse.ArgumentParser:
     process.add_argument("--seed", type=int, help="of the injections")
     process.set_defaults(call=_process)
 
+    template = commands.add_parser("template", help="coadd the best of some exposures to a template for `process`")
+    template.add_argument("inputs", type=Path, nargs="+", metavar="INPUT",
+                          help="a run folder, a bundle, or FITS exposures and folders of them")
+    template.add_argument("--out", type=Path, required=True, metavar="FILE", help="the template; it must not exist")
+    template.add_argument("--band", default="", choices=list("ugrizy"), help="where the inputs have several")
+    template.add_argument("--like", type=Path, metavar="FITS", help="an exposure whose grid the template gets; "
+                          "default: one round all inputs")
+    template.add_argument("--incremental", action="store_true", help="at most the 12 sharpest of the clear visits, "
+                          "instead of the best third")
+    template.add_argument("--config", type=Path, help="site config: headers, references, pipeline settings (TOML)")
+    template.set_defaults(call=_template)
+
     bundle = commands.add_parser("bundle", help="write a run's visits as FITS files that `process` reads")
     bundle.add_argument("run", type=Path)
     bundle.add_argument("--out", type=Path, required=True, help="the bundle's folder; it must not exist or be empty")
@@ -383,6 +395,14 @@ def _process(options: argparse.Namespace) -> int:
 
     print(process_files(options.science, options.out, config=options.config, template=options.template,
                         template_from=options.template_from, inject=options.inject, seed=options.seed))
+    return 0
+
+
+def _template(options: argparse.Namespace) -> int:
+    from twin.template import write_template_file
+
+    print(write_template_file(options.inputs, options.out, config=options.config, band=options.band, like=options.like,
+                              incremental=options.incremental))
     return 0
 
 
