@@ -136,20 +136,22 @@ def test_variable_stars_leave_the_kernel_and_stay_in_the_difference() -> None:
         assert found == pytest.approx([0.6, 0.0, -0.4, 0.3][k], abs=0.05)
 
 
-def test_registration_errors_make_false_detections_only_when_their_variance_is_left_out() -> None:
+def test_registration_errors_make_false_detections_unless_sources_are_settled_or_their_variance_says_so() -> None:
     pair = pairs.make(seed=61, jitter=0.1, stars=50, brightest=4e5, magnitudes=1.0)
     inside = (np.minimum(pair.x, pair.y) > 20) & (np.maximum(pair.x, pair.y) < 363)
     counts = []
-    for config in (CONFIG, DifferenceConfig(systematics=False)):
-        difference = subtract(pair.science, pair.template, config)
+    for settle, systematics in ((True, True), (False, True), (True, False), (False, False)):
+        difference = subtract(pair.science, pair.template, DifferenceConfig(settle=settle, systematics=systematics))
         psf = difference.psf.central
         score = fftconvolve(difference.image, psf[::-1, ::-1], mode="same") / np.sqrt(
             fftconvolve(difference.variance, psf[::-1, ::-1] ** 2, mode="same"))
         counts.append(sum(np.abs(score[round(b) - 6:round(b) + 7, round(a) - 6:round(a) + 7]).max() > 5
                           for a, b in zip(pair.x[inside], pair.y[inside], strict=True)))
-    with_term, without = counts
-    assert without >= 10
-    assert with_term <= without / 2      # COHERENT leaves bright stars a residual of two sigmas
+    both, variance_alone, settled_alone, neither = counts
+    assert neither >= 10
+    assert both <= neither / 5
+    assert both < variance_alone < neither
+    assert both < settled_alone < neither
 
 
 def test_the_term_for_bright_stars_leaves_blank_sky_alone(noisy: pairs.Pair) -> None:

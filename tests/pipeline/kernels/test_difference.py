@@ -176,6 +176,58 @@ def test_doubt_spreads_group_by_group() -> None:
     assert np.allclose(variance, expected, rtol=1e-5)
 
 
+def _bumps(x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    rows, columns = np.mgrid[:SHAPE[0], :SHAPE[1]]
+    return np.asarray(sum(f * np.exp(-((columns - a) ** 2 + (rows - b) ** 2) / 8.0) for a, b, f in
+                          zip(x, y, flux, strict=True)), np.float32)
+
+
+def test_small_shifts_are_taken_off_and_large_ones_and_changes_of_flux_stay() -> None:
+    x, y, flux = np.array([15.0, 40.0, 65.0, 3.0]), np.array([30.0, 30.0, 30.0, 30.0]), np.full(4, 1e4)
+    matched = _bumps(x, y, flux)
+    science = _bumps(x + np.array([0.03, 0.5, -0.02, 0.03]), y + np.array([-0.02, 0.0, 0.01, 0.0]),
+                     flux * np.array([1.0, 1.0, 1.1, 1.0]))
+    raw, noise = science - matched, np.full(SHAPE, 50.0, np.float32)
+    before, scatter = raw.copy(), np.array([0.03, 0.02])
+    found = passes.settle(raw, matched, noise, noise, np.zeros(SHAPE, np.uint8), BAD, x.astype(int), y.astype(int), 6.0,
+                          scatter, 4.0)
+    assert found[0] == pytest.approx([0.03, -0.02], rel=0.08)      # differences of pixels are not quite slopes
+    assert found[2] == pytest.approx([-0.022, 0.011], rel=0.08)     # of a source that is brighter by a tenth
+    assert np.isnan(found[[1, 3]]).all()      # too far, and at the border
+    columns = np.arange(SHAPE[1])
+    assert np.abs(raw[24:37, 9:22]).max() < 0.02 * np.abs(before[24:37, 9:22]).max()
+    assert np.array_equal(raw[:, (columns > 30) & (columns < 55)], before[:, (columns > 30) & (columns < 55)])
+    assert raw[30, 65] == pytest.approx(1000.0, rel=0.02)
+
+    expected = _settled(before, matched, noise, x[0], y[0], 6.0, scatter)
+    assert found[0] == pytest.approx(expected, rel=1e-4)
+
+
+def _settled(raw: np.ndarray, matched: np.ndarray, noise: np.ndarray, x: float, y: float, radius: float,
+             scatter: np.ndarray) -> np.ndarray:
+    """The fit in plain NumPy: both shifts with their prior, beside a change of flux."""
+    rows, columns = np.mgrid[:SHAPE[0], :SHAPE[1]]
+    here = np.hypot(columns - x, rows - y) <= radius
+    slope_y, slope_x = np.gradient(matched.astype(float))
+    design = np.stack([-slope_x[here], -slope_y[here], matched[here].astype(float)], axis=1)
+    weight = 1.0 / (2.0 * noise[here])
+    normal = design.T @ (design * weight[:, None]) + np.diag([*(1.0 / scatter**2), 0.0])
+    return np.asarray(np.linalg.solve(normal, design.T @ (weight * raw[here]))[:2])
+
+
+def test_a_bad_pixel_leaves_its_source_alone() -> None:
+    x, y = np.array([40.0]), np.array([30.0])
+    matched = _bumps(x, y, np.array([1e4]))
+    raw, noise, flags = _bumps(x + 0.02, y, np.array([1e4])) - matched, np.ones(SHAPE, np.float32), np.zeros(SHAPE,
+                                                                                                           np.uint8)
+    flags[31, 42] = BAD
+    before = raw.copy()
+    found = passes.settle(raw, matched, noise, noise, flags, BAD, np.array([40]), np.array([30]), 6.0,
+                          np.array([0.03, 0.03]), 4.0)
+    assert np.isnan(found).all()
+    assert np.array_equal(raw, before)
+
+
 def grown(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     out = np.zeros_like(mask)
     radius = int(np.abs(offsets).max()) if len(offsets) else 0
