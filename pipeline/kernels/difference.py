@@ -311,6 +311,17 @@ def compose(ours, theirs, flags, instead, gain_ours, gain_theirs, matched, error
                 image[j, i] = np.float32(0.0)
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _slope_x(plane, j, i):  # type: ignore[no-untyped-def]  # internal
+    """The derivative along x, exact for polynomials of degree 4."""
+    return (8.0 * (plane[j, i + 1] - plane[j, i - 1]) - (plane[j, i + 2] - plane[j, i - 2])) / 12.0
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _slope_y(plane, j, i):  # type: ignore[no-untyped-def]  # internal
+    return (8.0 * (plane[j + 1, i] - plane[j - 1, i]) - (plane[j + 2, i] - plane[j - 2, i])) / 12.0
+
+
 @numba.njit("f8[:,::1](f4[:,::1], f4[:,::1], f4[:,:], f4[:,:], u1[:,::1], u1, i8[::1], i8[::1], f8, f8[::1], f8)",
             cache=True, nogil=True)
 def settle(raw, matched, ours, theirs, flags, without, x, y, radius, scatter, limit):  # type: ignore[no-untyped-def]  # compiled for the one signature above
@@ -333,7 +344,7 @@ def settle(raw, matched, ours, theirs, flags, without, x, y, radius, scatter, li
     out = np.full((len(x), 2), np.nan)
     half = int(np.ceil(radius))
     for s in range(len(x)):
-        if x[s] <= half or y[s] <= half or x[s] >= nx - half - 1 or y[s] >= ny - half - 1:
+        if x[s] < half + 2 or y[s] < half + 2 or x[s] >= nx - half - 2 or y[s] >= ny - half - 2:
             continue
         xx, xy, yy, xm, ym, mm = 1.0 / scatter[0] ** 2, 0.0, 1.0 / scatter[1] ** 2, 0.0, 0.0, 0.0
         xr, yr, mr = 0.0, 0.0, 0.0
@@ -346,8 +357,7 @@ def settle(raw, matched, ours, theirs, flags, without, x, y, radius, scatter, li
                     spoilt = True
                     break
                 w = 1.0 / (ours[j, i] + theirs[j, i])
-                gx = -0.5 * (matched[j, i + 1] - matched[j, i - 1])
-                gy = -0.5 * (matched[j + 1, i] - matched[j - 1, i])
+                gx, gy = -_slope_x(matched, j, i), -_slope_y(matched, j, i)
                 m = matched[j, i]
                 r = raw[j, i]
                 xx += w * gx * gx
@@ -378,8 +388,7 @@ def settle(raw, matched, ours, theirs, flags, without, x, y, radius, scatter, li
         for j in range(y[s] - half, y[s] + half + 1):
             for i in range(x[s] - half, x[s] + half + 1):
                 if (i - x[s]) ** 2 + (j - y[s]) ** 2 <= radius * radius:
-                    raw[j, i] += np.float32(0.5 * dx * (matched[j, i + 1] - matched[j, i - 1])
-                                            + 0.5 * dy * (matched[j + 1, i] - matched[j - 1, i]))
+                    raw[j, i] += np.float32(dx * _slope_x(matched, j, i) + dy * _slope_y(matched, j, i))
     return out
 
 
