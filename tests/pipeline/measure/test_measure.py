@@ -231,3 +231,60 @@ def test_measuring_a_hundred_sources_takes_less_than_half_a_second(benchmark):
     rows = benchmark(measure, detections, scene.science(), scene.template(), MeasureConfig())
     assert len(rows) >= len(x)
     assert benchmark.stats["min"] < 0.5
+
+
+@pytest.mark.parametrize("plane", [planes.BAD, planes.EDGE, planes.SAT_TEMPLATE, planes.CR])
+def test_pixels_without_weight_do_not_pull_a_source(plane: int) -> None:
+    scene = Scene(seed=31, shape=(300, 300))
+    x, y = scene.grid(60.0)
+    flux = scene.points(x, y, 60.0)
+    for u, v in zip(x, y, strict=True):
+        scene.mask[round(v) - 1:round(v) + 2, round(u) + 1:round(u) + 3] |= plane
+    rows = run(scene)
+    ok, j = matched(rows, x, y)
+    assert ok.all()
+    for c, true in (("x", x), ("y", y)):
+        assert np.abs((rows[c][j] - true) / rows[f"{c}Err"][j]).max() < 4.5
+    assert np.abs((rows["psfFlux"][j] - flux) / rows["psfFluxErr"][j]).max() < 4.5
+
+
+# What a scene of all kinds leaves empty, and why.
+LATER = {"reliability", "glint_trail"}                     # of later stages
+NONE = {"shape_flag_parent_source"}                        # footprints are never parents: nothing is deblended
+RARE = {"centroid_flag", "psfFlux_flag", "psfFlux_flag_noGoodPixels", "trail_flag", "shape_flag_no_pixels",
+        "pixelFlags", "pixelFlags_offimage", "forced_PsfFlux_flag", "forced_PsfFlux_flag_noGoodPixels"}   # failed fits
+
+
+def test_every_column_that_measurement_owes_is_filled_on_a_scene_of_all_kinds() -> None:
+    scene = Scene(seed=3, shape=(900, 900))
+    x, y = scene.grid(60.0)
+    scene.points(x, y, np.where(np.arange(len(x)) % 3, 30.0, -30.0))
+    scene.moved(np.array([90.0, 330.0]), np.array([90.0, 330.0]), np.array([2.5, 3.0]), np.array([0.0, 1.0]),
+                np.array([80.0, 80.0]))
+    scene.trails([210.0, 12.0, 690.0], [210.0, 270.0, 750.0], [300 * scene.error] * 3, [40.0, 40.0, 60.0],
+                 [0.3, 0.1, 1.2])
+    for i, name in enumerate(planes.PLANES.values()):
+        for k in (20, 100, 140):
+            u, v = round(float(x[k + i])), round(float(y[k + i]))
+            scene.mask[v - 1:v + 2, u + 1:u + 3] |= name                   # beside the peak
+        u, v = round(float(x[60 + i])), round(float(y[60 + i]))
+        if not name & (planes.UNUSABLE | planes.CR | planes.SAT_TEMPLATE):
+            scene.mask[v - 1:v + 2, u - 1:u + 2] |= name                   # under it
+    rows, columns = np.mgrid[:900, :900]
+    scene.image += 60 * np.exp(-0.5 * ((rows - 0.5 * columns - 430) / 3) ** 2)
+    found = run(scene, sky_sources=5)
+    empty_ones = set()
+    for name in MEASUREMENT.names:
+        values = found[name]
+        used = np.isfinite(values) if values.dtype.kind == "f" else np.ones(len(values), bool)
+        if not (values[used] != 0).any():
+            empty_ones.add(name)
+    assert empty_ones - RARE == LATER | NONE
+    ordinary = ~(found["shape_flag"] | found["psfFlux_flag"] | found["trail_flag"] | found["sky_source"])
+    assert ordinary.sum() > 150
+    some = {"trailLengthErr", "trailAngle", "trailAngleErr", "reliability"}      # of trails alone
+    for name in MEASUREMENT.names:
+        if found[name].dtype.kind == "f" and not name.startswith("dipole") and name not in some:
+            assert np.isfinite(found[name][ordinary]).all(), name
+    assert all(np.isfinite(found[name][found["isDipole"]]).all() for name in MEASUREMENT.names
+               if name.startswith("dipole"))
