@@ -195,7 +195,7 @@ def test_small_shifts_are_taken_off_and_large_ones_and_changes_of_flux_stay() ->
     assert found[2] == pytest.approx([-0.022, 0.011], rel=0.02)     # of a source that is brighter by a tenth
     assert np.isnan(found[[1, 3]]).all()      # too far, and at the border
     columns = np.arange(SHAPE[1])
-    assert np.abs(raw[26:35, 11:20]).max() < 0.02 * np.abs(before[26:35, 11:20]).max()
+    assert np.abs(raw[26:35, 11:20]).max() < 0.03 * np.abs(before[26:35, 11:20]).max()
     assert np.array_equal(raw[:, (columns > 30) & (columns < 55)], before[:, (columns > 30) & (columns < 55)])
     assert raw[30, 65] == pytest.approx(1000.0, rel=0.02)
 
