@@ -42,7 +42,8 @@ RENAMED: Final = np.array([(planes.SAT, planes.SAT_TEMPLATE), (planes.SAT_TEMPLA
                            (planes.INJECTED_CORE, planes.INJECTED_CORE_TEMPLATE)], np.int32)
 DETECTION: Final = planes.DETECTED | planes.DETECTED_NEGATIVE
 LEAST_ERROR: Final = (0.003, 0.006, 0.006)   # relative flux and shifts [pixel]: few stars cannot measure less (assumed)
-COHERENT: Final = 0.1            # of the worst that errors of bright stars can add up to in a matched filter (tuned)
+COHERENT: Final = (0.1, 0.5)     # of the worst that errors of bright stars add up to in a matched filter (tuned):
+# shifts, most of which are settled; flux scale, kernel and halo
 SETTLED: Final = 2.5             # radius in which a source's shift is fitted and taken off [PSF sigmas]
 MOVED: Final = 3.0               # S/N times scatter over PSF sigma from which a source is settled
 BEYOND: Final = 4.0              # of the stars' scatter: a larger shift is a source that moved, and stays
@@ -534,8 +535,8 @@ def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
     threshold is 5, and hides what is beside it.
     """
     scale, shift_x, shift_y = _scatter(fit, stars)
-    area = COHERENT * psf.effective_area
-    return area * np.array([0.25 * shift_x**2, 0.25 * shift_y**2, scale**2])
+    shifts, fluxes = COHERENT[0] * psf.effective_area, COHERENT[1] * psf.effective_area
+    return np.array([0.25 * shifts * shift_x**2, 0.25 * shifts * shift_y**2, fluxes * scale**2])
 
 
 def _doubt(pair: Pair, light: np.ndarray, halo: np.ndarray, halo_error: float, fit: matching.Fit, reference: Psf,
@@ -545,7 +546,7 @@ def _doubt(pair: Pair, light: np.ndarray, halo: np.ndarray, halo_error: float, f
     x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
     relative = matching.uncertainty(fit, reference, x, y).reshape(NODES, NODES)
     bright = gaussian_filter(np.square(light), psf.sigma / BIN)
-    area = COHERENT * psf.effective_area
+    area = COHERENT[1] * psf.effective_area
     out = 0.25 * area * interpolate(relative, nodes, *centre) * bright
     if halo.size:
         out = out + area * (halo_error * halo) ** 2
