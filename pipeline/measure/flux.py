@@ -10,8 +10,8 @@ from pipeline.kernels import fits
 from pipeline.psf import Psf
 from schemas import mask as planes
 
-# Take no part in a fit; detection gives them no weight either, and leaves 0 in the difference there.
-BAD_PIXELS: Final = planes.UNUSABLE | planes.SAT_TEMPLATE | planes.CR
+# Take no part in a fit. Pixels of the EDGE do: a source beside it would lose half of its light, and its place.
+BAD_PIXELS: Final = planes.BAD | planes.SAT | planes.NO_DATA | planes.CR | planes.SAT_TEMPLATE
 NO_LABELS: Final = np.zeros((1, 1), np.int32)
 _BORDER: Final = 4         # zeros around a stamp before its spline: a quintic one reaches 3 pixels
 _REACH: Final = 6.0        # half side of the window in Gaussian-equivalent sigmas: beyond it sum(P^2) grows by 1e-3
