@@ -106,21 +106,21 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
     shape = science.shape
     flags = np.zeros(shape, np.uint8)
     ours, theirs = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    _sorted(science.image, science.variance, science.mask, planes.NO_DATA | planes.BAD, 0, flags, ours)
-    holes = _sorted(template.image, template.variance, template.mask, planes.NO_DATA, THEIR_SHIFT, flags, theirs)
+    _sorted(science, planes.NO_DATA | planes.BAD, planes.SAT, 0, flags, ours, threads)
+    holes = _sorted(template, planes.NO_DATA, planes.SAT | planes.SAT_TEMPLATE, THEIR_SHIFT, flags, theirs, threads)
     coverage = 1.0 - holes / flags.size
     if coverage < config.min_coverage:
         raise NoWorkFound(f"the template covers {100 * coverage:.1f} % of the pixels, at least "
                           f"{100 * config.min_coverage:.0f} % are needed")
-    if len(passes.flagged(flags, EITHER_BAD)) == flags.size:
-        raise NoWorkFound("no pixel is usable in both the science image and the template")
     light, other, noise, deep = (_means(plane, flags, threads) for plane in (ours, theirs, science.variance,
                                                                             template.variance))
     full = light[1] == BIN * BIN
+    if not light[1].any() and ((flags & EITHER_BAD) != 0).all():
+        raise NoWorkFound("no pixel is usable in both the science image and the template")
     blank = _blank(light[0], other[0], noise[0], deep[0], full)
     background = _background(light[0] - other[0], blank, shape, config.background_order)
     _add_smooth(ours, background, -1.0, np.zeros((0, 0), np.float32), threads)
-    passes.fill(ours, theirs, flags)
+    _in_bands(passes.fill, (flags,), (ours, theirs), threads)
     saturated = Saturated.of(flags, FULL), Saturated.of(flags, FULL << THEIR_SHIFT)
     fill = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
     restore(ours, science.variance, flags, WRONG, saturated[0], science.psf)
@@ -129,10 +129,17 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
                 noise[0], deep[0], *_beyond(template, theirs))
 
 
-def _sorted(image: np.ndarray, variance: np.ndarray, mask: np.ndarray, hole: int, shift: int, flags: np.ndarray,
-            filled: np.ndarray) -> int:
-    return int(passes.sort_out(image, variance, mask, hole, UNFIT, MEANINGLESS, planes.SAT
-                               | (planes.SAT_TEMPLATE if shift else 0), shift, flags, filled))
+def _sorted(of: Calibrated | Template, hole: int, full: int, shift: int, flags: np.ndarray, filled: np.ndarray,
+            threads: int) -> int:
+    """Set the flags of one image, copy it, and count its holes."""
+    rows, holes = flags.shape[0], []
+
+    def work(start: int) -> None:
+        holes.append(passes.sort_out(of.image, of.variance, of.mask, hole, UNFIT, MEANINGLESS, full, shift, start,
+                                     min(start + BAND, rows), flags, filled))
+
+    over(work, range(0, rows, BAND), threads)
+    return sum(holes)
 
 
 def _means(plane: np.ndarray, flags: np.ndarray, threads: int,
@@ -193,9 +200,13 @@ def _blank(light: np.ndarray, other: np.ndarray, variance: np.ndarray, deep: np.
     """
     if not full.any():
         return full
-    noise, faint = (np.sqrt(float(np.median(plane[full]))) for plane in (variance, deep))
-    bright = ((np.abs(other - np.median(other[full])) > max(0.4 * noise, 3.0 * faint / BIN))
-              | (light - np.median(light[full]) > 5.0 * noise / BIN)) & full
+    step = max(1, int(np.sqrt(full.size / SAMPLE * 4)))
+    some = np.s_[::step, ::step] if full[::step, ::step].any() else np.s_[:, :]
+    sky, deep_sky, level, other_level = (float(np.median(plane[some][full[some]]))
+                                         for plane in (variance, deep, light, other))
+    noise, faint = np.sqrt(sky), np.sqrt(deep_sky)
+    bright = ((np.abs(other - other_level) > max(0.4 * noise, 3.0 * faint / BIN))
+              | (light - level > 5.0 * noise / BIN)) & full
     blank = full & (maximum_filter(bright.astype(np.uint8), 3) == 0)
     return np.asarray(blank if blank.sum() > 10 else full)
 
@@ -292,7 +303,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     level -= _on_bins(background, shape, *centre)
     gain = float(np.sum(left.central**2)), float(np.sum(right.central**2))
     level_noise = (gain[0] * pair.noise + gain[1] * pair.template_noise) / np.maximum(count, 1.0)
-    halo, halo_error = wings(level, level_noise, light, count > BIN**2 / 2, fit.kernel.half)
+    halo, halo_error = wings(level, level_noise, light, count > BIN**2 / 2, fit.kernel.half, threads=threads)
     _add_smooth(raw, background, -1.0, halo, threads)
     blank &= _quiet(level - (halo if halo.size else 0.0), blank)
     white, gain_left, gain_right, stamps, nodes = _whitening(science, template, pair, blank, left, right, config)

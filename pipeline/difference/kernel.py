@@ -124,7 +124,7 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
     used = good.mean(axis=1) > MIN_GOOD
     model: np.ndarray | None = None
     shift = [0.0, 0.0]
-    for _ in range(config.iterations + 1):
+    for step in range(config.iterations + 1):
         light = np.maximum(target, 0.0) if model is None else model
         base = _noise(ours, light) + smoothing * _noise(theirs, light)
         error = _model_error(light, config.weight_floor, shift, stars.target.shape[1])
@@ -147,7 +147,10 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
                   functions, covariance)
         keep = _keep(fit, good)
         shift = [intrinsic(offsets[keep, k], errors[keep, k]) for k in (1, 2)]
+        settled = step > 1 and np.array_equal(keep, used)
         used = keep
+        if settled:
+            break
     assert fit is not None
     return fit
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from pipeline.kernels import difference as passes
+
 TILE = 256       # side of a transform [pixel]: tiles stay in cache
 LINEAR = 0.1     # of an image's side: over narrower tiles a kernel is linear in position
 
@@ -158,16 +160,10 @@ class _Local:
                             [p * u0 ** max(p - 1, 0) * v0**q for p, q in self.terms],
                             [q * v0 ** max(q - 1, 0) * u0**p for p, q in self.terms]], np.float32)
         weights = weights if self.slopes else weights[:1]
-        flat = self.transforms.reshape(len(self.terms), -1).view(np.float32)
-        local = (weights @ flat).view(np.complex64).reshape(len(weights), *spectrum.shape)
-        local *= spectrum
+        local = np.empty((len(weights), *spectrum.shape), np.complex64)
+        passes.combine(weights, *(plane.view(np.float32) for plane in (self.transforms, spectrum, local)))
         parts = fft.irfft2(local, (tiles.size, tiles.size), overwrite_x=True)
-        if not self.slopes:
-            here[:] = parts[0][inner]
-            return
-        np.multiply(parts[1][inner], u - np.float32(u0), out=here)
-        here += parts[0][inner]
-        here += parts[2][inner] * (v - np.float32(v0))[:, None]
+        passes.assemble(parts, half, v - np.float32(v0), u - np.float32(u0), here)
 
 
 def _window(image: np.ndarray, y: int, x: int, size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import fft
 
 from pipeline.difference.kernel import intrinsic
+from pipeline.difference.spatial import over
 from pipeline.kernels.difference import BIN
 
 STEP = 1.4            # ratio of the radii of neighbouring rings
@@ -18,8 +19,8 @@ FAINT = 2.0           # bins with less light than this at all rings, in units of
 MOST = 150_000        # bins to fit, those with most light
 
 
-def wings(data: np.ndarray, noise: np.ndarray, light: np.ndarray, use: np.ndarray,
-          half: int) -> tuple[np.ndarray, float]:
+def wings(data: np.ndarray, noise: np.ndarray, light: np.ndarray, use: np.ndarray, half: int, *,
+          threads: int = 1) -> tuple[np.ndarray, float]:
     """The halo left in a difference, (rows, columns) float32 per bin, and its relative error.
 
     Parameters
@@ -36,7 +37,7 @@ def wings(data: np.ndarray, noise: np.ndarray, light: np.ndarray, use: np.ndarra
     if min(data.shape) < 32:
         return np.zeros((0, 0), np.float32), 0.0
     rings = _rings(0.6 * half, min(REACH, 0.3 * BIN * min(data.shape)))
-    responses = _convolved(light.astype(np.float32), rings)
+    responses = _convolved(light.astype(np.float32), rings, threads)
     strength = np.where(use, responses.max(axis=0) / np.sqrt(np.where(use, noise, 1)), np.float32(0))
     least = np.partition(strength.ravel(), -MOST)[-MOST] if strength.size > MOST else 0.0
     telling = strength > max(FAINT, least)
@@ -70,13 +71,16 @@ def _rings(first: float, last: float) -> np.ndarray:
     return np.stack([ring / ring.sum() for ring in out])
 
 
-def _convolved(image: np.ndarray, rings: np.ndarray) -> np.ndarray:
+def _convolved(image: np.ndarray, rings: np.ndarray, threads: int) -> np.ndarray:
     """(n, rows, columns) float32 image convolved with every ring, dark beyond its borders."""
     half = rings.shape[1] // 2
     size = [fft.next_fast_len(n + 2 * half, real=True) for n in image.shape]
     spectrum = fft.rfft2(image, size)
     out = np.empty((len(rings), *image.shape), np.float32)
     inner = np.s_[half:half + image.shape[0], half:half + image.shape[1]]
-    for ring, plane in zip(rings, out, strict=True):
-        plane[:] = fft.irfft2(spectrum * fft.rfft2(ring.astype(np.float32), size), size)[inner]
+
+    def work(k: int) -> None:
+        out[k] = fft.irfft2(spectrum * fft.rfft2(rings[k].astype(np.float32), size), size)[inner]
+
+    over(work, range(len(rings)), threads)
     return out

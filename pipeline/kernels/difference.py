@@ -10,8 +10,8 @@ HOLE, BAD, WRONG, FULL = 1, 2, 4, 8      # no value; unfit for a fit; a value th
 BIN = 4                                  # side of the bins of coarse planes [pixel]
 
 
-@numba.njit("i8(f4[:,:], f4[:,:], i4[:,:], i4, i4, i4, i4, i8, u1[:,::1], f4[:,::1])", cache=True, nogil=True)
-def sort_out(image, variance, mask, hole, bad, wrong, full, shift, flags, filled):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+@numba.njit("i8(f4[:,:], f4[:,:], i4[:,:], i4, i4, i4, i4, i8, i8, i8, u1[:,::1], f4[:,::1])", cache=True, nogil=True)
+def sort_out(image, variance, mask, hole, bad, wrong, full, shift, start, stop, flags, filled):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Set the flags of one image and copy it with its holes zero; how many holes there are.
 
     image, variance, mask : (ny, nx)
@@ -20,10 +20,12 @@ def sort_out(image, variance, mask, hole, bad, wrong, full, shift, flags, filled
         positive make a hole, and a hole is bad and wrong.
     shift : int
         0 for the science image, 4 for the template.
+    start, stop : int
+        Rows to do.
     """
-    ny, nx = image.shape
+    nx = image.shape[1]
     holes = 0
-    for j in range(ny):
+    for j in range(start, stop):
         for i in range(nx):
             bits = mask[j, i]
             flag = 0
@@ -45,12 +47,14 @@ def sort_out(image, variance, mask, hole, bad, wrong, full, shift, flags, filled
     return holes
 
 
-@numba.njit("void(f4[:,::1], f4[:,::1], u1[:,::1])", cache=True, nogil=True)
-def fill(science, template, flags):  # type: ignore[no-untyped-def]  # compiled for the one signature above
-    """Give wrong pixels the other image's value, and 0 where both are wrong."""
-    ny, nx = science.shape
-    for j in range(ny):
+@numba.njit("void(u1[:,::1], i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True)
+def fill(flags, start, stop, science, template):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Give wrong pixels, of some rows, the other image's value, and 0 where both are wrong."""
+    nx = science.shape[1]
+    for j in range(start, stop):
         for i in range(nx):
+            if (flags[j, i] & (WRONG | WRONG << 4)) == 0:
+                continue
             ours, theirs = flags[j, i] & WRONG, flags[j, i] & (WRONG << 4)
             if ours != 0:
                 science[j, i] = 0.0 if theirs != 0 else template[j, i]
@@ -180,13 +184,14 @@ def _polynomial(square, v, nx, row):  # type: ignore[no-untyped-def]  # internal
         for q in range(order, -1, -1):
             value = value * v + square[q, p]
         line[p] = value
-    step = 2.0 / max(nx - 1, 1)
+    step = np.float32(2.0 / max(nx - 1, 1))
+    highest = np.float32(line[order])
     for i in range(nx):
-        u = -1.0 + step * i
-        value = 0.0
-        for p in range(order, -1, -1):
-            value = value * u + line[p]
-        row[i] = value
+        row[i] = highest
+    for p in range(order - 1, -1, -1):
+        here = np.float32(line[p])
+        for i in range(nx):
+            row[i] = row[i] * (np.float32(-1.0) + step * np.float32(i)) + here
 
 
 @numba.njit("void(f4[:,::1], i8, i8, f8[:,::1], f8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
@@ -227,24 +232,27 @@ def spread(variance, flags, hole, instead, down, across, start, stop, out):  # t
     ny, nx = variance.shape
     half_y, half_x = len(down) // 2, len(across) // 2
     line = np.empty(nx + 2 * half_x, np.float32)
-    for j in range(start, stop):
-        line[:] = np.float32(0.0)
-        for k in range(len(down)):
-            y = min(max(j + half_y - k, 0), ny - 1)
-            w = down[k]
-            for i in range(nx):
-                value = instead if (flags[y, i] & hole) != 0 else variance[y, i]
-                line[half_x + i] += w * value
+    wide = np.zeros((stop - start + 2 * half_y, nx), np.float32)
+    for row in range(len(wide)):
+        y = min(max(start - half_y + row, 0), ny - 1)
+        for i in range(nx):
+            line[half_x + i] = instead if (flags[y, i] & hole) != 0 else variance[y, i]
         for i in range(half_x):
             line[i] = line[half_x]
             line[half_x + nx + i] = line[half_x + nx - 1]
-        for i in range(nx):
-            out[j, i] = np.float32(0.0)
         for k in range(len(across)):
             w = across[k]
             shift = 2 * half_x - k
             for i in range(nx):
-                out[j, i] += w * line[i + shift]
+                wide[row, i] += w * line[i + shift]
+    for j in range(start, stop):
+        for i in range(nx):
+            out[j, i] = np.float32(0.0)
+        for k in range(len(down)):
+            w = down[k]
+            row = j - start + 2 * half_y - k
+            for i in range(nx):
+                out[j, i] += w * wide[row, i]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -490,5 +498,47 @@ def merge(science, template, flags, ours, theirs, renamed, empty, reach_science,
                         out[y, x] |= bits
 
 
-__all__ = ["BAD", "BIN", "FULL", "HOLE", "WRONG", "add_doubt", "add_smooth", "binned", "compose", "connected", "fill",
-           "flagged", "merge", "minus", "ratios", "settle", "sort_out", "spread"]
+@numba.njit("void(f4[:,::1], f4[:,:,::1], f4[:,::1], f4[:,:,::1])", cache=True, nogil=True, fastmath=True)
+def combine(weights, transforms, spectrum, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Weighted sums of transforms, each times a spectrum; real and imaginary parts in turn.
+
+    weights : (m, k), transforms : (k, ny, 2 nx), spectrum : (ny, 2 nx), out : (m, ny, 2 nx)
+    """
+    wide = spectrum.shape[1]
+    line = np.empty(wide, np.float32)
+    for j in range(spectrum.shape[0]):
+        for m in range(len(weights)):
+            w = weights[m, 0]
+            for i in range(wide):
+                line[i] = w * transforms[0, j, i]
+            for k in range(1, len(transforms)):
+                w = weights[m, k]
+                if w != 0.0:
+                    for i in range(wide):
+                        line[i] += w * transforms[k, j, i]
+            for i in range(wide // 2):
+                a, b = line[2 * i], line[2 * i + 1]
+                c, d = spectrum[j, 2 * i], spectrum[j, 2 * i + 1]
+                out[m, j, 2 * i] = a * c - b * d
+                out[m, j, 2 * i + 1] = a * d + b * c
+
+
+@numba.njit("void(f4[:,:,:], i8, f4[::1], f4[::1], f4[:,:])", cache=True, nogil=True, fastmath=True)
+def assemble(parts, half, v, u, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """The inner part of a tile: parts[0] + u parts[1] + v parts[2], or parts[0] alone.
+
+    v, u : (rows,), (columns,)
+        Of `out`, whose first pixel is at (half, half) of the parts.
+    """
+    for j in range(out.shape[0]):
+        if len(parts) == 1:
+            for i in range(out.shape[1]):
+                out[j, i] = parts[0, half + j, half + i]
+        else:
+            for i in range(out.shape[1]):
+                out[j, i] = (parts[0, half + j, half + i] + u[i] * parts[1, half + j, half + i]
+                             + v[j] * parts[2, half + j, half + i])
+
+
+__all__ = ["BAD", "BIN", "FULL", "HOLE", "WRONG", "add_doubt", "add_smooth", "assemble", "binned", "combine", "compose",
+           "connected", "fill", "flagged", "merge", "minus", "ratios", "settle", "sort_out", "spread"]

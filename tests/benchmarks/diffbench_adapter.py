@@ -56,10 +56,10 @@ def images(pair: Any) -> tuple[Calibrated, Template]:
         stars[ours] = pair.sources[theirs]
     stars["snr"] = stars["flux"] / stars["fluxErr"]
     saturation = float(pair.meta.get("saturation", np.inf))
-    science = Calibrated(visit, 0, pair.science, pair.var_science, BITS.take(pair.mask_science),
+    science = Calibrated(visit, 0, pair.science, pair.var_science, BITS[pair.mask_science],
                          polynomial(pair.psf_science, shape), wcs, stars, facts, 1.0, saturation,
                          correlation(pair.science, pair.var_science, pair.mask_science))
-    template = Template("r", pair.template, pair.var_template, BITS.take(pair.mask_template),
+    template = Template("r", pair.template, pair.var_template, BITS[pair.mask_template],
                         polynomial(pair.psf_template, shape), wcs, np.broadcast_to(np.int16(10), shape),
                         correlation(pair.template, pair.var_template, pair.mask_template))
     return science, template
@@ -108,4 +108,8 @@ def grid(psf: Psf, like: PsfGrid) -> PsfGrid:
 
 def unusable(found: Difference) -> np.ndarray:
     """Pixels that a detector should leave out: what the pipeline's own detection gives no weight."""
-    return np.asarray(found.mask & (planes.UNUSABLE | planes.SAT_TEMPLATE | planes.CR) != 0)
+    out = np.empty(found.mask.shape, bool)
+    for start in range(0, len(out), 64):       # what fits into a cache
+        rows = slice(start, start + 64)
+        np.not_equal(found.mask[rows] & (planes.UNUSABLE | planes.SAT_TEMPLATE | planes.CR), 0, out=out[rows])
+    return out

@@ -42,7 +42,8 @@ def test_flags_follow_masks_and_values(seed: int) -> None:
     image[rng.random(SHAPE) < 0.02] = np.nan
     variance[rng.random(SHAPE) < 0.02] = rng.choice([0.0, -1.0, np.inf])
     flags, filled = np.zeros(SHAPE, np.uint8), np.empty(SHAPE, np.float32)
-    holes = passes.sort_out(image, variance, mask, 1, 1 | 2, 2 | 4, 8, 4, flags, filled)
+    holes = sum(passes.sort_out(image, variance, mask, 1, 1 | 2, 2 | 4, 8, 4, *rows, flags, filled)
+                for rows in ((0, 20), (20, SHAPE[0])))
     hole = ~np.isfinite(image) | ~np.isfinite(variance) | ~(variance > 0) | (mask & 1 != 0)
     expected = (np.where(hole, HOLE, 0) | np.where(hole | (mask & 3 != 0), BAD, 0)
                 | np.where(hole | (mask & 6 != 0), WRONG, 0) | np.where(mask & 8 != 0, FULL, 0))
@@ -55,7 +56,7 @@ def test_wrong_pixels_take_the_other_image_or_nothing() -> None:
     science, template = np.full((3, 3), 5.0, np.float32), np.full((3, 3), 7.0, np.float32)
     flags = np.zeros((3, 3), np.uint8)
     flags[0, 0], flags[1, 1], flags[2, 2] = WRONG, WRONG << 4, WRONG | WRONG << 4
-    passes.fill(science, template, flags)
+    passes.fill(flags, 0, 3, science, template)
     assert (science[0, 0], template[0, 0]) == (7, 7)
     assert (science[1, 1], template[1, 1]) == (5, 5)
     assert (science[2, 2], template[2, 2]) == (0, 0)
@@ -119,6 +120,24 @@ def test_differences_leave_bad_pixels_at_zero() -> None:
     out = np.empty(SHAPE, np.float32)
     passes.minus(science, matched, flags, BAD, 0, SHAPE[0], out)
     assert np.array_equal(out, np.where(flags == BAD, 0, science - matched))
+
+
+def test_tiles_are_combined_and_assembled() -> None:
+    rng = np.random.default_rng(8)
+    transforms, spectrum = ((rng.normal(size=n) + 1j * rng.normal(size=n)).astype(np.complex64)
+                            for n in ((6, 16, 9), (16, 9)))
+    weights = rng.normal(size=(3, 6)).astype(np.float32)
+    out = np.empty((3, 16, 9), np.complex64)
+    passes.combine(weights, *(plane.view(np.float32) for plane in (transforms, spectrum, out)))
+    assert np.allclose(out, np.tensordot(weights, transforms, axes=1) * spectrum, atol=1e-5)
+    parts = rng.normal(size=(3, 16, 18)).astype(np.float32)
+    u, v, tile = rng.normal(size=10).astype(np.float32), rng.normal(size=8).astype(np.float32), np.empty((8, 10),
+                                                                                                       np.float32)
+    passes.assemble(parts, 3, v, u, tile)
+    inner = parts[:, 3:11, 3:13]
+    assert np.allclose(tile, inner[0] + u * inner[1] + v[:, None] * inner[2], atol=1e-5)
+    passes.assemble(parts[:1], 3, v, u, tile)
+    assert np.array_equal(tile, inner[0])
 
 
 def _composed(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
