@@ -5,8 +5,6 @@ import math
 import numba
 import numpy as np
 
-_MATH = {"reassoc", "contract", "nsz"}
-
 
 @numba.njit("void(f4[:,:,::1], b1[:,:,::1], f4[:,::1])", cache=True, nogil=True)
 def median(images, good, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
@@ -44,14 +42,14 @@ def deviation(image, middle, good, count, out):  # type: ignore[no-untyped-def] 
             out[y, x] = d if good[y, x] else np.float32(0)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_MATH)
+@numba.njit(cache=True, nogil=True)
 def add_times(line, weight, out):  # type: ignore[no-untyped-def]  # compiled, arrays only
     """Add weight * line."""
     for x in range(out.shape[0]):
         out[x] += weight * line[x]
 
 
-@numba.njit("void(f4[:,::1], f4[::1], f4[:,::1])", cache=True, nogil=True, fastmath=_MATH)
+@numba.njit("void(f4[:,::1], f4[::1], f4[:,::1])", cache=True, nogil=True)
 def blur(plane, taps, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Fill `out` with a plane smoothed along both axes by symmetric taps; the border is reflected."""
     ny, nx = plane.shape

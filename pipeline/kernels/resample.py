@@ -6,7 +6,7 @@ import numpy as np
 _I0, _I1, _I2, _I3, _I4, _I5, _I6, _I7 = (np.uintp(k) for k in range(8))     # unsigned: no index counts from the end
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(cache=True, error_model="numpy")
 def eight(flat, first, pitch, wx, wy):  # type: ignore[no-untyped-def]  # compiled, arrays only
     """Weighted sum of 8 x 8 pixels of a flattened image, whose first has an index; rows are `pitch` apart."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = np.float32(0)
@@ -26,7 +26,7 @@ def eight(flat, first, pitch, wx, wy):  # type: ignore[no-untyped-def]  # compil
             + ((a4 * wx[4] + a5 * wx[5]) + (a6 * wx[6] + a7 * wx[7])))
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(cache=True, error_model="numpy")
 def blend(flat, squares, position, steps, out):  # type: ignore[no-untyped-def]  # compiled, arrays only
     """Fill `out` with the 8 weights of a position in a table; the sum of their squares."""
     k = min(int(position), steps - 1)
