@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, uniform_filter
 from scipy.signal import fftconvolve
 
 from pipeline.difference import kernel as matching
@@ -389,17 +389,24 @@ def _mask(science: Calibrated, template: Template, pair: Pair, left: SpatialKern
     edge = reach[0]
     if pair.beyond_hole is None:
         edge = max(edge, reach[1])
-    elif pair.beyond_hole.any():
-        spare = (pair.beyond_hole.shape[0] - pair.shape[0]) // 2
-        wide = 2 * reach[1] + 1
-        near = maximum_filter(pair.beyond_hole.astype(np.uint8), wide)[spare:-spare, spare:-spare]
-        out[near > 0] |= planes.EDGE
+    elif pair.beyond_hole.any() and reach[1]:
+        _mark_beside(pair.beyond_hole, reach[1], out)
     if edge:
         out[:edge] |= planes.EDGE
         out[-edge:] |= planes.EDGE
         out[:, :edge] |= planes.EDGE
         out[:, -edge:] |= planes.EDGE
     return out
+
+
+def _mark_beside(hole: np.ndarray, reach: int, mask: np.ndarray) -> None:
+    """Set EDGE, in place, within `reach` of pixels without data beyond the borders."""
+    spare = (hole.shape[0] - mask.shape[0]) // 2
+    disk = np.hypot(*np.mgrid[-reach:reach + 1, -reach:reach + 1]) <= reach
+    for quarter in range(4):
+        rows = np.rot90(hole, quarter)[:spare + 2 * reach]
+        near = binary_dilation(rows, disk)[spare:spare + reach, spare:-spare]
+        np.rot90(mask, quarter)[:reach][near] |= planes.EDGE
 
 
 def _disk(radius: int) -> np.ndarray:

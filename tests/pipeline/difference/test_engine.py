@@ -310,6 +310,18 @@ def test_where_a_template_covers_a_ninth_there_is_a_difference_and_nowhere_else(
     assert (high - low) / 2 == pytest.approx(1.0, abs=0.05)
 
 
+def test_edge_is_marked_within_a_disk_of_missing_pixels_beyond_the_border() -> None:
+    hole, mask = np.zeros((60, 70), bool), np.zeros((40, 50), np.int32)
+    hole[4:9, 30] = hole[35, 64] = True           # 2 px above the first row, and 5 px right of the last column
+    engine._mark_beside(hole, 6, mask)
+    y, x = np.mgrid[:40, :50]
+    expected = np.zeros(mask.shape, bool)
+    for j, i in np.argwhere(hole) - 10:
+        expected |= np.hypot(y - j, x - i) <= 6
+    assert np.array_equal(mask != 0, expected)
+    assert set(np.unique(mask)) == {0, planes.EDGE}
+
+
 def test_shapes_that_differ_are_refused() -> None:
     pair = pairs.make(shape=(256, 256), stars=20)
     small = replace(pair.template, image=pair.template.image[:200], variance=pair.template.variance[:200],
