@@ -38,7 +38,7 @@ class TemplateConfig(Section, frozen=True):
 
 class DifferenceConfig(Section, frozen=True):
     """Rubin's own settings are kernel_snr (10, 500), kernel_extended False, spatial_order 1, prior_snr 0, convolve
-    "template", max_kernel_sources 1000 and systematics False; the rest is the same.
+    "template", max_kernel_sources 1000, settle and systematics False; the rest is the same.
     """
 
     decorrelate: bool = True           # DMTN-021; False is a control: the S/N rms leaves 1

@@ -12,7 +12,7 @@ transform, and rows or tiles may be shared among threads.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from scipy import fft
@@ -55,8 +55,12 @@ NODES: Final = 7                 # along each axis, at which kernels and PSFs th
 SAMPLE: Final = 400_000          # pixels of blank sky that the noise is measured on
 WINDOW: Final = 256              # side of a window in which correlations of the noise are measured [pixel],
 WINDOWS: Final = 4               # of which there are so many along each axis, if they fit
+NOTHING: Final = np.zeros((0, 0), np.float32)      # a coarse plane that adds nothing
 EITHER_BAD: Final = BAD | BAD << 4
 THEIR_SHIFT: Final = 4           # of the template's flags
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
         raise NoWorkFound("no pixel is usable in both the science image and the template")
     blank = _blank(light[0], other[0], noise[0], deep[0], full)
     background = _background(light[0] - other[0], blank, shape, config.background_order)
-    _add_smooth(ours, background, -1.0, np.zeros((0, 0), np.float32), threads)
+    _in_bands(passes.add_smooth, (background, -1.0, NOTHING), (ours,), threads)
     _in_bands(passes.fill, (flags,), (ours, theirs), threads)
     saturated = Saturated.of(flags, FULL), Saturated.of(flags, FULL << THEIR_SHIFT)
     fill = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
@@ -132,42 +136,23 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
 def _sorted(of: Calibrated | Template, hole: int, full: int, shift: int, flags: np.ndarray, filled: np.ndarray,
             threads: int) -> int:
     """Set the flags of one image, copy it, and count its holes."""
-    rows, holes = flags.shape[0], []
-
-    def work(start: int) -> None:
-        holes.append(passes.sort_out(of.image, of.variance, of.mask, hole, UNFIT, MEANINGLESS, full, shift, start,
-                                     min(start + BAND, rows), flags, filled))
-
-    over(work, range(0, rows, BAND), threads)
-    return sum(holes)
+    return sum(_in_bands(passes.sort_out, (of.image, of.variance, of.mask, hole, UNFIT, MEANINGLESS, full, shift),
+                         (flags, filled), threads))
 
 
 def _means(plane: np.ndarray, flags: np.ndarray, threads: int,
            without: int = EITHER_BAD) -> tuple[np.ndarray, np.ndarray]:
     """Mean in bins over the pixels without some flags, and how many those are."""
-    rows, columns = plane.shape[0] // BIN, plane.shape[1] // BIN
-    total, count = np.empty((rows, columns), np.float32), np.empty((rows, columns), np.float32)
-    band = BAND // BIN
-
-    def work(row: int) -> None:
-        passes.binned(plane, flags, without, row, total[row:row + band], count[row:row + band])
-
-    over(work, range(0, rows, band), threads)
+    total, count = (np.empty((plane.shape[0] // BIN, plane.shape[1] // BIN), np.float32) for _ in range(2))
+    _in_bands(passes.binned, (plane, flags, without), (total, count), threads)
     return total / np.maximum(count, 1.0), count
 
 
-def _in_bands(kernel: Callable[..., None], given: tuple[object, ...], made: tuple[np.ndarray, ...],
-              threads: int) -> None:
-    """Run a kernel that takes a first and an end row between its inputs and its outputs."""
+def _in_bands(kernel: Callable[..., T], given: tuple[object, ...], made: tuple[np.ndarray, ...],
+              threads: int) -> list[T]:
+    """Run a kernel that takes a first and an end row between its inputs and its outputs; its answers."""
     rows = made[0].shape[0]
-    over(lambda start: kernel(*given, start, min(start + BAND, rows), *made), range(0, rows, BAND), threads)
-
-
-def _add_smooth(plane: np.ndarray, background: np.ndarray, sign: float, halo: np.ndarray, threads: int) -> None:
-    """Add a polynomial and a coarse plane, or take them off."""
-    rows = plane.shape[0]
-    over(lambda start: passes.add_smooth(plane, start, min(start + BAND, rows), background, sign, halo),
-         range(0, rows, BAND), threads)
+    return over(lambda start: kernel(*given, start, min(start + BAND, rows), *made), range(0, rows, BAND), threads)
 
 
 def _level(variance: np.ndarray, flags: np.ndarray, hole: int) -> float:
@@ -289,22 +274,22 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
         kernel_sum = 1.0 / fit.scale
     x, y = stars.x[fit.used], stars.y[fit.used]
     star_flux = _fluxes(pair.science, x, y)
-    minuend = pair.science if left.half == 0 else convolve(pair.science, left, threads=threads)
+    # changed in place from here on, as is what follows: planes of a whole detector are large
+    raw = pair.science if left.half == 0 else convolve(pair.science, left, threads=threads)
     matched = convolve(pair.template, right, pair.beyond, threads=threads)
     light = _means(pair.template, pair.flags, threads, 0)[0]
     restored = _Restored.of(pair, left, right) if config.systematics else None
-    raw = minuend     # in place, as is what follows: planes of a whole detector are large
     without = BAD if left.half == 0 else 0
-    _in_bands(passes.minus, (minuend, matched, pair.flags, without), (raw,), threads)
+    _in_bands(passes.minus, (raw, matched, pair.flags, without), (raw,), threads)
     level, count = _means(raw, pair.flags, threads)
-    blank = pair.blank & (count == BIN * BIN)
+    blank = pair.blank.copy()       # never empty: the cores of the kernel's stars hold bins without a bad pixel
     background = _background(level, blank, shape, config.background_order)
     centre = [BIN * np.arange(n) + (BIN - 1) / 2 for n in level.shape]
     level -= _on_bins(background, shape, *centre)
     gain = float(np.sum(left.central**2)), float(np.sum(right.central**2))
     level_noise = (gain[0] * pair.noise + gain[1] * pair.template_noise) / np.maximum(count, 1.0)
     halo, halo_error = wings(level, level_noise, light, count > BIN**2 / 2, fit.kernel.half, threads=threads)
-    _add_smooth(raw, background, -1.0, halo, threads)
+    _in_bands(passes.add_smooth, (background, -1.0, halo), (raw,), threads)
     blank &= _quiet(level - (halo if halo.size else 0.0), blank)
     white, gain_left, gain_right, stamps, nodes = _whitening(science, template, pair, blank, left, right, config)
     if config.settle:
@@ -317,13 +302,12 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     where = _sample(blank, shape)
     factor = _variance_factor(image, (ours, theirs), (gain_left, gain_right), pair, where, config)
     gain_left, gain_right = gain_left * factor, gain_right * factor
-    errors, relative = np.zeros(3), None
+    errors, doubt = np.zeros(3), NOTHING
     if config.systematics:
         errors = _systematics(fit, stars, science.psf)
-        relative = _doubt(pair, light, halo, halo_error, fit, template.psf if side == "template" else science.psf,
-                          science.psf, centre)
+        doubt = _doubt(pair, light, halo, halo_error, fit, template.psf if side == "template" else science.psf,
+                       science.psf, centre)
     variance, mask = spare, _mask(science, template, pair, left, right)
-    doubt = np.zeros((0, 0), np.float32) if relative is None else relative
     _in_bands(passes.compose, (ours, theirs, pair.flags, pair.fill[0], gain_left, gain_right, matched,
                                errors.astype(np.float32), doubt, mask, planes.NO_DATA), (image, variance), threads)
     noise_scale, lag1 = _measured_noise(image, variance, blank, stamps[len(stamps) // 2])
@@ -340,7 +324,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     both = np.zeros((order, order))
     for part in (background, pair.background):
         both[:len(part), :len(part)] += part
-    _add_smooth(matched, both, 1.0, halo, threads)
+    _in_bands(passes.add_smooth, (both, 1.0, halo), (matched,), threads)
     return Difference(image, variance, mask, psf, matched, theirs, matched_psf, noise_scale, lag1,
                       int(fit.used.sum()), kernel_sum, side, config.decorrelate)
 
@@ -427,8 +411,6 @@ def _reach(kernel: np.ndarray, fraction: float) -> int:
 
 def _quiet(level: np.ndarray, blank: np.ndarray) -> np.ndarray:
     """Bins where nothing new stands out of the noise: no transient, no trail."""
-    if not blank.any():
-        return blank
     smooth = np.abs(uniform_filter(np.where(blank, level, np.float32(0)), 2))
     sigma = 1.4826 * float(np.median(smooth[blank]))
     quiet = maximum_filter((smooth > 4.5 * sigma).astype(np.uint8), 3) == 0
@@ -449,8 +431,8 @@ def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.nd
                ) -> tuple[SpatialKernel, np.ndarray, np.ndarray, np.ndarray, Nodes]:
     """The whitening kernel, factors that turn spread variances into the whitened image's, and PSF stamps at nodes."""
     shape, half = pair.shape, config.whiten_half
-    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in shape[::-1]))
-    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    nodes = Nodes.over(shape, NODES)
+    x, y = nodes.places()
     ours = science.psf.stamps(x, y)
     if left.half:
         ours = _filtered_psf(ours, np.stack([left.at(a, b) for a, b in zip(x, y, strict=True)]))
@@ -459,8 +441,7 @@ def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.nd
     one = np.ones((1, 1))
     if not config.decorrelate:
         return SpatialKernel(delta[None], 0, shape), one, one, ours, nodes
-    sky = blank if blank.any() else np.ones_like(blank)
-    overall = [float(np.median(v[sky])) for v in (pair.noise, pair.template_noise)]
+    overall = [float(np.median(v[blank])) for v in (pair.noise, pair.template_noise)]
     depth = _depth(pair, blank, x, y)
     kernels, gains = np.zeros((len(x), 2 * half + 1, 2 * half + 1)), np.zeros((len(x), 2))
     for k, (a, b) in enumerate(zip(x, y, strict=True)):
@@ -482,8 +463,6 @@ def _depth(pair: Pair, blank: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.nd
 
     Smooth on purpose: the whitened PSF, a polynomial of position, has to follow it.
     """
-    if not blank.any():
-        return np.full(len(x), pair.fill[1] / pair.fill[0])
     ratio = np.log(np.maximum(pair.template_noise, 1e-30) / np.maximum(pair.noise, 1e-30))
     value, count, cell_y, cell_x = _cells(ratio, blank)
     use = count > 3 if (count > 3).any() else count > 0
@@ -510,8 +489,6 @@ def _variance_factor(image: np.ndarray, variances: tuple[np.ndarray, np.ndarray]
                      pair: Pair, where: np.ndarray, config: DifferenceConfig) -> float:
     """Measured over claimed variance on blank sky."""
     ratio = np.empty(len(where), np.float32)
-    if not len(where):
-        return 1.0
     passes.ratios(image, *variances, pair.flags, pair.fill[0], *gains, where, ratio)
     low, high = np.percentile(ratio, [15.865, 84.135])
     factor = float(((high - low) / 2) ** 2)
@@ -560,8 +537,8 @@ def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
 def _doubt(pair: Pair, light: np.ndarray, halo: np.ndarray, halo_error: float, fit: matching.Fit, reference: Psf,
            psf: Psf, centre: list[np.ndarray]) -> np.ndarray:
     """Variance per bin of the kernel's own error, which grows where no star held it, and of the halo's."""
-    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in pair.shape[::-1]))
-    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    nodes = Nodes.over(pair.shape, NODES)
+    x, y = nodes.places()
     relative = matching.uncertainty(fit, reference, x, y).reshape(NODES, NODES)
     bright = gaussian_filter(np.square(light), psf.sigma / BIN)
     area = COHERENT[1] * psf.effective_area
@@ -634,7 +611,7 @@ def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
 
 def _fitted_psf(stamps: np.ndarray, nodes: Nodes, shape: tuple[int, int], order: int) -> Psf:
     """The PSF polynomial through stamps at nodes."""
-    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    x, y = nodes.places()
     found = np.linalg.lstsq(terms(x, y, shape, order), stamps.reshape(len(stamps), -1), rcond=None)[0]
     return Psf(found.reshape(-1, *stamps.shape[1:]), order, shape)
 
@@ -643,8 +620,8 @@ def _matched_psf(psf: Psf, right: SpatialKernel, shape: tuple[int, int]) -> Psf:
     """PSF of the matched template."""
     if right.half == 0:
         return psf
-    nodes = Nodes(*(np.linspace(0, n - 1, NODES) for n in shape[::-1]))
-    x, y = (a.ravel() for a in np.meshgrid(nodes.x, nodes.y))
+    nodes = Nodes.over(shape, NODES)
+    x, y = nodes.places()
     kernels = np.stack([right.at(a, b) for a, b in zip(x, y, strict=True)])
     order = min(max(psf.order, right.order), NODES - 1)
     return _fitted_psf(_filtered_psf(psf.stamps(x, y), kernels), nodes, shape, order)

@@ -10,12 +10,14 @@ first order about the tile's centre, K + du dK/du + dv dK/dv: three inverse tran
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import fft
 
 from pipeline.kernels import difference as passes
 
+T = TypeVar("T")
 TILE = 256       # side of a transform [pixel]: tiles stay in cache
 LINEAR = 0.1     # of an image's side: over narrower tiles a kernel is linear in position
 
@@ -99,15 +101,12 @@ def convolve(image: np.ndarray, kernel: SpatialKernel, beyond: np.ndarray | None
     return made
 
 
-def over(work: Callable[[int], None], items: Iterable[int], threads: int) -> None:
-    """Do the work for every item, on so many threads."""
+def over(work: Callable[[int], T], items: Iterable[int], threads: int) -> list[T]:
+    """The answers of the work for every item, done on so many threads."""
     if threads < 2:
-        for item in items:
-            work(item)
-        return
+        return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, items):
-            pass
+        return list(pool.map(work, items))
 
 
 @dataclass(frozen=True, slots=True)

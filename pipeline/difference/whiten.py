@@ -77,10 +77,14 @@ class Nodes:
     y: np.ndarray
 
     @classmethod
-    def over(cls, shape: tuple[int, int], pitch: int) -> "Nodes":
-        """Nodes about `pitch` pixels apart, at least two a side."""
-        count = [max(2, 1 + round(n / pitch)) for n in shape]
-        return cls(np.linspace(0, shape[1] - 1, count[1]), np.linspace(0, shape[0] - 1, count[0]))
+    def over(cls, shape: tuple[int, int], count: int) -> "Nodes":
+        """So many nodes along each side."""
+        return cls(np.linspace(0, shape[1] - 1, count), np.linspace(0, shape[0] - 1, count))
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ny nx,) x and y of all nodes, row by row."""
+        x, y = np.meshgrid(self.x, self.y)
+        return x.ravel(), y.ravel()
 
 
 def interpolate(values: np.ndarray, nodes: Nodes, y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -128,20 +128,15 @@ def connected(flat, nx):  # type: ignore[no-untyped-def]  # compiled for the one
     return out
 
 
-@numba.njit("void(f4[:,:], u1[:,::1], u1, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def binned(plane, flags, without, row0, total, count):  # type: ignore[no-untyped-def]  # compiled for the one signature above
-    """Sums over BIN x BIN pixels that have none of the flags `without`, and how many those are.
-
-    row0 : int
-        First row of bins to fill, so that bands can be made side by side; the number of rows is that of `total`.
-    """
-    nx = plane.shape[1] // BIN
-    for j in range(total.shape[0]):
-        for i in range(nx):
+@numba.njit("void(f4[:,:], u1[:,::1], u1, i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def binned(plane, flags, without, start, stop, total, count):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Rows of sums over BIN x BIN pixels that have none of the flags `without`, and of how many those are."""
+    for j in range(start, stop):
+        for i in range(total.shape[1]):
             value = np.float32(0.0)
             n = np.float32(0.0)
             for b in range(BIN):
-                y = (row0 + j) * BIN + b
+                y = j * BIN + b
                 for a in range(BIN):
                     x = i * BIN + a
                     if (flags[y, x] & without) == 0:
@@ -194,8 +189,8 @@ def _polynomial(square, v, nx, row):  # type: ignore[no-untyped-def]  # internal
             row[i] = row[i] * (np.float32(-1.0) + step * np.float32(i)) + here
 
 
-@numba.njit("void(f4[:,::1], i8, i8, f8[:,::1], f8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
-def add_smooth(plane, start, stop, square, sign, halo):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+@numba.njit("void(f8[:,::1], f8, f4[:,::1], i8, i8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
+def add_smooth(square, sign, halo, start, stop, plane):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Add `sign` times a polynomial and a coarse plane to rows of a plane.
 
     square : (order + 1, order + 1)

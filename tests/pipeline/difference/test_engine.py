@@ -17,7 +17,7 @@ from tests.pipeline import pairs
 
 CONFIG = DifferenceConfig()
 RUBIN = DifferenceConfig(kernel_snr=(10.0, 500.0), kernel_extended=False, spatial_order=1, prior_snr=0.0,
-                         convolve="template", systematics=False)
+                         convolve="template", settle=False, systematics=False)
 
 
 def scores(difference: Difference, pair: pairs.Pair) -> np.ndarray:
@@ -266,6 +266,11 @@ def _failing() -> Iterator[object]:
                        "InsufficientKernelSources|BadSubtraction", id="misregistered by 25 px")
     yield pytest.param(replace(science, variance=science.variance * np.float32(30)), template, AlgorithmError,
                        "times its variance plane", id="variance wrong by 30")
+    combed = np.zeros(science.shape, np.int32)
+    combed[:, ::30], combed[:, 1::30] = planes.BAD, planes.BAD
+    combed[::3] |= planes.EDGE
+    yield pytest.param(replace(science, mask=combed), template, AlgorithmError,
+                       "InsufficientKernelSources", id="no whole bin")
     swapped = replace(template, image=template.image[::-1].copy())
     yield pytest.param(science, swapped, AlgorithmError, "InsufficientKernelSources|BadSubtraction", id="another field")
 

@@ -91,7 +91,7 @@ def test_whitening_nothing_changes_nothing() -> None:
 
 
 def test_interpolation_between_nodes_is_linear() -> None:
-    nodes = Nodes.over((100, 80), 30)
+    nodes = Nodes.over((100, 80), 4)
     y, x = np.meshgrid(nodes.y, nodes.x, indexing="ij")
     found = interpolate(2 * x + y, nodes, np.array([0.0, 31.5, 99.0]), np.array([17.0, 79.0]))
     assert found == pytest.approx(np.array([[34.0, 158.0], [65.5, 189.5], [133.0, 257.0]]), abs=1e-3)

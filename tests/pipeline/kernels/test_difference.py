@@ -81,7 +81,7 @@ def test_bins_hold_sums_over_good_pixels(seed: int) -> None:
     rows, columns = SHAPE[0] // BIN, SHAPE[1] // BIN
     total, count = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
     for start in range(0, rows, 4):
-        passes.binned(image, flags, BAD << 4, start, total[start:start + 4], count[start:start + 4])
+        passes.binned(image, flags, BAD << 4, start, min(start + 4, rows), total, count)
     good = (flags & (BAD << 4) == 0)[:rows * BIN, :columns * BIN].reshape(rows, BIN, columns, BIN)
     cut = image[:rows * BIN, :columns * BIN].reshape(rows, BIN, columns, BIN)
     assert np.allclose(total, (cut * good).sum(axis=(1, 3)), rtol=1e-5)
@@ -95,11 +95,11 @@ def test_smooth_planes_are_added(shape: tuple[int, int], order: int) -> None:
     square, coarse = rng.normal(size=(order + 1, order + 1)), plane(rng, (shape[0] // BIN, shape[1] // BIN))
     image = plane(rng, shape)
     out = image.copy()
-    passes.add_smooth(out, 0, 30, square, -1.0, coarse)
-    passes.add_smooth(out, 30, shape[0], square, -1.0, coarse)
+    passes.add_smooth(square, -1.0, coarse, 0, 30, out)
+    passes.add_smooth(square, -1.0, coarse, 30, shape[0], out)
     assert np.allclose(out, image - polynomial(square, shape) - upsampled(coarse, shape), atol=2e-4)
     flat = image.copy()
-    passes.add_smooth(flat, 0, shape[0], square, 1.0, np.zeros((0, 0), np.float32))
+    passes.add_smooth(square, 1.0, np.zeros((0, 0), np.float32), 0, shape[0], flat)
     assert np.allclose(flat, image + polynomial(square, shape), atol=1e-4)
 
 
