@@ -128,7 +128,7 @@ def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, pr
             recorder.append(name, ports.store.table(name))
         recorder.append("fact", facts(scenario, costs, processes, perf_counter() - begun, night.template_notes))
     if place.cache is not None:
-        place.cache.trim()       # of what was on loan until now
+        place.cache.settle()
     return night
 
 

@@ -18,6 +18,9 @@ from typing import Any, Final, Generic, TypeVar
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PARENT_DEATH: Final = 1     # PR_SET_PDEATHSIG of prctl(2)
+# Parameters of mallopt(3), and what they are set to: M_MMAP_THRESHOLD, above which an array has pages of its own that go
+# back when it is freed (32 MiB is glibc's most), and M_TRIM_THRESHOLD, what the heap keeps of what was freed.
+ALLOCATION: Final = {-3: 32 << 20, -1: 256 << 20}
 
 Job = TypeVar("Job", bound=Hashable)
 Result = TypeVar("Result")
@@ -40,6 +43,7 @@ def open_pool(processes: int) -> Iterator[Executor]:
     """An executor of as many processes; with one, the work is done here."""
     assert_one_thread()
     if processes == 1:
+        keep_memory()
         yield Inline()
         return
     pool = spawned(processes)
@@ -65,8 +69,18 @@ def end(pool: ProcessPoolExecutor) -> None:
 
 def _begin() -> None:
     assert_one_thread()
+    keep_memory()
     with suppress(OSError, AttributeError):     # where there is no prctl orphans work on to the end of their job
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory of planes and packets for the next ones: the kernel clears every page that it
+    gives, which was a third of the catalogue half's CPU time. Harmless where the C library knows nothing of it.
+    """
+    with suppress(OSError, AttributeError):
+        for parameter, value in ALLOCATION.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def warm() -> None:

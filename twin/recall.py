@@ -37,7 +37,7 @@ from twin.observatory import Observatory
 if TYPE_CHECKING:
     from twin.scenario import Scenario
 
-FORM: Final = 1             # of keys and entries
+FORM: Final = 2             # of keys and entries
 STAMPS: Final = "stamps.npy"
 STARTED: Final = closure.started()
 SOURCES: Final = {"exposure": "twin.exposures", "earlier": "twin.exposures", "night": "twin.exposures",

@@ -24,7 +24,7 @@ from reports.store import Store
 from schemas.wcs import Wcs
 from twin import cache as caches
 from twin import history, recall
-from twin.cache import Cache, format_bytes, parse_bytes
+from twin.cache import BLOCK, Cache, format_bytes, parse_bytes
 from twin.cli import main
 from twin.halves import Job, pixel_half, template_job
 from twin.night import run_night
@@ -131,7 +131,14 @@ def truncated(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
-@pytest.mark.parametrize("harm", [flipped, truncated, Path.unlink])
+def exchanged(path: Path) -> None:
+    """First and last block of a file that has several; of a small one, its halves."""
+    data = path.read_bytes()
+    n = min(BLOCK, len(data) // 2)
+    path.write_bytes(data[-n:] + data[n:len(data) - n] + data[:n])
+
+
+@pytest.mark.parametrize("harm", [flipped, truncated, exchanged, Path.unlink])
 @pytest.mark.parametrize("name", ["entry", "arrays", "plane.npy"])
 def test_a_damaged_entry_is_none_and_is_removed(cache: Cache, harm: Any, name: str) -> None:
     def kept() -> bool:

@@ -1,5 +1,7 @@
 """Look-ahead over a pool: order, bounds, and the one-thread rule."""
 
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -63,3 +65,27 @@ def test_threaded_libraries_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         assert_one_thread()
     with pytest.raises(RuntimeError, match="one thread"), open_pool(2):
         pass
+
+
+FAULTS = """
+import resource, sys
+from twin.pool import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def once():
+    packets = [bytearray(100_000) for _ in range(90)]
+    for packet in packets:
+        packet[::4096] = b"x" * len(packet[::4096])
+once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted as Linux does")
+def test_memory_that_was_freed_is_not_asked_for_again() -> None:
+    faults = {how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True,
+                                      check=True).stdout) for how in ("given_back", "kept")}
+    assert faults["given_back"] > 10 * max(faults["kept"], 100)
