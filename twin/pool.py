@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PARENT_DEATH: Final = 1     # PR_SET_PDEATHSIG of prctl(2)
-# Parameters of mallopt(3), and what they are set to: M_MMAP_THRESHOLD, above which an array has pages of its own that go
+# Parameters of mallopt(3) and their values: M_MMAP_THRESHOLD, above which an array has pages of its own that go
 # back when it is freed (32 MiB is glibc's most), and M_TRIM_THRESHOLD, what the heap keeps of what was freed.
 ALLOCATION: Final = {-3: 32 << 20, -1: 256 << 20}
 
