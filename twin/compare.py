@@ -131,7 +131,8 @@ def told(answer: Answer) -> str:
 
 def powers(comparison: Comparison) -> list[str]:
     """What change of each metric that decides this comparison would have found in nine cases of ten."""
-    n_metrics = sum(judged.verdict != "no data" for judged in comparison.judged)
+    known = [judged.metric for judged in comparison.judged if judged.verdict != "no data"]
+    n_metrics, n_primary = len(known), sum(metric.primary for metric in known)
     rows = []
     for judged in comparison.judged:
         if not judged.metric.primary or judged.verdict == "no data":
@@ -139,7 +140,7 @@ def powers(comparison: Comparison) -> list[str]:
         base, head = judged.metric.terms(comparison.base), judged.metric.terms(comparison.head)
         of_costs = judged.metric.key.startswith(COSTS)   # never the same twice: the other side tells their scatter
         found = power(judged.metric, base, len(np.unique(base.unit)), comparison.rules,
-                      other=head if of_costs else None, n_metrics=n_metrics)
+                      other=head if of_costs else None, n_metrics=n_metrics, n_primary=n_primary)
         size = comparison_page.difference_text(replace(judged, difference=found.size)).lstrip("+")
         rows.append((f"  {size if np.isfinite(found.size) else 'none'}", judged.metric.name))
     return ["changes that would be found in nine cases of ten:", *aligned(rows)] if rows else []

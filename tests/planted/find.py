@@ -97,7 +97,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("ALERT_TWIN_CACHE", "runs/cache")))
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.out, options.cache = options.out.absolute(), options.cache.absolute()   # changed code runs elsewhere
+    return options
 
 
 def _outcome(change: Change | None, trial: Trial, seeds: Sequence[int], bench: Bench, name: str) -> Outcome:

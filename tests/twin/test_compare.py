@@ -19,8 +19,12 @@ import pytest
 
 from pipeline.errors import InputError
 from reports.outcome import of_run
+from reports.paired import Rules, corrected
+from reports.power import Power, corrected_level
 from reports.store import Store
+from reports.terms import Metric, Terms
 from schemas.measures import FACT
+from tests.reports.sides import outcome
 from tests.twin import checkouts
 from twin import compare
 from twin.cli import _seeds, main
@@ -248,6 +252,26 @@ def test_metrics_that_do_not_exist_are_refused(night: Path) -> None:
 
 def test_text_stands_in_columns() -> None:
     assert aligned([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
+
+
+def test_what_decides_would_be_found_at_the_level_that_it_is_judged_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size is told for the p that would make a verdict, not for the smaller one of a metric that does not decide."""
+    side = outcome(visits=1, seeds=range(1, 7))
+    comparison = compare.compare(side, side, Rules(resamples=400))
+    levels = []
+
+    def power(metric: Metric, terms: Terms, units: int, rules: Rules, **told: Any) -> Power:
+        levels.append(corrected_level(metric, rules, told["n_metrics"], told["n_primary"]))
+        return Power(metric, 0.02, 0.9, units, 0.01)
+
+    monkeypatch.setattr(compare, "power", power)
+    rows = compare.powers(comparison)
+    deciding = [j for j in comparison.judged if j.metric.primary and j.verdict != "no data"]
+    assert len(rows) == 1 + len(deciding) > 4
+    p = np.array([1.0 if j is not deciding[0] else levels[0] for j in comparison.judged])
+    primary = np.array([j.metric.primary for j in comparison.judged])
+    p[[j.verdict == "no data" for j in comparison.judged]] = np.nan
+    assert np.nanmin(corrected(p, primary)[0]) == pytest.approx(0.05)      # just significant
 
 
 # --- times -----------------------------------------------------------------------------------------------------------
