@@ -1,15 +1,17 @@
 """A night's visits to one field: pairs about 33 minutes apart, and the earlier visits that templates are made of."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 import numpy as np
 
 from schemas.exposure import Visit
-from simulators.conditions import airmass, transit
-from simulators.config import SimulationConfig
+from simulators.conditions import SITE, airmass, transit
+from simulators.config import CadenceConfig, SimulationConfig
 from simulators.streams import stream
 
 DAY_S = 86400.0
+PAST_SEQUENCE = 10_001    # of the first visit of an earlier night: templates have visits of the same nights
 
 
 def visit_id(mjd_tai: float, sequence: int) -> int:
@@ -28,11 +30,14 @@ def visits(config: SimulationConfig, seed: int) -> list[Visit]:
             for number, (band, seconds) in enumerate(plan, 1)]
 
 
-def history(config: SimulationConfig, seed: int) -> list[Visit]:
-    """Earlier visits in time order, `history_per_band` in each of the night's bands, one per past night and band."""
+def history(config: SimulationConfig, seed: int, bands: Sequence[str] = ()) -> list[Visit]:
+    """Earlier visits for templates in time order, `history_per_band` in each band, one per past night and band.
+
+    The bands are the night's, or others that are asked for.
+    """
     c = config.cadence
-    rng = stream(seed, "history")
-    bands = sorted(set("".join(c.blocks)), key="ugrizy".index)
+    rng = stream(seed, "history") if not bands else stream(seed, f"history {''.join(bands)}")
+    bands = bands or sorted(set("".join(c.blocks)), key="ugrizy".index)
     taken: dict[int, int] = {}
     rows = []
     for band in bands:
@@ -48,20 +53,50 @@ def history(config: SimulationConfig, seed: int) -> list[Visit]:
     return out
 
 
+def past(config: SimulationConfig, seed: int) -> list[Visit]:
+    """The visits of the nights before, in time order: pairs about the field's transit in `config.past.nights` nights.
+
+    The nights are spread over those of the span in whose season the field is, each at random within an equal share of
+    them. ValueError where the season has fewer nights.
+    """
+    p, c = config.past, config.cadence
+    rng = stream(seed, "past")
+    nights = [night for night in range(int(c.night_mjd - p.span_d), c.night_mjd)
+              if abs(transit(config.field.ra, night) - night + SITE[0] / 360.0) < p.season_h / 24]
+    if len(nights) < p.nights:
+        raise ValueError(f"past.nights: {p.nights} nights are wanted, the field transits within {p.season_h:g} h of "
+                         f"midnight in {len(nights)} of the {p.span_d:g} days before")
+    share = len(nights) / p.nights
+    chosen = np.floor((np.arange(p.nights) + rng.uniform(size=p.nights)) * share).astype(int)
+    out = []
+    for number, night in enumerate(np.array(nights)[chosen].tolist()):
+        plan = _pairs(c, p.blocks[number % len(p.blocks)], p.pairs, 0.0, rng)
+        start = transit(config.field.ra, night) - plan[-1][1] / DAY_S / 2
+        out += [_visit(config, seed, band, start + seconds / DAY_S, k, "simulated past")
+                for k, (band, seconds) in enumerate(plan, PAST_SEQUENCE)]
+    return out
+
+
 def _plan(config: SimulationConfig, seed: int) -> list[tuple[str, float]]:
     """(band, seconds from the first exposure's start to this one's) in time order."""
     c, rng = config.cadence, stream(seed, "cadence")
     out: list[tuple[str, float]] = []
     begin = 0.0
     for block in c.blocks:
-        gaps = c.exposure_s + c.overhead_s + c.slew_s * np.exp(0.12 * np.abs(rng.normal(size=c.pairs)))
-        first = begin + np.concatenate([[0.0], np.cumsum(gaps[:-1])])
-        gap = max(60.0 * c.pair_gap_min * float(rng.uniform(0.97, 1.06)), float(np.sum(gaps)))
-        if block[0] != block[-1]:
-            gap = max(gap, float(np.sum(gaps)) + c.band_change_s)
-        out += [(block[0], float(t)) for t in first] + [(block[-1], float(t + gap)) for t in first]
+        out += _pairs(c, block, c.pairs, begin, rng)
         begin = out[-1][1] + c.exposure_s + c.overhead_s + max(c.band_change_s, c.slew_s)
     return out
+
+
+def _pairs(c: CadenceConfig, block: str, pairs: int, begin: float, rng: np.random.Generator
+           ) -> list[tuple[str, float]]:
+    """(band, seconds) of a block of pairs that begins at some time."""
+    gaps = c.exposure_s + c.overhead_s + c.slew_s * np.exp(0.12 * np.abs(rng.normal(size=pairs)))
+    first = begin + np.concatenate([[0.0], np.cumsum(gaps[:-1])])
+    gap = max(60.0 * c.pair_gap_min * float(rng.uniform(0.97, 1.06)), float(np.sum(gaps)))
+    if block[0] != block[-1]:
+        gap = max(gap, float(np.sum(gaps)) + c.band_change_s)
+    return [(block[0], float(t)) for t in first] + [(block[-1], float(t + gap)) for t in first]
 
 
 def _visit(config: SimulationConfig, seed: int, band: str, mjd_start: float, sequence: int, reason: str) -> Visit:

@@ -185,6 +185,20 @@ class SkyConfig(Strict, frozen=True):
     asteroids: AsteroidConfig = AsteroidConfig()
 
 
+class PastConfig(Strict, frozen=True):
+    """The nights before, at which the field was visited: what `prefill` draws. The wide survey by default.
+
+    Of 825 visits of a wide field in ten years (LSST SRD) 82 fall into a year: 41 pairs.
+    """
+
+    nights: Annotated[int, Meta(ge=1)] = 41               # spread over the seasons in the span, one night each
+    span_d: Positive = 365.0                              # before the scenario's night
+    season_h: Annotated[float, Meta(gt=0, le=12)] = 5.0   # the field is visited when it transits so near to midnight
+    blocks: Annotated[tuple[Annotated[str, Meta(pattern="^[ugrizy]{2}$")], ...], Meta(min_length=1)] = (
+        "gr", "ri", "iz")                                 # first and second band of a night's pairs, in turn
+    pairs: Annotated[int, Meta(ge=1)] = 1                 # in a night; deep-drilling fields have ten and more
+
+
 class SimulationConfig(Strict, frozen=True):
     """From sky to exposures."""
 
@@ -194,3 +208,4 @@ class SimulationConfig(Strict, frozen=True):
     conditions: ConditionsConfig = ConditionsConfig()
     sky: SkyConfig = SkyConfig()
     artifacts: ArtifactConfig = ArtifactConfig()
+    past: PastConfig = PastConfig()

@@ -55,10 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; KEY=VALUE may stand anywhere after `run SCENARIO`."""
+    """The options; KEY=VALUE may stand anywhere behind a scenario that takes them."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and (options.command != "run" or any("=" not in word or word.startswith("-") for word in rest)):
+    takes = options.command in ("run", "prefill")
+    if rest and not (takes and all("=" in word and not word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest
@@ -86,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
                      "FOLDER $ALERT_TWIN_CACHE, which alone is enough, or ~/.cache/rubin-alert-twin")
     run.add_argument("--seeds", **SEEDS, help="several nights, each into OUT/seed_SEED, at once: 1 2 3, or 1-6")
     run.add_argument("--lean", action="store_true", help="keep the tables alone: no packets, no database")
+    run.add_argument("--past", type=Path, metavar="DIR", help="begin with the objects and their history that "
+                     "`alert-twin prefill` drew")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
@@ -113,6 +116,14 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     compare.add_argument("--quiet", action="store_true", help="no word on what is being done")
     compare.set_defaults(call=_compare)
+
+    prefill = commands.add_parser("prefill", help="draw the months before a scenario's night into a prompt store")
+    prefill.add_argument("scenario", type=Path)
+    prefill.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. simulation.past.nights=20")
+    prefill.add_argument("--out", type=Path, required=True, help="the past's folder, for `run --past`; new or empty")
+    prefill.add_argument("--seed", type=int, help="instead of the scenario's")
+    prefill.add_argument("--quiet", action="store_true", help="no progress bar")
+    prefill.set_defaults(call=_prefill)
 
     baseline = commands.add_parser("baseline", help="record what the present code makes of a scenario")
     baseline.add_argument("scenario", type=Path)
@@ -245,8 +256,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.cache and "=" in options.cache:     # `--cache KEY=VALUE`: an override behind it
         options.overrides.append(options.cache)
         options.cache = ""
-    if options.seeds and (options.seed is not None or options.keep):
-        raise InputError("--seeds goes neither with --seed nor with --keep")
+    if options.seeds and (options.seed is not None or options.keep or options.past):
+        raise InputError("--seeds goes neither with --seed, nor with --keep, nor with --past")
+    if options.past and options.lean:
+        raise InputError("--lean keeps no database, --past begins with one")
     scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
     places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
               "sink": options.sink or ("memory:" if options.lean else ""), "store": "memory:" if options.lean else ""}
@@ -259,8 +272,19 @@ def _run(options: argparse.Namespace) -> int:
             from twin.night import run_night
 
             outcomes = [run_night(scenarios[0], options.out, keep_images=options.keep == "images",
-                                  any_topic=options.any_topic, progress=progress, **places)]
+                                  any_topic=options.any_topic, progress=progress, past=options.past, **places)]
     print(*outcomes, sep="\n")
+    return 0
+
+
+def _prefill(options: argparse.Namespace) -> int:
+    from twin.prefill import prefill
+    from twin.scenario import read_scenario
+
+    scenario = read_scenario(options.scenario, options.overrides, options.seed)
+    with _ending(), _progress(options.quiet) as progress:
+        made = prefill(scenario, options.out, progress)
+    print(made)
     return 0
 
 

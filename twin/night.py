@@ -8,7 +8,7 @@ time, ahead of the simulated clock and bounded; the catalogue half has the effec
 
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,8 +30,10 @@ from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step
 from schemas.exposure import Visit
 from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
+from schemas.table import take
 from schemas.wcs import Wcs
 from simulators.camera import offset_px
+from twin import prefill
 from twin.cache import Cache
 from twin.costs import CostTable
 from twin.folders import claim
@@ -77,12 +79,13 @@ class Outcome:
 
 def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
               progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False,
-              cache: Cache | None = None, store: str = "") -> Outcome:
+              cache: Cache | None = None, store: str = "", past: Path | None = None) -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
 
     `sink` is a URL for the alerts, files in the folder without one. Simulated alerts go to the Kafka topic
     `alerts-simulated`; `any_topic` allows another. `store` is a URL for the prompt tables while the night lasts, a
-    DuckDB file in the folder without one. With a `cache` nothing is drawn or measured that was before.
+    DuckDB file in the folder without one; that file begins with the tables of a `past`, a folder of `twin.prefill`.
+    With a `cache` nothing is drawn or measured that was before.
 
     InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
     early takes the folder with it.
@@ -93,9 +96,13 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     if sink.startswith("kafka:") and not any_topic and sink.rsplit("/", 1)[-1] != TOPIC:
         raise InputError(f"sink {sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
                          "expressly (--any-topic)")
+    if past is not None and store:
+        raise InputError(f"past {past}: a night begins with it in its own DuckDB file, not in {store}")
     claim(folder)
     try:
-        night = _into(Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / 'prompt.duckdb'}",
+        if past is not None:
+            prefill.place(past, scenario, folder / prefill.STORE)
+        night = _into(Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / prefill.STORE}",
                             cache, keep_images), scenario, costs, processes, progress, begun)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,7 +132,7 @@ def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, pr
         night = Night(place, costs, ports, recorder, pool, processes, progress)
         night.run()
         for name in PROMPT_TABLES:
-            recorder.append(name, ports.store.table(name))
+            recorder.append(name, _of_night(ports.store.table(name), night.here.visits))
         recorder.append("fact", facts(scenario, costs, processes, perf_counter() - begun, night.template_notes))
     if place.cache is not None:
         place.cache.settle()
@@ -285,6 +292,16 @@ class Night:
             if half.measured is not None:
                 self.recorder.append("measurement", _with_visit(half.measured.sources, job))
         self.progress("detector-visits", len(self.log), len(self.jobs))
+
+
+def _of_night(rows: np.ndarray, visits: Sequence[Visit]) -> np.ndarray:
+    """Rows of a prompt table that the night made, without those of a past."""
+    names = rows.dtype.names or ()
+    if "visit" in names:
+        return take(rows, np.isin(rows["visit"], [visit.visit for visit in visits]))
+    if "validityStartMjdTai" in names:
+        return take(rows, rows["validityStartMjdTai"] >= visits[0].mjd_tai)
+    return rows     # SSSource: a past has none
 
 
 def _template(place: Place, band: str, pool: Executor) -> Future[str]:

@@ -44,14 +44,19 @@ class Observatory:
     def earlier(self) -> dict[str, list[Visit]]:
         """By band, the earlier visits that its template is made of, chosen by their seeing."""
         rows = cadence.history(self.config, self.seed)
-        out = {}
-        for band in dict.fromkeys(visit.band for visit in self.visits):
-            here = [visit for visit in rows if visit.band == band]
-            now = [conditions(self.config, visit, self.seed) for visit in here]
-            chosen = select([Quality(c.fwhm_eff, 10 ** (-0.8 * c.extinction)) for c in now],
-                            self.scenario.pipeline.template)
-            out[band] = [here[i] for i in sorted(chosen)]
-        return out
+        return {band: self._best([visit for visit in rows if visit.band == band])
+                for band in dict.fromkeys(visit.band for visit in self.visits)}
+
+    def template_visits(self, band: str) -> list[Visit]:
+        """The same for any band, also for one in which the night has no visit."""
+        return self.earlier.get(band) or self._best(cadence.history(self.config, self.seed, [band]))
+
+    def _best(self, visits: list[Visit]) -> list[Visit]:
+        """Those that a template takes, in time order."""
+        now = [conditions(self.config, visit, self.seed) for visit in visits]
+        chosen = select([Quality(c.fwhm_eff, 10 ** (-0.8 * c.extinction)) for c in now],
+                        self.scenario.pipeline.template)
+        return [visits[i] for i in sorted(chosen)]
 
     def facts(self, visit: Visit, detector: int) -> Facts:
         """The true circumstances of an exposure of the night."""

@@ -109,6 +109,12 @@ class DuckDBStore:
         table = TABLES[name]
         return self._select(table, "ORDER BY rowid") if table in TABLES_KEPT else table.empty()
 
+    def counts(self) -> dict[str, int]:
+        """Rows of each table kept; of DIAObjects, those that are current."""
+        current = {DIA_OBJECT.name: 'WHERE "validityEndMjdTai" IS NULL'}
+        return {table.name: int(self._read(f'SELECT count(*) FROM "{table.name}" {current.get(table.name, "")}')
+                                .fetchall()[0][0]) for table in TABLES_KEPT}
+
     def close(self) -> None:
         self._packets.close()
         self._connection.close()

@@ -1,0 +1,171 @@
+"""A past for a scenario: months of earlier visits at catalogue fidelity, in a prompt store that nights begin with.
+
+    cadence.past -> truth of each visit -> simulators.catalogs -> report_sources -> DIR/prompt.duckdb
+
+The sky is the scenario's own, so what varies in the night has varied before, in the same DIAObjects. What a template
+decides is that of the night's templates. Asteroids are in no earlier visit: those of the night were elsewhere.
+
+    DIR/
+      scenario.toml        the scenario as it was drawn: nights of another sky are refused
+      prompt.duckdb        the prompt tables after the last earlier visit, with prompt.duckdb.packets
+      measures/            truth, exposure_log, rejection, fact: what a run keeps
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from pipeline.ephemerides import TableEphemerides
+from pipeline.errors import InputError
+from pipeline.footprint import PRELOAD_MARGIN_ARCSEC, footprint_box
+from pipeline.open import open_sink
+from pipeline.ports import Ports
+from pipeline.prompt import preload, report_sources
+from pipeline.satellites import TrackSatellites
+from pipeline.steps import run
+from pipeline.stores.duckdb import DuckDBStore
+from schemas.exposure import AB_ZEROPOINT_NJY, Visit
+from schemas.measures import EPHEMERIS, FACT, TRACK, empty
+from simulators import cadence, observe
+from simulators.catalogs import Catalog, draw
+from simulators.observe import Facts
+from simulators.streams import stream
+from twin import exposures
+from twin.catalogue import measured_from_catalog
+from twin.exposures import Input
+from twin.folders import claimed
+from twin.observatory import Observatory
+from twin.recorder import ParquetRecorder
+from twin.scenario import Scenario, read_scenario, to_toml
+
+STORE: Final = "prompt.duckdb"
+DELAY_D: Final = 60.0 / 86400     # from shutter close to the save: what is asked of the real system
+
+Progress = Callable[[str, int, int], None]      # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A past in numbers."""
+
+    folder: Path
+    visits: int
+    objects: int
+    sources: int
+    forced: int
+    wall_s: float
+
+    def __str__(self) -> str:
+        return (f"{self.visits} earlier detector-visits, {self.objects} DIAObjects with {self.sources} DIASources and "
+                f"{self.forced} forced sources in {self.wall_s:.0f} s: {self.folder}")
+
+
+def prefill(scenario: Scenario, folder: Path, progress: Progress = lambda what, done, total: None) -> Prefilled:
+    """Draw a scenario's past into a new folder; InputError where the scenario has none or the folder is occupied."""
+    begun = perf_counter()
+    here = Observatory(scenario, Path())
+    try:
+        visits = cadence.past(here.config, here.seed)
+    except ValueError as error:
+        raise InputError(f"{scenario.name}: {error}") from None
+    with claimed(folder):
+        (folder / "scenario.toml").write_text(to_toml(scenario))
+        store = DuckDBStore(folder / STORE)
+        try:
+            with ParquetRecorder(folder / "measures") as recorder:
+                _draw(here, visits, store, recorder, progress)
+                recorder.append("fact", _facts(scenario, len(visits)))
+            counts = store.counts()
+        finally:
+            store.close()
+    return Prefilled(folder, len(visits) * len(here.config.camera.detectors), counts["DiaObject"],
+                     counts["DiaSource"], counts["DiaForcedSource"], perf_counter() - begun)
+
+
+def place(past: Path, scenario: Scenario, store: Path) -> None:
+    """Put a past where a night's prompt store will be; InputError where it is none, or of another sky."""
+    if not (past / STORE).is_file() or not (past / "scenario.toml").is_file():
+        raise InputError(f"{past}: no past in this folder; `alert-twin prefill SCENARIO --out DIR` makes one")
+    drawn = read_scenario(past / "scenario.toml")
+    for what, was, now in (("seed", drawn.seed, scenario.seed),
+                           *((f"simulation.{name}", getattr(drawn.simulation, name), getattr(scenario.simulation, name))
+                             for name in ("field", "camera", "cadence", "conditions", "sky"))):
+        if was != now:
+            differs = f"{was} there, {now} here" if what == "seed" else "it differs"
+            raise InputError(f"{past}: this past is of another sky than the night: {what} ({differs})")
+    for name in (STORE, f"{STORE}.packets"):
+        shutil.copyfile(past / name, store.with_name(name.replace(STORE, store.name)))
+
+
+def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: ParquetRecorder,
+          progress: Progress) -> None:
+    """Every earlier visit through the catalogue half, in time order."""
+    config = msgspec.structs.replace(here.scenario.pipeline,
+                                     alert=msgspec.structs.replace(here.scenario.pipeline.alert, produce=False))
+    templates = {band: exposures.inputs(here.sky, here.template_visits(band), here.seed)
+                 for band in dict.fromkeys(visit.band for visit in visits)}
+    detectors = here.config.camera.detectors
+    jobs = [(visit, detector) for visit in visits for detector in detectors]
+    for number, (visit, detector) in enumerate(jobs):
+        now = visit.shutter_close_mjd_tai + DELAY_D
+        ports = Ports(clock=partial(float, now), store=store, sink=open_sink("memory:"), recorder=recorder,
+                      ephemerides=TableEphemerides(empty(EPHEMERIS)), satellites=TrackSatellites(empty(TRACK)))
+        facts = here.facts(visit, detector)
+        truth = observe.sources(here.sky, visit, detector, here.seed,
+                                template_visits=[one.visit for one in templates[visit.band]])
+        catalog = _catalog(here, visit, detector, facts, truth, templates[visit.band])
+        shape = here.config.camera.ny, here.config.camera.nx
+        measured = measured_from_catalog(catalog, visit, detector, facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px,
+                                         zeropoint=facts.zeropoint)
+        known = run(preload(visit, detector, footprint_box(facts.wcs, shape, PRELOAD_MARGIN_ARCSEC), ports, config))
+        summary = run(report_sources(measured, known, ports, config))
+        log = measured.log.copy()
+        log["status"], log["n_sources"], log["n_new_objects"] = b"done", summary.n_sources, summary.n_new_objects
+        log["done_mjd_tai"], log["n_alerts"] = now, 0
+        recorder.append("exposure_log", log)
+        recorder.append("truth", truth)
+        progress("earlier visits", number + 1, len(jobs))
+
+
+def _catalog(here: Observatory, visit: Visit, detector: int, facts: Facts, truth: np.ndarray,
+             template: list[Input]) -> Catalog:
+    """What was measured in one earlier visit."""
+    flux_err = _error(facts, template)
+    per_electron = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint)) / here.config.camera.gain
+    # a source's own photons, weighted with the squared PSF: 4/3 of its flux for a Gaussian
+    truth["flux_err_optimum"] = np.sqrt(flux_err**2 + 4 / 3 * np.maximum(truth["science_flux"], 0.0) * per_electron)
+    rng = stream(here.seed, "past sources", visit.visit, detector)
+    shape = here.config.camera.ny, here.config.camera.nx
+    return draw(truth, facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px, flux_err=flux_err,
+                key=int(rng.integers(2**62)), rng=rng)
+
+
+def _error(facts: Facts, template: list[Input]) -> float:
+    """Optimum flux error on blank sky at the detector's centre [nJy], the template's noise included."""
+    centre = (facts.psf.shape[1] - 1) / 2, (facts.psf.shape[0] - 1) / 2
+    weights = np.array([one.weight for one in template])
+    ours = facts.psf.at(*centre, exposures.SIDE)
+    theirs = sum(one.weight * one.facts.psf.at(*centre, exposures.SIDE) for one in template) / weights.sum()
+    point = np.zeros(1)
+    error, _ = exposures.optimum_error(ours[None], np.array([facts.noise_njy**2]), np.asarray(theirs)[None],
+                                       np.array([1.0 / weights.sum()]), point, point, point)
+    return float(error[0])
+
+
+def _facts(scenario: Scenario, visits: int) -> np.ndarray:
+    values = {"scenario": scenario.name, "seed": scenario.seed, "fidelity": "catalogue", "kind": "simulated past",
+              "visits": visits}
+    rows = empty(FACT, len(values))
+    for row, (key, value) in zip(rows, values.items(), strict=True):
+        row["key"], row["value"] = key.encode(), str(value).encode()
+    return rows
+
+
+__all__ = ["Prefilled", "place", "prefill"]
