@@ -2,7 +2,8 @@
 
 Heliocentric osculating elements in the ecliptic of J2000; the Earth from ERFA's analytic ephemeris (a few km), the site
 with precession, nutation and the Earth's turning (UT1 taken as TAI - 37 s: a kilometre). Places are astrometric: light
-time, no aberration of the observer, as the Minor Planet Center's are.
+time, no aberration of the observer, as the Minor Planet Center's are. The Sun is at rest: its motion about the
+barycentre while the light is on its way would move everything in a field by the same 0.007".
 """
 
 from typing import Final
