@@ -4,6 +4,8 @@ Ephemerides arrive as polynomials of time, made before the exposure; they are ev
 are of the object when the light left it, seen from the observer, on ICRF axes.
 """
 
+import re
+import string
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +23,8 @@ GALACTIC: Final = np.array([                      # ICRS to Galactic (IAU 1958) 
     [-0.05487565771259, -0.87343705195562, -0.48383507361672],
     [+0.49410943719273, -0.44482972122330, +0.74698218398667],
     [-0.86766613755966, -0.19807633727300, +0.45598381368730]])
+_PROVISIONAL: Final = re.compile(rb"(18|19|20)(\d\d) ([A-Z])([A-Z])([1-9]\d*)?")
+_DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase      # tens of the cycle, to 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +136,27 @@ def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.degrees(np.arctan2(cross, np.sum(a * b, axis=1))))
 
 
+def packed(designation: bytes) -> bytes:
+    """A provisional designation in the Minor Planet Center's packed form; others, and those past cycle 619, unchanged.
+
+    Examples
+    --------
+    >>> packed(b"1995 XL1"), packed(b"2007 TA418"), packed(b"SIM000042")
+    (b'J95X01L', b'K07Tf8A', b'SIM000042')
+    """
+    found = _PROVISIONAL.fullmatch(designation)
+    cycle = int(found[5] or 0) if found else len(_DIGITS) * 10
+    if found is None or cycle >= len(_DIGITS) * 10:
+        return designation
+    count = _DIGITS[cycle // 10] + str(cycle % 10)
+    return {b"18": b"I", b"19": b"J", b"20": b"K"}[found[1]] + found[2] + found[3] + count.encode() + found[4]
+
+
 def mpc_orbits(ephemerides: np.ndarray) -> np.ndarray:
     """MPC_ORBITS rows of EPHEMERIS rows; what the ephemeris service does not give is null, or the real placeholder."""
     rows = MPC_ORBITS.empty(len(ephemerides))
     rows["designation"] = rows["unpacked_primary_provisional_designation"] = ephemerides["designation"]
-    rows["packed_primary_provisional_designation"] = ephemerides["designation"]
+    rows["packed_primary_provisional_designation"] = [packed(name) for name in ephemerides["designation"].tolist()]
     rows["id"], rows["orbit_type_int"] = 0, -1
     for name in ("created_at", "updated_at", "fitting_datetime"):
         rows[name] = np.datetime64("1970-01-01", "us")

@@ -20,7 +20,7 @@ LIGHT_AU_PER_DAY: Final = 173.144632674
 AU_KM: Final = 149597870.7
 EARTH_KM: Final = 6378.137
 SITE_HEIGHT_KM: Final = 2.663
-_TO_EQUATOR: Final = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(OBLIQUITY), -np.sin(OBLIQUITY)],
+TO_EQUATOR: Final = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(OBLIQUITY), -np.sin(OBLIQUITY)],
                                [0.0, np.sin(OBLIQUITY), np.cos(OBLIQUITY)]])
 V_MINUS: Final = np.array([-1.9, -0.4, 0.2, 0.4, 0.4, 0.35])   # V - ugrizy of a mean C and S asteroid
 
@@ -49,7 +49,7 @@ def _axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ci, si = np.cos(rows["inc"]), np.sin(rows["inc"])
     p = np.stack([co * cw - so * sw * ci, so * cw + co * sw * ci, sw * si], -1)
     q = np.stack([-co * sw - so * cw * ci, -so * sw + co * cw * ci, cw * si], -1)
-    return p @ _TO_EQUATOR.T, q @ _TO_EQUATOR.T
+    return p @ TO_EQUATOR.T, q @ TO_EQUATOR.T
 
 
 def positions(rows: np.ndarray, mjd: np.ndarray, *, predicted: bool = False) -> np.ndarray:
@@ -126,7 +126,7 @@ def _distance_along(direction: np.ndarray, here: np.ndarray, r: np.ndarray) -> n
 
 def elements(position: np.ndarray, velocity: np.ndarray, epoch: np.ndarray) -> np.ndarray:
     """ASTEROID rows (orbit only) of heliocentric states (n, 3) in the ICRF [au, au/day]."""
-    r_vec, v_vec = position @ _TO_EQUATOR, velocity @ _TO_EQUATOR
+    r_vec, v_vec = position @ TO_EQUATOR, velocity @ TO_EQUATOR
     r, v2 = np.linalg.norm(r_vec, axis=1), np.sum(v_vec**2, axis=1)
     h = np.cross(r_vec, v_vec)
     e_vec = np.cross(v_vec, h) / GM_SUN - r_vec / r[:, None]
@@ -151,7 +151,7 @@ def _velocity(rng: np.random.Generator, position: np.ndarray, a: np.ndarray, e: 
 
     An inclination below a position's latitude is raised to it.
     """
-    ecliptic = position @ _TO_EQUATOR
+    ecliptic = position @ TO_EQUATOR
     r = np.linalg.norm(ecliptic, axis=1)
     out = ecliptic / r[:, None]
     speed2 = GM_SUN * np.maximum(2.0 / r - 1.0 / a, 1e-6)
@@ -164,7 +164,7 @@ def _velocity(rng: np.random.Generator, position: np.ndarray, a: np.ndarray, e: 
     cosine = np.clip(np.cos(inclination) / cos_lat, -1.0, 1.0)      # of the angle between motion and the parallel
     angle = np.arccos(cosine) * rng.choice([-1.0, 1.0], len(r))
     moving = np.cos(angle)[:, None] * east + np.sin(angle)[:, None] * north
-    return np.asarray((radial[:, None] * out + tangential[:, None] * moving) @ _TO_EQUATOR.T)
+    return np.asarray((radial[:, None] * out + tangential[:, None] * moving) @ TO_EQUATOR.T)
 
 
 def belt(rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray, mjd: np.ndarray) -> np.ndarray:

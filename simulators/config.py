@@ -147,7 +147,17 @@ class VariableConfig(Strict, frozen=True):
 
 
 class AsteroidConfig(Strict, frozen=True):
-    """Asteroids that cross the field in the night; oversampled."""
+    """Asteroids that cross the field in the night; oversampled, or the population at its natural density.
+
+    `model = "population"` draws orbits, sizes, colours and rotations of whole families to the magnitude `faint`, each
+    `boost` times as dense as it is; then `belt_per_field` to `mag` have no meaning, `ephemeris_error_arcsec` is the
+    median one sigma of orbits of many oppositions (5 times that of one, 15 times that of the short arcs of the `lost`).
+    """
+
+    model: Literal["oversampled", "population"] = "oversampled"
+    faint: float = 25.0                                   # [mag] in r, without rotation
+    boost: dict[Literal["main_belt", "near_earth", "trojan", "tno", "hilda", "hungaria"], NotNegative] = {}
+    ephemerides: Literal["two-body", "assist"] = "two-body"   # of the population; assist needs packages of its own
 
     belt_per_field: NotNegative = 12.0                    # per 1000 x 1000 px at any time
     near_earth_per_field: NotNegative = 3.0               # at any time: trails

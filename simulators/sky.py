@@ -13,6 +13,7 @@ from simulators.cadence import visits
 from simulators.conditions import FIDUCIAL_FWHM_EFF
 from simulators.config import SimulationConfig
 from simulators.galaxies import GALAXY, galaxies
+from simulators.solar_system import SolarSystem
 from simulators.stars import STAR, band_index, mean_number, stars
 from simulators.streams import stream
 from simulators.transients import TRANSIENT, light_curve, night_fluxes, transients
@@ -86,6 +87,7 @@ class Sky:
         self.agn: np.ndarray = active_nuclei(c.variables, rng, self.galaxies,
                                              int(rng.poisson(c.variables.agn_per_field * self.fields)), FIRST_ID["agn"])
         self.moved: np.ndarray = self._moved(stream(seed, "moved stars"))
+        self.solar_system = SolarSystem(c.asteroids) if c.asteroids.model == "population" else None
         self.asteroids: np.ndarray = self._asteroids(stream(seed, "asteroids"))
 
     def _moved(self, rng: np.random.Generator) -> np.ndarray:
@@ -102,6 +104,9 @@ class Sky:
 
     def _asteroids(self, rng: np.random.Generator) -> np.ndarray:
         c = self.config.sky.asteroids
+        if self.solar_system is not None:
+            return self.solar_system.draw(self.seed, self.config.field.ra, self.config.field.dec,
+                                          np.sqrt(2.0) * self.radius_deg, self.times, FIRST_ID["asteroid"])
         hours = 24.0 * (self.times[-1] - self.times[0])
         # at any time `per_field` are inside; over the night more cross: 0.2 deg/d crosses 3.3' in 6.7 h
         side = 2 * self.radius_deg
@@ -153,7 +158,7 @@ class Sky:
         if kind == "moved_star":
             return np.asarray(self.moved["flux"][:, b])
         if kind == "asteroid":
-            return fluxes_njy(solar.v_magnitudes(self.asteroids, mjd_tai) - solar.V_MINUS[b])
+            return self._asteroid_fluxes(self.asteroids, band, mjd_tai)
         raise ValueError(f"kind must be a changing population, got {kind!r}")
 
     def flux_at(self, ids: np.ndarray, band: str, mjd_tai: float) -> np.ndarray:
@@ -166,11 +171,15 @@ class Sky:
             if here.any():
                 index = ids[here] - FIRST_ID[kind]
                 if kind == "asteroid":
-                    out[here] = fluxes_njy(solar.v_magnitudes(rows[index], mjd_tai)
-                                           - solar.V_MINUS[band_index(band)])
+                    out[here] = self._asteroid_fluxes(rows[index], band, mjd_tai)
                 else:
                     out[here] = self.fluxes(kind, band, mjd_tai)[index]
         return out
+
+    def _asteroid_fluxes(self, rows: np.ndarray, band: str, mjd_tai: float) -> np.ndarray:
+        if self.solar_system is not None:
+            return self.solar_system.fluxes(rows, band, mjd_tai)
+        return fluxes_njy(solar.v_magnitudes(rows, mjd_tai) - solar.V_MINUS[band_index(band)])
 
     def template_flux(self, ids: np.ndarray, template_visits: Sequence[Visit]) -> np.ndarray:
         """Mean flux [nJy] that sources have AT THEIR PLACE in a coadd of visits of one band; 0 for asteroids.
@@ -221,10 +230,15 @@ class Sky:
         out = empty(POINT, len(rows))
         if not len(rows):
             return out
-        half = visit.exposure_s / 2 / 86400
-        middle = solar.topocentric(rows, visit.mjd_tai)
         out["id"], out["kind"], out["ssObjectId"] = rows["id"], b"asteroid", rows["ssObjectId"]
         out["flux"] = self.fluxes("asteroid", visit.band, visit.mjd_tai)
+        if self.solar_system is not None:
+            vectors, out["eph_err_arcsec"] = self.solar_system.seen(rows, visit)
+            for name, at in zip(("_start", "", "_end"), vectors, strict=True):
+                out["ra" + name], out["dec" + name] = solar.sky(at)
+            return out
+        half = visit.exposure_s / 2 / 86400
+        middle = solar.topocentric(rows, visit.mjd_tai)
         for name, at in (("", middle), ("_start", solar.topocentric(rows, visit.mjd_tai - half)),
                          ("_end", solar.topocentric(rows, visit.mjd_tai + half))):
             out["ra" + name], out["dec" + name] = solar.sky(at)
@@ -270,6 +284,10 @@ class Sky:
             return np.concatenate([self.ephemerides(box, float(at), half_span_d=half_span_d) for at in middles])
         at = mjd_tai
         known = self.asteroids[self.asteroids["known"]]
+        if self.solar_system is not None:
+            if box is not None:
+                known = known[box.contains(*solar.sky(self.solar_system.predicted(known, at)))]
+            return self.solar_system.ephemerides(known, at, half_span_d)
         if box is not None and len(known):
             known = known[box.contains(*solar.sky(solar.topocentric(known, at, predicted=True)))]
         return solar.ephemerides(known, at, half_span_d) if len(known) else empty(EPHEMERIS)

@@ -5,7 +5,7 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from pipeline.solarsystem import AU_KM, GALACTIC, match, mpc_orbits, predict, ss_sources
+from pipeline.solarsystem import AU_KM, GALACTIC, match, mpc_orbits, packed, predict, ss_sources
 from schemas.measures import EPHEMERIS, empty
 from schemas.table import DIA_SOURCE
 
@@ -127,6 +127,15 @@ def test_orbits_are_written_as_the_real_ones() -> None:
     np.testing.assert_allclose(out["epoch_mjd"], 61000.0)
     assert out["unpacked_primary_provisional_designation"].tolist() == [b"2004 JQ12", b"2020 SJ88"]
     assert out["created_at"][0] == np.datetime64("1970-01-01")
+
+
+@pytest.mark.parametrize(("designation", "expected"), [
+    # the Minor Planet Center's own examples, then what is no provisional designation
+    (b"1995 XA", b"J95X00A"), (b"1995 XL1", b"J95X01L"), (b"1995 FB13", b"J95F13B"), (b"1998 SQ108", b"J98SA8Q"),
+    (b"1998 SV127", b"J98SC7V"), (b"1998 SS162", b"J98SG2S"), (b"2099 AZ193", b"K99AJ3Z"), (b"2008 AA360", b"K08Aa0A"),
+    (b"2007 TA418", b"K07Tf8A"), (b"2024 ZA620", b"2024 ZA620"), (b"SIM000042", b"SIM000042"), (b"", b"")])
+def test_designations_are_packed_as_the_minor_planet_center_does(designation: bytes, expected: bytes) -> None:
+    assert packed(designation) == expected
 
 
 @pytest.mark.parametrize(("ra", "dec"), [(0.0, 0.0), (359.9999, 60.0), (0.0, 90.0)])
