@@ -11,15 +11,16 @@ transform, and rows or tiles may be shared among threads.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, uniform_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, uniform_filter
 from scipy.signal import fftconvolve
 
 from pipeline.difference import kernel as matching
+from pipeline.difference.memory import plane
 from pipeline.difference.repair import Saturated, restore
 from pipeline.difference.spatial import SpatialKernel, convolve, identity, over, square, terms
 from pipeline.difference.stars import KernelStars, cut, select
@@ -51,7 +52,8 @@ RESTORED_ERROR: Final = 0.1     # relative error of a saturated star's restored 
 SHARPER: Final = 0.97            # the science image is convolved when its PSF is smaller than this times the template's
 CELL: Final = 16                 # bins along a cell in which levels are medians
 BAND: Final = 64                 # rows that one call of a kernel does
-NODES: Final = 7                 # along each axis, at which kernels and PSFs that vary are worked out
+NODES: Final = 7                 # at most along each axis, at which kernels and PSFs that vary are worked out, ...
+BETWEEN: Final = 100             # ... on smaller images so far apart [pixel], but as many as polynomials need
 SAMPLE: Final = 400_000          # pixels of blank sky that the noise is measured on
 WINDOW: Final = 256              # side of a window in which correlations of the noise are measured [pixel],
 WINDOWS: Final = 4               # of which there are so many along each axis, if they fit
@@ -61,6 +63,7 @@ THEIR_SHIFT: Final = 4           # of the template's flags
 
 
 T = TypeVar("T")
+Image = TypeVar("Image", Calibrated, Template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Pair:
     template_noise: np.ndarray
     beyond: np.ndarray | None    # the filled template with the pixels around it
     beyond_hole: np.ndarray | None   # where those have no data
+    threads: int                 # that the work on the pair is shared among
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,43 +112,58 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
     if science.shape != template.shape:
         raise ValueError(f"the template must be on the science grid {science.shape}, got {template.shape}")
     shape = science.shape
-    flags = np.zeros(shape, np.uint8)
-    ours, theirs = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    _sorted(science, planes.NO_DATA | planes.BAD, planes.SAT, 0, flags, ours, threads)
-    holes = _sorted(template, planes.NO_DATA, planes.SAT | planes.SAT_TEMPLATE, THEIR_SHIFT, flags, theirs, threads)
+    science, template = _contiguous(science), _contiguous(template)
+    flags, ours, theirs = plane(shape, np.uint8), plane(shape), plane(shape)
+    light, other, noise, deep, count = (np.empty((shape[0] // BIN, shape[1] // BIN), np.float32) for _ in range(5))
+
+    def sort(start: int) -> int:
+        rows = start, min(start + BAND, shape[0])
+        flags[start:rows[1]] = 0
+        passes.sort_out(science.image, science.variance, science.mask, planes.NO_DATA | planes.BAD, UNFIT, MEANINGLESS,
+                        planes.SAT, 0, *rows, flags, ours)
+        holes = passes.sort_out(template.image, template.variance, template.mask, planes.NO_DATA, UNFIT, MEANINGLESS,
+                                planes.SAT | planes.SAT_TEMPLATE, THEIR_SHIFT, *rows, flags, theirs)
+        for full, total in ((ours, light), (theirs, other), (science.variance, noise), (template.variance, deep)):
+            passes.binned(full, flags, EITHER_BAD, rows[0] // BIN, rows[1] // BIN, total, count)
+        return int(holes)
+
+    holes = sum(over(sort, range(0, shape[0], BAND), threads))
     coverage = 1.0 - holes / flags.size
     if coverage < config.min_coverage:
         raise NoWorkFound(f"the template covers {100 * coverage:.1f} % of the pixels, at least "
                           f"{100 * config.min_coverage:.0f} % are needed")
-    light, other, noise, deep = (_means(plane, flags, threads) for plane in (ours, theirs, science.variance,
-                                                                            template.variance))
-    full = light[1] == BIN * BIN
-    if not light[1].any() and ((flags & EITHER_BAD) != 0).all():
+    if not count.any() and ((flags & EITHER_BAD) != 0).all():
         raise NoWorkFound("no pixel is usable in both the science image and the template")
-    blank = _blank(light[0], other[0], noise[0], deep[0], full)
-    background = _background(light[0] - other[0], blank, shape, config.background_order)
-    _in_bands(passes.add_smooth, (background, -1.0, NOTHING), (ours,), threads)
-    _in_bands(passes.fill, (flags,), (ours, theirs), threads)
+    for total in (light, other, noise, deep):
+        total /= np.maximum(count, np.float32(1))
+    blank = _blank(light, other, noise, deep, count == BIN * BIN)
+    background = _background(light - other, blank, shape, config.background_order)
+
+    def fill(start: int) -> None:
+        rows = start, min(start + BAND, shape[0])
+        passes.add_smooth(background, -1.0, NOTHING, *rows, ours)
+        passes.fill(flags, *rows, ours, theirs)
+
+    over(fill, range(0, shape[0], BAND), threads)
     saturated = Saturated.of(flags, FULL), Saturated.of(flags, FULL << THEIR_SHIFT)
-    fill = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
+    level = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
     restore(ours, science.variance, flags, WRONG, saturated[0], science.psf)
     restore(theirs, template.variance, flags, WRONG << THEIR_SHIFT, saturated[1], template.psf)
-    return Pair(ours, theirs, flags, background, science.variance, template.variance, fill, saturated, blank,
-                noise[0], deep[0], *_beyond(template, theirs))
+    return Pair(ours, theirs, flags, background, science.variance, template.variance, level, saturated, blank,
+                noise, deep, *_beyond(template, theirs), threads)
 
 
-def _sorted(of: Calibrated | Template, hole: int, full: int, shift: int, flags: np.ndarray, filled: np.ndarray,
-            threads: int) -> int:
-    """Set the flags of one image, copy it, and count its holes."""
-    return sum(_in_bands(passes.sort_out, (of.image, of.variance, of.mask, hole, UNFIT, MEANINGLESS, full, shift),
-                         (flags, filled), threads))
+def _contiguous(of: Image) -> Image:
+    """The same with planes as kernels take them, which are seldom another's copies."""
+    return replace(of, image=np.ascontiguousarray(of.image, np.float32), mask=np.ascontiguousarray(of.mask, np.int32),
+                   variance=np.ascontiguousarray(of.variance, np.float32))
 
 
-def _means(plane: np.ndarray, flags: np.ndarray, threads: int,
+def _means(full: np.ndarray, flags: np.ndarray, threads: int,
            without: int = EITHER_BAD) -> tuple[np.ndarray, np.ndarray]:
     """Mean in bins over the pixels without some flags, and how many those are."""
-    total, count = (np.empty((plane.shape[0] // BIN, plane.shape[1] // BIN), np.float32) for _ in range(2))
-    _in_bands(passes.binned, (plane, flags, without), (total, count), threads)
+    total, count = (np.empty((full.shape[0] // BIN, full.shape[1] // BIN), np.float32) for _ in range(2))
+    _in_bands(passes.binned, (full, flags, without), (total, count), threads)
     return total / np.maximum(count, 1.0), count
 
 
@@ -187,13 +206,24 @@ def _blank(light: np.ndarray, other: np.ndarray, variance: np.ndarray, deep: np.
         return full
     step = max(1, int(np.sqrt(full.size / SAMPLE * 4)))
     some = np.s_[::step, ::step] if full[::step, ::step].any() else np.s_[:, :]
-    sky, deep_sky, level, other_level = (float(np.median(plane[some][full[some]]))
-                                         for plane in (variance, deep, light, other))
+    sky, deep_sky, level, other_level = (float(np.median(coarse[some][full[some]]))
+                                         for coarse in (variance, deep, light, other))
     noise, faint = np.sqrt(sky), np.sqrt(deep_sky)
     bright = ((np.abs(other - other_level) > max(0.4 * noise, 3.0 * faint / BIN))
               | (light - level > 5.0 * noise / BIN)) & full
-    blank = full & (maximum_filter(bright.astype(np.uint8), 3) == 0)
+    blank = full & ~_beside(bright)
     return np.asarray(blank if blank.sum() > 10 else full)
+
+
+def _beside(marked: np.ndarray) -> np.ndarray:
+    """Those marked, and those that touch one along a side or a corner."""
+    out = marked.copy()
+    out[1:] |= marked[:-1]
+    out[:-1] |= marked[1:]
+    wide = out.copy()
+    wide[:, 1:] |= out[:, :-1]
+    wide[:, :-1] |= out[:, 1:]
+    return wide
 
 
 def _background(level: np.ndarray, blank: np.ndarray, shape: tuple[int, int], order: int) -> np.ndarray:
@@ -256,8 +286,8 @@ def _match(science: Calibrated, template: Template, pair: Pair, side: str,
                    margin=radius + functions.half + 2)
     stars = cut(images, variances, fill, pair.flags, EITHER_BAD, science.stars[index], radius=radius,
                 half=functions.half)
-    fit = matching.solve(stars, functions, *psfs, science.shape, config,
-                         order=_order(len(stars), config))
+    fit = matching.solve(stars, functions, *psfs, science.shape, config, order=_order(len(stars), config),
+                         threads=pair.threads)
     return fit, stars
 
 
@@ -280,8 +310,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     light = _means(pair.template, pair.flags, threads, 0)[0]
     restored = _Restored.of(pair, left, right) if config.systematics else None
     without = BAD if left.half == 0 else 0
-    _in_bands(passes.minus, (raw, matched, pair.flags, without), (raw,), threads)
-    level, count = _means(raw, pair.flags, threads)
+    level, count = _minus(raw, matched, pair, without)
     blank = pair.blank.copy()       # never empty: the cores of the kernel's stars hold bins without a bad pixel
     background = _background(level, blank, shape, config.background_order)
     centre = [BIN * np.arange(n) + (BIN - 1) / 2 for n in level.shape]
@@ -318,7 +347,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
                              f"{config.max_ratio_std} is expected")
     if restored is not None:
         restored.add(variance, science.psf.effective_area * RESTORED_ERROR**2)
-    psf = _fitted_psf(stamps, nodes, shape, min(max(science.psf.order, left.order, 1), NODES - 1))
+    psf = _fitted_psf(stamps, nodes, shape, min(max(science.psf.order, left.order, 1), len(nodes.x) - 1))
     matched_psf = _matched_psf(template.psf, right, shape)
     order = max(len(background), len(pair.background))
     both = np.zeros((order, order))
@@ -327,6 +356,20 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     _in_bands(passes.add_smooth, (both, 1.0, halo), (matched,), threads)
     return Difference(image, variance, mask, psf, matched, theirs, matched_psf, noise_scale, lag1,
                       int(fit.used.sum()), kernel_sum, side, config.decorrelate)
+
+
+def _minus(raw: np.ndarray, matched: np.ndarray, pair: Pair, without: int) -> tuple[np.ndarray, np.ndarray]:
+    """Take `matched` off in place; means of what is left in bins, and of how many pixels."""
+    rows, columns = (n // BIN for n in raw.shape)
+    total, count = (np.empty((rows, columns), np.float32) for _ in range(2))
+
+    def work(start: int) -> None:
+        stop = min(start + BAND, len(raw))
+        passes.minus(raw, matched, pair.flags, without, start, stop, raw)
+        passes.binned(raw, pair.flags, EITHER_BAD, start // BIN, stop // BIN, total, count)
+
+    over(work, range(0, len(raw), BAND), pair.threads)
+    return total / np.maximum(count, np.float32(1)), count
 
 
 def _spread(variance: np.ndarray, flags: np.ndarray, hole: int, instead: float, kernel: SpatialKernel,
@@ -347,7 +390,7 @@ def _spread(variance: np.ndarray, flags: np.ndarray, hole: int, instead: float, 
     middle = kernel.half
     down, across = (line[middle - reach:middle + reach + 1] for line in (down, across))
     scale = float(np.sqrt(response.sum() / (down.sum() * across.sum())))
-    out = np.empty(variance.shape, np.float32)
+    out = plane((variance.shape[0], variance.shape[1]))
     taps = (down * scale).astype(np.float32), (across * scale).astype(np.float32)
     _in_bands(passes.spread, (variance, flags, hole, instead, *taps), (out,), threads)
     return out
@@ -366,10 +409,10 @@ def _radius(line: np.ndarray) -> int:
 def _mask(science: Calibrated, template: Template, pair: Pair, left: SpatialKernel,
           right: SpatialKernel) -> np.ndarray:
     """Planes of both inputs, those of a convolved side grown by its kernel's core."""
-    out = np.empty(pair.shape, np.int32)
+    out = plane(pair.shape, np.int32)
     reach = _reach(left.central, 0.9), _reach(right.central, 0.9)
-    passes.merge(science.mask, template.mask, pair.flags, ~DETECTION, KEPT, RENAMED, planes.NO_DATA,
-                 _disk(reach[0]), _disk(reach[1]), out)
+    _in_bands(passes.merge, (science.mask, template.mask, pair.flags, ~DETECTION, KEPT, RENAMED, planes.NO_DATA,
+                             _disk(reach[0]), _disk(reach[1])), (out,), pair.threads)
     edge = reach[0]
     if pair.beyond_hole is None:
         edge = max(edge, reach[1])
@@ -401,19 +444,22 @@ def _disk(radius: int) -> np.ndarray:
 
 
 def _reach(kernel: np.ndarray, fraction: float) -> int:
-    """Radius [pixel] that holds a fraction of a kernel's absolute weight."""
+    """Radius [pixel] that holds a fraction of a kernel's absolute weight, to the nearest.
+
+    The next larger one would be a whole ring of masked pixels more where a weight goes from 90.1 to 89.8 %.
+    """
     half = kernel.shape[0] // 2
     radius = np.hypot(*np.mgrid[-half:half + 1, -half:half + 1]).ravel()
     order = np.argsort(radius, kind="stable")
     total = np.cumsum(np.abs(kernel).ravel()[order])
-    return int(np.ceil(radius[order][np.searchsorted(total, fraction * total[-1])])) if half else 0
+    return round(float(radius[order][np.searchsorted(total, fraction * total[-1])])) if half else 0
 
 
 def _quiet(level: np.ndarray, blank: np.ndarray) -> np.ndarray:
     """Bins where nothing new stands out of the noise: no transient, no trail."""
     smooth = np.abs(uniform_filter(np.where(blank, level, np.float32(0)), 2))
     sigma = 1.4826 * float(np.median(smooth[blank]))
-    quiet = maximum_filter((smooth > 4.5 * sigma).astype(np.uint8), 3) == 0
+    quiet = ~_beside(smooth > 4.5 * sigma)
     return np.asarray(quiet if (quiet & blank).sum() > 10 else np.ones_like(blank))
 
 
@@ -431,7 +477,7 @@ def _whitening(science: Calibrated, template: Template, pair: Pair, blank: np.nd
                ) -> tuple[SpatialKernel, np.ndarray, np.ndarray, np.ndarray, Nodes]:
     """The whitening kernel, factors that turn spread variances into the whitened image's, and PSF stamps at nodes."""
     shape, half = pair.shape, config.whiten_half
-    nodes = Nodes.over(shape, NODES)
+    nodes = _nodes(shape, science.psf.order, left.order, right.order, config.whiten_order, 1)
     x, y = nodes.places()
     ours = science.psf.stamps(x, y)
     if left.half:
@@ -477,10 +523,10 @@ def _depth(pair: Pair, blank: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.nd
 def _sample(blank: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Flat indices of pixels of blank bins, all of them or evenly so many as SAMPLE."""
     row, column = np.nonzero(blank)
-    per_bin = int(np.clip(SAMPLE // max(len(row), 1), 1, BIN * BIN))
+    per_bin = int(np.clip(SAMPLE // max(len(row), 1), BIN, BIN * BIN))
     step = max(1, len(row) * per_bin // SAMPLE)
     row, column = row[::step], column[::step]
-    inside = (7 * np.arange(len(row))[:, None] + 5 * np.arange(per_bin)) % (BIN * BIN)
+    inside = (BIN * np.arange(len(row))[:, None] + np.arange(per_bin)) % (BIN * BIN)   # along rows: read together
     flat = (row[:, None] * BIN + inside // BIN) * shape[1] + column[:, None] * BIN + inside % BIN
     return np.asarray(flat.ravel(), np.int64)
 
@@ -489,7 +535,9 @@ def _variance_factor(image: np.ndarray, variances: tuple[np.ndarray, np.ndarray]
                      pair: Pair, where: np.ndarray, config: DifferenceConfig) -> float:
     """Measured over claimed variance on blank sky."""
     ratio = np.empty(len(where), np.float32)
-    passes.ratios(image, *variances, pair.flags, pair.fill[0], *gains, where, ratio)
+    part = max(1, -(-len(where) // pair.threads))
+    over(lambda start: passes.ratios(image, *variances, pair.flags, pair.fill[0], *gains, where, start,
+                                     min(start + part, len(where)), ratio), range(0, len(where), part), pair.threads)
     low, high = np.percentile(ratio, [15.865, 84.135])
     factor = float(((high - low) / 2) ** 2)
     limit = config.max_variance_factor
@@ -537,9 +585,9 @@ def _systematics(fit: matching.Fit, stars: KernelStars, psf: Psf) -> np.ndarray:
 def _doubt(pair: Pair, light: np.ndarray, halo: np.ndarray, halo_error: float, fit: matching.Fit, reference: Psf,
            psf: Psf, centre: list[np.ndarray]) -> np.ndarray:
     """Variance per bin of the kernel's own error, which grows where no star held it, and of the halo's."""
-    nodes = Nodes.over(pair.shape, NODES)
+    nodes = _nodes(pair.shape, reference.order, fit.kernel.order, 1)
     x, y = nodes.places()
-    relative = matching.uncertainty(fit, reference, x, y).reshape(NODES, NODES)
+    relative = matching.uncertainty(fit, reference, x, y).reshape(len(nodes.y), len(nodes.x))
     bright = gaussian_filter(np.square(light), psf.sigma / BIN)
     area = COHERENT[1] * psf.effective_area
     out = 0.25 * area * interpolate(relative, nodes, *centre) * bright
@@ -600,6 +648,11 @@ def _from_beyond(edge: np.ndarray, weights: np.ndarray, hole: np.ndarray | None)
 
 # --- PSFs and checks -------------------------------------------------------------------------------------------------
 
+def _nodes(shape: tuple[int, int], *orders: int) -> Nodes:
+    """So many that polynomials of these orders have values enough, and no fewer than an image's size asks for."""
+    return Nodes.over(shape, min(NODES, max(*orders, -(-max(shape) // BETWEEN) - 1) + 1))
+
+
 def _filtered_psf(stamps: np.ndarray, kernels: np.ndarray) -> np.ndarray:
     """(n, m, m) stamps convolved each with its kernel, of unit sum and the stamps' size."""
     side = stamps.shape[1] + kernels.shape[1] - 1
@@ -620,10 +673,10 @@ def _matched_psf(psf: Psf, right: SpatialKernel, shape: tuple[int, int]) -> Psf:
     """PSF of the matched template."""
     if right.half == 0:
         return psf
-    nodes = Nodes.over(shape, NODES)
+    nodes = _nodes(shape, psf.order, right.order, 1)
     x, y = nodes.places()
     kernels = np.stack([right.at(a, b) for a, b in zip(x, y, strict=True)])
-    order = min(max(psf.order, right.order), NODES - 1)
+    order = min(max(psf.order, right.order), len(nodes.x) - 1)
     return _fitted_psf(_filtered_psf(psf.stamps(x, y), kernels), nodes, shape, order)
 
 

@@ -6,19 +6,22 @@ turn one PSF into the other up to a shift and a factor, which only the stars kno
 holds the kernel where stars are few, and costs nothing where they are many.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.difference.spatial import SpatialKernel, powers, terms
+from pipeline.difference.spatial import SpatialKernel, over, powers, terms
 from pipeline.difference.stars import KernelStars
 from pipeline.errors import AlgorithmError
+from pipeline.kernels import matching as kernels
 from pipeline.pixel_config import DifferenceConfig
 from pipeline.psf import Psf
 
 CLIP_SIGMA = 4.0        # robust sigmas of the sample beyond which a source leaves the fit
 MIN_GOOD = 0.7          # of a stamp's pixels
 FLUX_SCATTER = 0.01     # of stars between two epochs: no star weighs more than this allows in the flux scale
+SHARE = 16              # stars that one call of a kernel does
 SKY_ERROR = 0.05        # of the background around a source, in units of the noise of a pixel
 
 
@@ -39,23 +42,21 @@ class Basis:
         raw = self.filters[self.pairs[:, 1]][:, :, None] * self.filters[self.pairs[:, 0]][:, None, :]
         return np.asarray(np.tensordot(self.mix, raw, axes=1))
 
-    def convolve(self, stamps: np.ndarray) -> np.ndarray:
-        """(s, n, (M - 2 half)^2) stamps of side M convolved with every basis function."""
-        along_x, along_y = self.pairs.T
-        side = stamps.shape[1]
-        bands = np.stack([_band(f, side) for f in self.filters]).astype(np.float32)
-        wide = np.stack([stamps @ band for band in bands], axis=1)             # (s, f, M, inner)
-        full = np.matmul(bands[along_y].transpose(0, 2, 1), wide[:, along_x])  # (s, n, inner, inner)
-        return np.asarray(np.matmul(self.mix.astype(np.float32), full.reshape(len(stamps), len(self.pairs), -1)))
+    def convolve(self, stamps: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """(s, n, (M - 2 half)^2) float32: stamps of side M convolved with every basis function."""
+        inner = stamps.shape[1] - 2 * self.half
+        given = np.ascontiguousarray(stamps, np.float32), self.filters.astype(np.float32)
+        less = -self.mix[:, 0].astype(np.float32)
+        out = np.empty((len(stamps), len(self.pairs), inner * inner), np.float32)
+        _by_stars(kernels.respond, (*given, self.pairs.astype(np.int64), less), (out,), threads)
+        return out
 
 
-def _band(kernel: np.ndarray, side: int) -> np.ndarray:
-    """(side, side - 2 half) matrix of a "valid" convolution from the right."""
-    half = len(kernel) // 2
-    out = np.zeros((side, side - 2 * half))
-    for j in range(side - 2 * half):
-        out[j:j + 2 * half + 1, j] = kernel[::-1]
-    return out
+def _by_stars(kernel: Callable[..., None], given: tuple[object, ...], made: tuple[np.ndarray, ...],
+              threads: int) -> None:
+    """Run a kernel that takes a first and an end star between its inputs and its outputs."""
+    n = len(made[0])
+    over(lambda start: kernel(*given, start, min(start + SHARE, n), *made), range(0, n, SHARE), threads)
 
 
 def basis(sigmas: tuple[float, ...], degrees: tuple[int, ...], half: int) -> Basis:
@@ -104,48 +105,43 @@ class Fit:
 
 
 def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: Psf, shape: tuple[int, int],
-          config: DifferenceConfig, *, order: int) -> Fit:
+          config: DifferenceConfig, *, order: int, threads: int = 1) -> Fit:
     """The kernel for which target = kernel * reference + a small constant per star, outlying sources clipped.
 
     Stars vary: each has a factor of its own, within FLUX_SCATTER, so that a bright one tells the kernel's shape but not
     its sum, which is the weighted median of all. Outliers in flux, place or chi2 leave the fit.
     """
-    convolved = functions.convolve(stars.reference)
+    equations = _Equations(stars, functions.convolve(stars.reference, threads=threads), threads)
     stamps = functions.stamps()
     n, count = len(stars), len(stamps)
-    target = stars.target.reshape(n, -1).astype(float)
-    good = stars.good.reshape(n, -1)
-    ours, theirs = (v.reshape(n, -1).astype(float) for v in (stars.target_variance, stars.reference_variance))
+    share = stars.good.reshape(n, -1).mean(axis=1)
     smoothing = 0.3   # sum of the squared kernel: how much of the reference's variance is left by the convolution
     space = terms(stars.x, stars.y, shape, order)
     free = np.ones((count, space.shape[1]), bool)
     free[0, (config.scale_order + 1) * (config.scale_order + 2) // 2:] = False
     prior = _prior(functions, target_psf, reference_psf, shape, config, order, stars.target.shape[1])
-    used = good.mean(axis=1) > MIN_GOOD
+    used = share > MIN_GOOD
     model: np.ndarray | None = None
     shift = [0.0, 0.0]
     for step in range(config.iterations + 1):
-        light = np.maximum(target, 0.0) if model is None else model
-        base = _noise(ours, light) + smoothing * _noise(theirs, light)
-        error = _model_error(light, config.weight_floor, shift, stars.target.shape[1])
-        weight = (good / (base + error)).astype(np.float32)
-        normal, vector, centred, aim = _marginal(convolved, target, model, weight, base.min(axis=1))
+        weight, least = equations.weights(model, smoothing, config.weight_floor, shift)
+        normal, vector, mean = equations.normals(model, weight, least)
         if used.sum() < config.min_kernel_sources:
             raise AlgorithmError(f"InsufficientKernelSources: {int(used.sum())} of {n} sources agree on a matching "
                                  f"kernel, {config.min_kernel_sources} are needed")
         coefficients, covariance = _coefficients(normal[used], vector[used], space[used], prior, free)
-        at_star = (space @ coefficients.T).astype(np.float32)              # (n, count)
-        model, less = (np.einsum("snp,sn->sp", part, at_star) for part in (convolved, centred))
-        offsets, errors = _offsets(aim - less, model, weight, stars.target.shape[1])
+        at_star = space @ coefficients.T              # (n, count)
+        model = equations.model(at_star)
+        constant, level = (mean[:, :-1] * at_star).sum(axis=1), mean[:, -1].copy()
+        offsets, errors, _ = equations.left(model, constant, level, weight, 1.0)
         factor = 1.0 + _weighted_median(offsets[used, 0], 1.0 / (errors[used, 0] ** 2 + FLUX_SCATTER**2))
-        coefficients, model, residual = coefficients * factor, model * factor, aim - less * factor
-        chi2 = (residual**2 * weight).sum(axis=1) / good.sum(axis=1)
-        offsets, errors = _offsets(residual, model, weight, stars.target.shape[1])
+        offsets, errors, chi2 = equations.left(model, constant, level, weight, factor)
+        coefficients, model = coefficients * factor, model * np.float32(factor)
         kernel = SpatialKernel(np.tensordot(coefficients.T, stamps, axes=1), order, shape)
         smoothing = float((kernel.central**2).sum())
-        fit = Fit(kernel, float(kernel.central.sum()), used, chi2, offsets, errors,
+        fit = Fit(kernel, float(kernel.central.sum()), used, chi2 / (share * stars.good[0].size), offsets, errors,
                   functions, covariance)
-        keep = _keep(fit, good)
+        keep = _keep(fit, share)
         shift = [intrinsic(offsets[keep, k], errors[keep, k]) for k in (1, 2)]
         settled = step > 1 and np.array_equal(keep, used)
         used = keep
@@ -155,48 +151,55 @@ def solve(stars: KernelStars, functions: Basis, target_psf: Psf, reference_psf: 
     return fit
 
 
-def _marginal(convolved: np.ndarray, target: np.ndarray, model: np.ndarray | None, weight: np.ndarray,
-              sky: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Normal equations per star, a constant and a factor near 1 of its own integrated out.
+class _Equations:
+    """The pixels of a fit's stars, and what they say of a kernel."""
 
-    Returns
-    -------
-    normal : (s, n, n), vector : (s, n)
-    centred : (s, n, p), aim : (s, p)
-        `convolved` and `target` less the constants that fit best.
-    """
-    total = weight.sum(axis=1) + 1.0 / (SKY_ERROR**2 * sky)
-    heavy = convolved * weight[:, None, :]
-    centred = convolved - (heavy.sum(axis=2) / total[:, None])[:, :, None].astype(np.float32)
-    aim = (target - (target * weight).sum(axis=1, keepdims=True) / total[:, None]).astype(np.float32)
-    normal = np.matmul(heavy, centred.transpose(0, 2, 1)).astype(float)
-    vector = np.einsum("snp,sp->sn", heavy, aim).astype(float)
-    if model is None:
-        return normal, vector, centred, aim
-    ours = (model - (model * weight).sum(axis=1, keepdims=True) / total[:, None]) * weight
-    cross = np.einsum("snp,sp->sn", convolved, ours.astype(np.float32)).astype(float)
-    norm = 1.0 / ((model * ours).sum(axis=1) + 1.0 / FLUX_SCATTER**2)
-    normal -= (cross * norm[:, None])[:, :, None] * cross[:, None, :]
-    vector -= cross * (norm * (target * ours).sum(axis=1))[:, None]
-    return normal, vector, centred, aim
+    def __init__(self, stars: KernelStars, functions: np.ndarray, threads: int) -> None:
+        n = len(stars)
+        self.functions, self.threads, self.side = functions, threads, stars.target.shape[1]
+        self.target, self.ours, self.theirs, self.good = (
+            np.ascontiguousarray(plane.reshape(n, -1))
+            for plane in (stars.target, stars.target_variance, stars.reference_variance, stars.good))
+        self.sky = [np.percentile(plane, 20.0, axis=1).astype(float) for plane in (self.ours, self.theirs)]
 
+    def weights(self, model: np.ndarray | None, smoothing: float, floor: float,
+                shift: list[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse variances of the pixels, and the least noise of each star."""
+        light = np.maximum(self.target, np.float32(0)) if model is None else model
+        weight, least = np.empty_like(self.target), np.empty(len(self.target))
+        _by_stars(kernels.weigh, (light, self.ours, self.theirs, self.good, *self.sky, smoothing, floor, *shift,
+                                  self.side), (weight, least), self.threads)
+        return weight, least
 
-def _noise(variance: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """(n, p) variance as sky plus a multiple of the model.
+    def normals(self, model: np.ndarray | None, weight: np.ndarray,
+                least: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Normal equations per star, a constant and a factor near 1 of its own integrated out, and what the constant
+        takes off each function and the target.
+        """
+        n, count, _ = self.functions.shape
+        made = np.empty((n, count, count)), np.empty((n, count)), np.empty((n, count + 1))
+        _by_stars(kernels.normals, (self.functions, self.target, self.target if model is None else model, weight,
+                                    1.0 / (SKY_ERROR**2 * least), 0.0 if model is None else 1.0 / FLUX_SCATTER**2),
+                  made, self.threads)
+        return made
 
-    Planes made from the data are low where the data are, and weights that know the noise bias a fit.
-    """
-    sky = np.percentile(variance, 20.0, axis=1, keepdims=True)
-    square = (model**2).sum(axis=1, keepdims=True)
-    slope = ((variance - sky) * model).sum(axis=1, keepdims=True) / np.maximum(square, 1e-30)
-    return np.asarray(sky + np.maximum(slope, 0.0) * np.maximum(model, 0.0))
+    def model(self, coefficients: np.ndarray) -> np.ndarray:
+        """(s, p) stars of given coefficients (s, n)."""
+        out = np.empty_like(self.target)
+        _by_stars(kernels.sums, (self.functions, coefficients.astype(np.float32)), (out,), self.threads)
+        return out
 
-
-def _model_error(model: np.ndarray, relative: float, shift: list[float], side: int) -> np.ndarray:
-    """(n, p) variance of models with a relative error per pixel and errors of place [pixel]."""
-    slope_y, slope_x = np.gradient(model.reshape(-1, side, side), axis=(1, 2))
-    moved = (shift[0] * slope_x) ** 2 + (shift[1] * slope_y) ** 2
-    return np.asarray((relative * model) ** 2 + moved.reshape(model.shape))
+    def left(self, model: np.ndarray, constant: np.ndarray, level: np.ndarray, weight: np.ndarray,
+             scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(s, 3) relative flux and shifts that the residuals ask for, their errors, and the residuals' chi2."""
+        n = len(model)
+        made = np.empty((n, 3, 3)), np.empty((n, 3)), np.empty(n)
+        _by_stars(kernels.misfit, (self.target, model, level, constant, weight, scale, self.side), made, self.threads)
+        normal, vector, chi2 = made
+        normal += np.eye(3) * (1e-12 + 1e-9 * np.trace(normal, axis1=1, axis2=2))[:, None, None]
+        inverse = np.linalg.inv(normal)
+        return (np.matmul(inverse, vector[:, :, None])[:, :, 0],
+                np.sqrt(np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 0.0)), chi2)
 
 
 def _coefficients(normal: np.ndarray, vector: np.ndarray, space: np.ndarray, prior: np.ndarray,
@@ -268,19 +271,6 @@ def _resized(stamps: np.ndarray, side: int) -> np.ndarray:
     return np.pad(stamps, ((0, 0), (edge, edge), (edge, edge)))
 
 
-def _offsets(residual: np.ndarray, model: np.ndarray, weight: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 3) relative flux and shifts that a star's residual asks for, and their errors."""
-    square = model.reshape(-1, side, side)
-    slope_y, slope_x = np.gradient(square, axis=(1, 2))
-    design = np.stack([model, -slope_x.reshape(model.shape), -slope_y.reshape(model.shape)], axis=1).astype(float)
-    heavy = design * weight[:, None, :]
-    normal = np.matmul(heavy, design.transpose(0, 2, 1))
-    normal += np.eye(3) * (1e-12 + 1e-9 * np.trace(normal, axis1=1, axis2=2))[:, None, None]
-    inverse = np.linalg.inv(normal)
-    value = np.einsum("nij,nj->ni", inverse, np.einsum("nip,np->ni", heavy, residual))
-    return value, np.sqrt(np.maximum(np.einsum("nii->ni", inverse), 0.0))
-
-
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
@@ -293,8 +283,8 @@ def spread(values: np.ndarray) -> float:
 
 
 def _keep(fit: Fit, good: np.ndarray) -> np.ndarray:
-    """Which sources to use next: flux, place and chi2 must be like the others'."""
-    keep = good.mean(axis=1) > MIN_GOOD
+    """Which sources to use next: flux, place and chi2 must be like the others', and pixels good, of which share."""
+    keep = good > MIN_GOOD
     for column in range(3):
         value, error = fit.offsets[:, column], fit.errors[:, column]
         extra = intrinsic(value[fit.used], error[fit.used])

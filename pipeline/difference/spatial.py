@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from scipy import fft
 
+from pipeline.difference.memory import plane
 from pipeline.kernels import difference as passes
 
 T = TypeVar("T")
@@ -87,7 +88,7 @@ def convolve(image: np.ndarray, kernel: SpatialKernel, beyond: np.ndarray | None
     if kernel.half == 0 and kernel.order == 0:
         return image * np.float32(kernel.components[0, 0, 0])
     tiles = Tiles.over((image.shape[0], image.shape[1]), kernel.half)
-    made = np.empty(image.shape, np.float32) if out is None else out
+    made = plane((image.shape[0], image.shape[1])) if out is None else out
     local = _Local(kernel, tiles, slopes)
     spare = 0 if beyond is None else (beyond.shape[0] - image.shape[0]) // 2
     source = image if beyond is None else beyond

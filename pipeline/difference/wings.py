@@ -80,7 +80,9 @@ def _convolved(image: np.ndarray, rings: np.ndarray, threads: int) -> np.ndarray
     inner = np.s_[half:half + image.shape[0], half:half + image.shape[1]]
 
     def work(k: int) -> None:
-        out[k] = fft.irfft2(spectrum * fft.rfft2(rings[k].astype(np.float32), size), size)[inner]
+        product = fft.rfft2(rings[k].astype(np.float32), size)
+        product *= spectrum
+        out[k] = fft.irfft2(product, size, overwrite_x=True)[inner]
 
     over(work, range(len(rings)), threads)
     return out

@@ -10,7 +10,8 @@ HOLE, BAD, WRONG, FULL = 1, 2, 4, 8      # no value; unfit for a fit; a value th
 BIN = 4                                  # side of the bins of coarse planes [pixel]
 
 
-@numba.njit("i8(f4[:,:], f4[:,:], i4[:,:], i4, i4, i4, i4, i8, i8, i8, u1[:,::1], f4[:,::1])", cache=True, nogil=True)
+@numba.njit("i8(f4[:,::1], f4[:,::1], i4[:,::1], i4, i4, i4, i4, i8, i8, i8, u1[:,::1], f4[:,::1])", cache=True,
+            nogil=True)
 def sort_out(image, variance, mask, hole, bad, wrong, full, shift, start, stop, flags, filled):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Set the flags of one image and copy it with its holes zero; how many holes there are.
 
@@ -128,22 +129,24 @@ def connected(flat, nx):  # type: ignore[no-untyped-def]  # compiled for the one
     return out
 
 
-@numba.njit("void(f4[:,:], u1[:,::1], u1, i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+@numba.njit("void(f4[:,::1], u1[:,::1], u1, i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
 def binned(plane, flags, without, start, stop, total, count):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Rows of sums over BIN x BIN pixels that have none of the flags `without`, and of how many those are."""
+    columns = total.shape[1]
+    value, number = np.empty(columns * BIN, np.float32), np.empty(columns * BIN, np.float32)
     for j in range(start, stop):
-        for i in range(total.shape[1]):
-            value = np.float32(0.0)
-            n = np.float32(0.0)
-            for b in range(BIN):
-                y = j * BIN + b
-                for a in range(BIN):
-                    x = i * BIN + a
-                    if (flags[y, x] & without) == 0:
-                        value += plane[y, x]
-                        n += np.float32(1.0)
-            total[j, i] = value
-            count[j, i] = n
+        value[:] = np.float32(0.0)
+        number[:] = np.float32(0.0)
+        for b in range(BIN):            # rows first: whole vectors at a time
+            row, marks = plane[j * BIN + b], flags[j * BIN + b]
+            for i in range(columns * BIN):
+                good = (marks[i] & without) == 0
+                value[i] += row[i] if good else np.float32(0.0)
+                number[i] += np.float32(1.0) if good else np.float32(0.0)
+        sums, counts = total[j], count[j]
+        for i in range(columns):
+            sums[i] = value[BIN * i] + value[BIN * i + 1] + value[BIN * i + 2] + value[BIN * i + 3]
+            counts[i] = number[BIN * i] + number[BIN * i + 1] + number[BIN * i + 2] + number[BIN * i + 3]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -207,7 +210,7 @@ def add_smooth(square, sign, halo, start, stop, plane):  # type: ignore[no-untyp
             plane[j, i] += np.float32(sign) * (row[i] + other[i])
 
 
-@numba.njit("void(f4[:,:], f4[:,:], u1[:,::1], u1, i8, i8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
+@numba.njit("void(f4[:,::1], f4[:,::1], u1[:,::1], u1, i8, i8, f4[:,::1])", cache=True, nogil=True, fastmath=True)
 def minus(science, matched, flags, without, start, stop, raw):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Rows of science - matched; 0 on pixels that have any of the flags `without`."""
     nx = science.shape[1]
@@ -216,7 +219,7 @@ def minus(science, matched, flags, without, start, stop, raw):  # type: ignore[n
             raw[j, i] = np.float32(0.0) if (flags[j, i] & without) != 0 else science[j, i] - matched[j, i]
 
 
-@numba.njit("void(f4[:,:], u1[:,::1], u1, f4, f4[::1], f4[::1], i8, i8, f4[:,::1])", cache=True, nogil=True,
+@numba.njit("void(f4[:,::1], u1[:,::1], u1, f4, f4[::1], f4[::1], i8, i8, f4[:,::1])", cache=True, nogil=True,
             fastmath=True)
 def spread(variance, flags, hole, instead, down, across, start, stop, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Rows of a variance plane convolved with down[y] across[x]; borders repeat the border.
@@ -227,27 +230,43 @@ def spread(variance, flags, hole, instead, down, across, start, stop, out):  # t
     ny, nx = variance.shape
     half_y, half_x = len(down) // 2, len(across) // 2
     line = np.empty(nx + 2 * half_x, np.float32)
-    wide = np.zeros((stop - start + 2 * half_y, nx), np.float32)
+    wide = np.empty((stop - start + 2 * half_y, nx), np.float32)
     for row in range(len(wide)):
         y = min(max(start - half_y + row, 0), ny - 1)
+        inner, values, marks, here = line[half_x:], variance[y], flags[y], wide[row]
         for i in range(nx):
-            line[half_x + i] = instead if (flags[y, i] & hole) != 0 else variance[y, i]
+            inner[i] = instead if (marks[i] & hole) != 0 else values[i]
         for i in range(half_x):
             line[i] = line[half_x]
             line[half_x + nx + i] = line[half_x + nx - 1]
-        for k in range(len(across)):
-            w = across[k]
-            shift = 2 * half_x - k
+        here[:] = np.float32(0.0)
+        k = 0
+        while k + 3 <= len(across):
+            a, b, c = across[k], across[k + 1], across[k + 2]
+            one, two, three = line[2 * half_x - k:], line[2 * half_x - k - 1:], line[2 * half_x - k - 2:]
             for i in range(nx):
-                wide[row, i] += w * line[i + shift]
+                here[i] += a * one[i] + b * two[i] + c * three[i]
+            k += 3
+        while k < len(across):
+            a, one = across[k], line[2 * half_x - k:]
+            for i in range(nx):
+                here[i] += a * one[i]
+            k += 1
     for j in range(start, stop):
-        for i in range(nx):
-            out[j, i] = np.float32(0.0)
-        for k in range(len(down)):
-            w = down[k]
-            row = j - start + 2 * half_y - k
+        here, first = out[j], j - start + 2 * half_y
+        here[:] = np.float32(0.0)
+        k = 0
+        while k + 3 <= len(down):
+            a, b, c = down[k], down[k + 1], down[k + 2]
+            one, two, three = wide[first - k], wide[first - k - 1], wide[first - k - 2]
             for i in range(nx):
-                out[j, i] += w * wide[row, i]
+                here[i] += a * one[i] + b * two[i] + c * three[i]
+            k += 3
+        while k < len(down):
+            a, one = down[k], wide[first - k]
+            for i in range(nx):
+                here[i] += a * one[i]
+            k += 1
 
 
 @numba.njit(cache=True, nogil=True)
@@ -261,25 +280,27 @@ def _value(square, u, v):  # type: ignore[no-untyped-def]  # internal
     return out
 
 
-@numba.njit("void(f4[:,::1], f4[:,:], f4[:,:], u1[:,::1], f4, f8[:,::1], f8[:,::1], i8[::1], f4[::1])", cache=True,
-            nogil=True)
-def ratios(image, ours, theirs, flags, instead, gain_ours, gain_theirs, flat, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+@numba.njit("void(f4[:,::1], f4[:,::1], f4[:,::1], u1[:,::1], f4, f8[:,::1], f8[:,::1], i8[::1], i8, i8, f4[::1])",
+            cache=True, nogil=True)
+def ratios(image, ours, theirs, flags, instead, gain_ours, gain_theirs, flat, start, stop, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
     """Pixels of an image over the root of their variance: gain_ours * ours + gain_theirs * theirs.
 
     instead : float
         What `ours` is where it is a hole of the science image.
+    flat : (n,)
+        Flat indices of the pixels, of which those from `start` to `stop` are done.
     gain_ours, gain_theirs : polynomials as in `add_smooth`
     """
     ny, nx = image.shape
-    for k in range(len(flat)):
+    for k in range(start, stop):
         j, i = flat[k] // nx, flat[k] % nx
         u, v = -1.0 + 2.0 * i / max(nx - 1, 1), -1.0 + 2.0 * j / max(ny - 1, 1)
         mine = instead if (flags[j, i] & HOLE) != 0 else ours[j, i]
         out[k] = image[j, i] / np.sqrt(_value(gain_ours, u, v) * mine + _value(gain_theirs, u, v) * theirs[j, i])
 
 
-@numba.njit("void(f4[:,:], f4[:,:], u1[:,::1], f4, f8[:,::1], f8[:,::1], f4[:,::1], f4[::1], f4[:,::1], i4[:,::1], i4, "
-            "i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
+@numba.njit("void(f4[:,::1], f4[:,::1], u1[:,::1], f4, f8[:,::1], f8[:,::1], f4[:,::1], f4[::1], f4[:,::1], i4[:,::1], "
+            "i4, i8, i8, f4[:,::1], f4[:,::1])", cache=True, nogil=True, fastmath=True)
 def compose(ours, theirs, flags, instead, gain_ours, gain_theirs, matched, errors, doubt,  # type: ignore[no-untyped-def]  # compiled for the one signature above
             mask, empty, start, stop, image, variance):
     """Rows of the difference's variance, and zeros in the image where the mask has `empty`.
@@ -300,18 +321,19 @@ def compose(ours, theirs, flags, instead, gain_ours, gain_theirs, matched, error
             _upsampled(doubt, j, d)
         up, down = max(j - 1, 0), min(j + 1, ny - 1)
         across = np.float32(1.0 / max(down - up, 1))
+        mine, deep, marks, out = ours[j], theirs[j], flags[j], variance[j]
+        above, here, below = matched[up], matched[j], matched[down]
         for i in range(nx):
-            mine = instead if (flags[j, i] & HOLE) != 0 else ours[j, i]
-            slope = (matched[down, i] - matched[up, i]) * across
-            light = matched[j, i]
-            variance[j, i] = (a[i] * mine + b[i] * theirs[j, i] + d[i] + errors[1] * slope * slope
-                              + errors[2] * light * light)
-        for i in range(1, nx - 1):
-            slope = np.float32(0.5) * (matched[j, i + 1] - matched[j, i - 1])
-            variance[j, i] += errors[0] * slope * slope
+            value = instead if (marks[i] & HOLE) != 0 else mine[i]
+            slope = (below[i] - above[i]) * across
+            out[i] = a[i] * value + b[i] * deep[i] + d[i] + errors[1] * slope * slope + errors[2] * here[i] * here[i]
+        left, right, middle = here[:nx - 2], here[2:], out[1:]
+        for i in range(nx - 2):
+            slope = np.float32(0.5) * (right[i] - left[i])
+            middle[i] += errors[0] * slope * slope
+        lost, kept = mask[j], image[j]
         for i in range(nx):
-            if (mask[j, i] & empty) != 0:
-                image[j, i] = np.float32(0.0)
+            kept[i] = np.float32(0.0) if (lost[i] & empty) != 0 else kept[i]
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -442,10 +464,10 @@ def _renamed(bits, kept, renamed):  # type: ignore[no-untyped-def]  # internal
     return out
 
 
-@numba.njit("void(i4[:,:], i4[:,:], u1[:,::1], i4, i4, i4[:,::1], i4, i8[:,::1], i8[:,::1], i4[:,::1])", cache=True,
-            nogil=True)
-def merge(science, template, flags, ours, theirs, renamed, empty, reach_science, reach_template, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
-    """The mask of a difference: planes of both inputs, each grown as far as its side was smeared.
+@numba.njit("void(i4[:,::1], i4[:,::1], u1[:,::1], i4, i4, i4[:,::1], i4, i8[:,::1], i8[:,::1], i8, i8, i4[:,::1])",
+            cache=True, nogil=True)
+def merge(science, template, flags, ours, theirs, renamed, empty, reach_science, reach_template, start, stop, out):  # type: ignore[no-untyped-def]  # compiled for the one signature above
+    """Rows of the mask of a difference: planes of both inputs, each grown as far as its side was smeared.
 
     ours, theirs : int
         Planes that are kept of each.
@@ -457,7 +479,7 @@ def merge(science, template, flags, ours, theirs, renamed, empty, reach_science,
         Offsets (dy, dx) over which a pixel's planes are smeared; only a region's rim has to be.
     """
     ny, nx = science.shape
-    for j in range(ny):
+    for j in range(start, stop):
         for i in range(nx):
             bits = science[j, i] & ours
             if template[j, i] != 0:
@@ -470,7 +492,8 @@ def merge(science, template, flags, ours, theirs, renamed, empty, reach_science,
         reach = reach_science if side == 0 else reach_template
         if len(reach) < 2:
             continue
-        for j in range(ny):
+        far = np.max(reach[:, 0])
+        for j in range(max(start - far, 0), min(stop + far, ny)):
             for i in range(nx):
                 if plane[j, i] == 0:
                     continue
@@ -480,7 +503,7 @@ def merge(science, template, flags, ours, theirs, renamed, empty, reach_science,
                 inner = True
                 for k in range(4):
                     y, x = j + (k == 0) - (k == 1), i + (k == 2) - (k == 3)
-                    if 0 <= y < ny and 0 <= x < nx:
+                    if 0 <= y < ny and 0 <= x < nx and plane[y, x] != plane[j, i]:
                         beside = plane[y, x] & ours if side == 0 else _renamed(plane[y, x], theirs, renamed)
                         if (bits & ~beside) != 0:
                             inner = False
@@ -489,7 +512,7 @@ def merge(science, template, flags, ours, theirs, renamed, empty, reach_science,
                     continue
                 for k in range(len(reach)):
                     y, x = j + reach[k, 0], i + reach[k, 1]
-                    if 0 <= y < ny and 0 <= x < nx:
+                    if start <= y < stop and 0 <= x < nx:
                         out[y, x] |= bits
 
 

@@ -16,9 +16,11 @@ import numpy as np
 from diffbench.io import Result
 from diffbench.psf import PsfGrid
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from pipeline.calibrate import noise
 from pipeline.difference import subtract
+from pipeline.difference.spatial import over
 from pipeline.images import Calibrated, Calibration, Difference, Template
 from pipeline.pixel_config import DifferenceConfig
 from pipeline.psf import Psf
@@ -28,6 +30,7 @@ from schemas.measures import STAR, empty
 from schemas.wcs import Wcs
 
 REPEAT: Final = 3            # calls, the first of which is not timed
+LIMITED: Final = threadpool_limits(1, "blas")    # as `alert-twin` runs the pipeline: threads are the engine's own
 ORDER: Final = 4             # of the PSF polynomials
 BITS: Final = np.zeros(256, np.int32)
 for value in range(256):
@@ -38,14 +41,18 @@ for value in range(256):
 def difference(pair: Any) -> Result:  # the benchmark's own type
     """The difference of a pair with its variance, PSF and mask."""
     config = DifferenceConfig()
-    science, template = images(pair)
-    found = subtract(science, template, config, threads=getattr(pair, "threads", 1))
+    threads = getattr(pair, "threads", 1)
+    science, template = images(pair, threads)
+    found = subtract(science, template, config, threads=threads)
     return Result(diff=found.image, var=found.variance, psf=grid(found.psf, pair.psf_science),
                   mask=unusable(found), info={"convolved": found.convolved, "kernel_stars": found.n_kernel_stars})
 
 
-def images(pair: Any) -> tuple[Calibrated, Template]:
+def images(pair: Any, threads: int = 1) -> tuple[Calibrated, Template]:
     """Both images as the pipeline's types."""
+    given = [(pair.science, pair.var_science, pair.mask_science, pair.psf_science),
+             (pair.template, pair.var_template, pair.mask_template, pair.psf_template)]
+    left, right = over(lambda k: known(*given[k]), range(2), threads)
     shape = pair.science.shape
     wcs = Wcs.tangent(0.0, 0.0, shape)
     visit = Visit(2026010100001, "r", 0.0, 0.0, 0.0, 61041.1, 30.0)
@@ -56,13 +63,19 @@ def images(pair: Any) -> tuple[Calibrated, Template]:
         stars[ours] = pair.sources[theirs]
     stars["snr"] = stars["flux"] / stars["fluxErr"]
     saturation = float(pair.meta.get("saturation", np.inf))
-    science = Calibrated(visit, 0, pair.science, pair.var_science, BITS[pair.mask_science],
-                         polynomial(pair.psf_science, shape), wcs, stars, facts, 1.0, saturation,
-                         correlation(pair.science, pair.var_science, pair.mask_science))
-    template = Template("r", pair.template, pair.var_template, BITS[pair.mask_template],
-                        polynomial(pair.psf_template, shape), wcs, np.broadcast_to(np.int16(10), shape),
-                        correlation(pair.template, pair.var_template, pair.mask_template))
+    science = Calibrated(visit, 0, *left[:4], wcs, stars, facts, 1.0, saturation, left[4])
+    template = Template("r", *right[:4], wcs, np.broadcast_to(np.int16(10), shape), right[4])
     return science, template
+
+
+def known(image: np.ndarray, variance: np.ndarray, mask: np.ndarray,
+          psf: PsfGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, Psf, np.ndarray]:
+    """What the pipeline knows of one image: both planes, mask, PSF and the noise's autocorrelation."""
+    shape = image.shape[0], image.shape[1]
+    bits = np.empty(shape, np.int32)
+    for start in range(0, len(bits), 64):       # what fits into a cache
+        np.take(BITS, mask[start:start + 64], out=bits[start:start + 64], mode="clip")
+    return image, variance, bits, polynomial(psf, shape), correlation(image, variance, mask)
 
 
 def correlation(image: np.ndarray, variance: np.ndarray, mask: np.ndarray) -> np.ndarray:

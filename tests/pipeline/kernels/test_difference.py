@@ -175,7 +175,9 @@ def test_the_variance_is_the_sum_of_its_terms() -> None:
     assert np.array_equal(image, np.where(mask & 256 != 0, 0, before))
     flat = np.flatnonzero(rng.random(SHAPE) < 0.3)
     ratio = np.empty(len(flat), np.float32)
-    passes.ratios(before, given["ours"], given["theirs"], given["flags"], 90.0, *given["gains"], flat, ratio)
+    passes.ratios(before, given["ours"], given["theirs"], given["flags"], 90.0, *given["gains"], flat, 0, 100, ratio)
+    passes.ratios(before, given["ours"], given["theirs"], given["flags"], 90.0, *given["gains"], flat, 100, len(flat),
+                  ratio)
     given["errors"][:], given["doubt"][:] = 0, 0
     assert np.allclose(ratio, (before / np.sqrt(plain_variance(given))).ravel()[flat], rtol=1e-4)
 
@@ -267,7 +269,9 @@ def test_masks_are_merged_and_grown(seed: int, ours: int, theirs: int, share: fl
     offsets = [np.ascontiguousarray(np.argwhere(np.hypot(*np.mgrid[-r:r + 1, -r:r + 1]) <= r) - r)
                for r in (ours, theirs)]
     out = np.empty(SHAPE, np.int32)
-    passes.merge(science, template, flags, ~64, 1, np.array([(2, 128), (4, 128)], np.int32), 256, *offsets, out)
+    for rows in ((0, 20), (20, 23), (23, SHAPE[0])):
+        passes.merge(science, template, flags, ~64, 1, np.array([(2, 128), (4, 128)], np.int32), 256, *offsets, *rows,
+                     out)
     named = (template & 1) | np.where(template & 6 != 0, 128, 0)
     assert np.array_equal(out, grown(science & ~64, offsets[0]) | grown(named, offsets[1])
                           | np.where(flags != 0, 256, 0))
