@@ -103,6 +103,7 @@ def document(report: Report) -> dict[str, Any]:
         "packets": _without(report.packets, "sizes"),
         "completeness": plain(report.completeness) if truth else None,
         "purity": plain(report.purity) if simulated else None,
+        "survey": plain(report.survey) if len(report.survey.classes) else None,
         "latency": {"on_time": plain(report.latency.on_time), "late_visits": plain(report.latency.late_visits),
                     "alert_timing_since_shutter_close_s": plain(report.latency.timing),
                     "since_readout_s": {f"p{q}": plain(report.latency.percentile(q)) for q in (5, 50, 95, 98, 100)},

@@ -26,6 +26,7 @@ from reports.single import Found, singles
 from reports.solarsystem import Ephemerides, SolarSystem, ephemerides, objects, solar_system
 from reports.steps import StepCosts, step_costs
 from reports.store import Store, empty
+from reports.survey import Survey, survey
 from reports.template import Templates, templates
 
 FIDELITIES: Final = {"pixels": "measured", "catalogue": "modelled", "counts": "modelled"}
@@ -47,6 +48,7 @@ class Report:
     packets: Packets
     completeness: Completeness
     purity: Purity
+    survey: Survey
     latency: Latency
     pulls: Pulls
     precision: Precision
@@ -82,7 +84,7 @@ def gather(store: Store) -> Report:
         metrics=_metrics(outcome, matches.kind, facts),
         templates=templates(matches.exposures), rate=rate(store, matches.exposures),
         packets=packets(store, matches.exposures), completeness=completeness(matches),
-        purity=purity(matches), latency=latency(store), pulls=pulls(matches),
+        purity=purity(matches), survey=survey(matches), latency=latency(store), pulls=pulls(matches),
         precision=precision(matches), light_curves=light_curves(outcome),
         astrometry=astrometry(matches), solar_system=solar_system(matches, known),
         ephemerides=ephemerides(store, matches), directs=directs(outcome.stars, outcome.sources),

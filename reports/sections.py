@@ -23,6 +23,7 @@ from reports import (
     skymap,
     solarsystem,
     steps,
+    survey,
     template,
     trails_dipoles,
 )
@@ -62,6 +63,7 @@ def sections(report: Report) -> list[Section]:
     out.append(_rate(report, tag))
     out += [_purity(report, tag)] if simulated else []
     out += [_completeness(report, tag), _missed(matches, tag)] if truth else []
+    out += [_survey(report, tag)] if len(report.survey.classes) else []
     out += [_cutouts(report, tag), _latency(report, clock)]
     out += [_photometry(report, tag)] if truth else []
     out += [_light_curves(report, tag)] if report.light_curves.n_all else []
@@ -152,6 +154,22 @@ def _completeness(report: Report, tag: str) -> Section:
         [(svg(completeness.plot(table)), "Completeness against S/N"), *hosts,
          (svg(completeness.plot_magnitude(table)), "Completeness against magnitude")],
         [Table(("true S/N", "sources", "raw", "alerts"), rows)], beside=True)
+
+
+def _survey(report: Report, tag: str) -> Section:
+    table = report.survey
+    rows = [(r["class"].decode().replace("_", " "), f"{r['n']}", f"{r['objects']}", f"{r['density']:.3g}",
+             _percent(float(r["plain"])), _share(r, "raw"), _share(r, "alert")) for r in table.classes if r["n"]]
+    text = (f"This night holds more of some classes than the sky does; each source has its weight, its true density "
+            f"over the field's. With these weights {_share_of(table.raw)} of detections of S/N ≥ 6 are real before the "
+            f"reliability filter and {_share_of(table.alerts)} of alerts. Intervals are 95 %, and count a source seen in "
+            "many visits as the few cases that it is.")
+    if table.unweighted:
+        text += f" {table.unweighted} alerts are of sources without a weight, and count once."
+    head = ("class", "to find", "sources", "on the sky / 10⁶ px", "alerts, unweighted", "raw, weighted",
+            "alerts, weighted")
+    return Section("survey", "At the sky's densities", tag, text, [(svg(survey.plot(table)), "Survey-weighted figures")],
+                   [Table(head, rows)])
 
 
 def _missed(matches: Matches, tag: str) -> Section:

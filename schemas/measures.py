@@ -131,7 +131,9 @@ TRUTH: Final = np.dtype([
     ("isolated", "?"),                                   # no other true source within 4 FWHM
     ("forced_flux", "f4"), ("forced_flux_err", "f4"),    # the pipeline's pixels at the true position, afterwards
     ("mask_at", "i4"), ("significance_at", "f4"),        # difference mask and S/N at the true position
-    ("reason", "S40")])                                  # why there is no alert; b"" when there is one
+    ("reason", "S40"),                                   # why there is no alert; b"" when there is one
+    ("class", "S12"),                                    # of a declared population: sn_ia, eclipsing; b"" otherwise
+    ("weight", "f4")])                                   # its density on the sky over that in the field; NaN: unknown
 
 # Every true static star of science S/N >= 5 on a detector, against the stars that calibration found there.
 STAR_TRUTH: Final = np.dtype([

@@ -72,6 +72,11 @@ def observer(mjd_tai: np.ndarray | float) -> np.ndarray:
     return np.asarray(earth + site)
 
 
+def barycentric(mjd_tai: float) -> np.ndarray:
+    """(3,) position of the Earth from the barycentre of the Solar System [au], ICRF."""
+    return np.asarray(erfa.epv00(2400000.5, mjd_tai + 32.184 / 86400)[1]["p"])
+
+
 def topocentric(rows: np.ndarray, mjd_tai: np.ndarray | float, *, predicted: bool = False) -> np.ndarray:
     """(n, 3) vectors from the site to where the asteroids were when the light left them [au], ICRF.
 

@@ -6,7 +6,7 @@ reweight them.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -14,6 +14,9 @@ Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
+ClassName = Literal["sn_ia", "sn_ii", "sn_iin", "sn_iib", "sn_ib", "sn_ic", "slsn_i", "tde", "kilonova", "agn",
+                    "microlensing", "dwarf_nova", "m_flare", "rr_lyrae", "eclipsing", "long_period"]
+CLASS_NAMES: tuple[str, ...] = get_args(ClassName)     # `simulators.populations` says what each is
 FluxLaw = Literal["snr_flat", "snr_log", "magnitude"]
 Band = Literal["u", "g", "r", "i", "z", "y"]
 
@@ -100,8 +103,12 @@ class ConditionsConfig(Strict, frozen=True):
 
 
 class StarConfig(Strict, frozen=True):
-    """Stars: N(<r) = density 10^(slope (r - 25))."""
+    """Stars: N(<r) = density 10^(slope (r - 25)), or those of a model of the Milky Way in the field's direction."""
 
+    model: Literal["power", "galaxy"] = "power"           # galaxy: `simulators.milky_way`, with proper motion and
+    #                                                       parallax; density, slope and moved_* then do nothing
+    moved_min_px: Positive = 0.1                          # galaxy: stars that moved farther since the templates are
+    #                                                       in the truth, as a pair of lobes
     density: NotNegative = 6.0                            # per arcmin^2 to r = 25 at |b| about 30 deg
     slope: Positive = 0.18                                # d log10 N / dm: assumed
     bright: float = 13.0                                  # [mag]
@@ -114,6 +121,7 @@ class StarConfig(Strict, frozen=True):
 class GalaxyConfig(Strict, frozen=True):
     """Galaxies: N(<r) = density 10^(slope (r - 25)), Sersic n = 1 and 4."""
 
+    model: Literal["sersic", "bulge_disk"] = "sersic"     # bulge_disk: each has a disk and, mostly, a bulge in it
     density: NotNegative = 35.0                           # per arcmin^2 to r = 25
     slope: Positive = 0.37                                # 2.7 per arcmin^2 at r < 22
     bright: float = 16.0
@@ -185,8 +193,28 @@ class ArtifactConfig(Strict, frozen=True):
     bleeding: bool = True
 
 
+class ClassConfig(Strict, frozen=True):
+    """A class of transients or variables at its published density, or at another with known weights."""
+
+    boost: Positive = 1.0                                 # injected over true density
+    per_field: Positive | None = None                     # instead: mean number per 1000 x 1000 px, of all that erupt
+    #                                                       from long before the first template to the night's end
+    spread: Literal["natural", "flat"] = "natural"        # flat: uniform in redshift, so that more are near and bright
+
+
+class DustConfig(Strict, frozen=True):
+    """Extinction of `classes`, and of the stars and galaxies of the `galaxy` model."""
+
+    a_v: NotNegative | None = None                        # [mag] of the Milky Way; None: of a smooth disk of dust
+    host_a_v: NotNegative | None = None                   # [mag] mean in the hosts; None: that of the class
+
+
 class SkyConfig(Strict, frozen=True):
     """Everything on the sky."""
+
+    classes: dict[ClassName, ClassConfig] = {}            # beside the made-up populations below
+    classes_faintest: float = 26.5                        # [mag] sources that no visit sees brighter are left out
+    dust: DustConfig = DustConfig()
 
     stars: StarConfig = StarConfig()
     galaxies: GalaxyConfig = GalaxyConfig()

@@ -1,15 +1,19 @@
 """Galaxies: counts, sizes, shapes, colours; and places inside them."""
 
+from typing import Final
+
 import numpy as np
 from scipy.special import gammaincinv
 
-from schemas.exposure import fluxes_njy
+from schemas.exposure import AB_ZEROPOINT_NJY, fluxes_njy
 from simulators.config import GalaxyConfig
 from simulators.stars import magnitudes
 
 GALAXY = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8", (6,)),       # [nJy] in ugrizy
-                   ("sersic", "i8"), ("radius", "f8"), ("g1", "f8"), ("g2", "f8")])
-# Sersic index 1 or 4; half-light radius [arcsec]; reduced shear with +x to the West and +y to the North
+                   ("sersic", "i8"), ("radius", "f8"), ("g1", "f8"), ("g2", "f8"),
+                   ("total", "f8", (6,)), ("redshift", "f8")])
+# Sersic index 1 or 4; half-light radius [arcsec]; reduced shear with +x to the West and +y to the North; total: flux of
+# the whole galaxy, 0 for a bulge that has a row beside its disk's; redshift: 0 where nobody asked
 
 
 def galaxies(config: GalaxyConfig, rng: np.random.Generator, ra: np.ndarray, dec: np.ndarray,
@@ -36,7 +40,40 @@ def galaxies(config: GalaxyConfig, rng: np.random.Generator, ra: np.ndarray, dec
     u_g, i_z, z_y = np.where(bulge, 1.6, 0.9), np.where(bulge, 0.3, 0.15), np.where(bulge, 0.2, 0.1)
     out["flux"] = np.stack([fluxes_njy(m) for m in (r + g_r + u_g, r + g_r, r, r - r_i, r - r_i - i_z,
                                                     r - r_i - i_z - z_y)], axis=1)
-    return out
+    out["total"] = out["flux"]
+    return with_bulges(out, rng) if config.model == "bulge_disk" else out
+
+
+# Shares of bulges in r of disk galaxies: a third have none, the mean of the others is a fifth (assumed, after Allen et
+# al. 2006, MNRAS 371, 2)
+NO_BULGE: Final = 0.33
+BULGE_SHARE: Final = (1.2, 4.8)            # beta distribution
+BULGE_SIZE: Final = 0.4                    # half-light radius over its disk's
+BULGE_COLOUR: Final = 10 ** (-0.4 * np.array([1.25, 0.55, 0.0, -0.25, -0.4, -0.5]))     # redder than its disk
+
+
+def with_bulges(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The rows, those of n = 1 dimmed to their disks, and after them a row for each of their bulges."""
+    disks = np.flatnonzero(rows["sersic"] == 1)
+    share = np.where(rng.uniform(size=len(disks)) < NO_BULGE, 0.0, rng.beta(*BULGE_SHARE, len(disks)))
+    with_one = share > 0.02
+    disks, share = disks[with_one], share[with_one]
+    out, bulges = rows.copy(), rows[disks]
+    bulges["sersic"], bulges["total"] = 4, 0.0
+    bulges["radius"] = np.maximum(BULGE_SIZE * bulges["radius"], 0.05)
+    bulges["g1"], bulges["g2"] = 0.5 * bulges["g1"], 0.5 * bulges["g2"]
+    bulges["flux"] = (share * rows["flux"][disks, 2])[:, None] * rows["flux"][disks] / rows["flux"][disks, 2:3] \
+        * BULGE_COLOUR
+    out["flux"][disks] *= (1.0 - share)[:, None]
+    out["total"][disks] = out["flux"][disks] + bulges["flux"]
+    bulges["id"] = rows["id"][0] + len(rows) + np.arange(len(bulges)) if len(rows) else 0
+    return np.concatenate([out, bulges])
+
+
+def redshifts(rng: np.random.Generator, galaxies: np.ndarray) -> np.ndarray:
+    """(n,) redshifts by magnitude: p(z) as z^2 exp(-z / z0), z0 = 0.0417 i - 0.744 (LSST Science Book, 3.7.2)."""
+    i = AB_ZEROPOINT_NJY - 2.5 * np.log10(np.maximum(galaxies["total"][:, 3], 1.0))
+    return np.asarray(np.maximum(0.0417 * i - 0.744, 0.02) * rng.gamma(3.0, size=len(galaxies)))
 
 
 def places(rng: np.random.Generator, hosts: np.ndarray, largest_radii: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -154,8 +154,9 @@ def _draw_points(image: np.ndarray, sky: Sky, visit: Visit, points: np.ndarray, 
     """Add stars and changing sources, in place."""
     wcs, psf, faintest = facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * sky.config.camera.gain
     fixed = points["kind"] != b"asteroid"
-    ra = np.concatenate([sky.stars["ra"], points["ra"][fixed]])
-    dec = np.concatenate([sky.stars["dec"], points["dec"][fixed]])
+    star_ra, star_dec = sky.stars_at(visit.mjd_tai)
+    ra = np.concatenate([star_ra, points["ra"][fixed]])
+    dec = np.concatenate([star_dec, points["dec"][fixed]])
     flux = np.concatenate([sky.stars["flux"][:, band_index(visit.band)], points["flux"][fixed]]) * electrons_per_njy
     x, y = wcs.pixels(ra, dec)
     radius = psf.radius(flux, faintest)

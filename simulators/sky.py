@@ -7,14 +7,15 @@ import numpy as np
 
 from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Box, Visit, fluxes_njy
 from schemas.measures import EPHEMERIS, REFERENCE, empty
-from simulators import artifacts, camera
+from simulators import artifacts, camera, milky_way
 from simulators import asteroids as solar
-from simulators.cadence import visits
+from simulators.cadence import history, visits
 from simulators.conditions import FIDUCIAL_FWHM_EFF
 from simulators.config import SimulationConfig
-from simulators.galaxies import GALAXY, galaxies
+from simulators.galaxies import GALAXY, galaxies, redshifts
+from simulators.populations import Patch, Population, populations
 from simulators.solar_system import SolarSystem
-from simulators.stars import STAR, band_index, mean_number, stars
+from simulators.stars import STAR, band_index, mean_number, milky_way_stars, stars
 from simulators.streams import stream
 from simulators.transients import TRANSIENT, light_curve, night_fluxes, transients
 from simulators.variables import AGN, VARIABLE, active_nuclei, agn_factor, variable_factor, variable_stars
@@ -22,7 +23,7 @@ from simulators.variables import AGN, VARIABLE, active_nuclei, agn_factor, varia
 # First truthId of each population; static ones never appear in TRUTH.
 FIRST_ID: Final = {"star": 1_000_000_000, "galaxy": 2_000_000_000, "transient": 3_000_000_000,
                    "variable": 4_000_000_000, "agn": 5_000_000_000, "asteroid": 6_000_000_000,
-                   "moved_star": 7_000_000_000}
+                   "moved_star": 7_000_000_000, "class": 8_000_000_000}
 ONE_FIELD_ARCMIN2: Final = (1000 * 0.2 / 60) ** 2     # the "per field" of the configuration
 
 MOVED = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8", (6,)),      # before the night
@@ -32,7 +33,8 @@ MOVED = np.dtype([("id", "i8"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8", (6,)
 POINT = np.dtype([("id", "i8"), ("kind", "S12"), ("ra", "f8"), ("dec", "f8"), ("flux", "f8"),   # [nJy]
                   ("ra_start", "f8"), ("dec_start", "f8"), ("ra_end", "f8"), ("dec_end", "f8"),  # of a moving one
                   ("host_sep", "f8"), ("host", "i8"), ("ssObjectId", "i8"), ("eph_err_arcsec", "f8"),
-                  ("ra_before", "f8"), ("dec_before", "f8")])                                   # of a moved star
+                  ("ra_before", "f8"), ("dec_before", "f8"),                                    # of a moved star
+                  ("class", "S12"), ("weight", "f8")])                  # of a declared class; true over drawn density
 
 
 class Sky:
@@ -42,6 +44,7 @@ class Sky:
     ----------
     stars, galaxies : STAR, GALAXY rows, static
     transients, variables, agn, asteroids, moved : rows of what changes
+    populations : the declared classes that the scenario asks for
     night : TAI MJD of the middle of the night
     """
 
@@ -67,8 +70,14 @@ class Sky:
     def _static(self) -> None:
         s, g = self.config.sky.stars, self.config.sky.galaxies
         rng = stream(self.seed, "stars")
-        n = rng.poisson(mean_number(s.density, s.slope, s.bright, s.faint, self.area_arcmin2))
-        self.stars: np.ndarray = stars(s, rng, *self._places(rng, n), FIRST_ID["star"])
+        self.stars: np.ndarray
+        if s.model == "galaxy":
+            view = milky_way.sight(self.config.field.ra, self.config.field.dec, self.config.sky.dust.a_v)
+            steradian = self.area_arcmin2 * np.radians(1.0 / 60.0) ** 2
+            self.stars = milky_way_stars(s, view, rng, steradian, self._places, FIRST_ID["star"])
+        else:
+            n = rng.poisson(mean_number(s.density, s.slope, s.bright, s.faint, self.area_arcmin2))
+            self.stars = stars(s, rng, *self._places(rng, n), FIRST_ID["star"])
         rng = stream(self.seed, "galaxies")
         n = rng.poisson(mean_number(g.density, g.slope, g.bright, g.faint, self.area_arcmin2))
         self.galaxies: np.ndarray = galaxies(g, rng, *self._places(rng, n), FIRST_ID["galaxy"])
@@ -86,7 +95,13 @@ class Sky:
         rng = stream(seed, "agn")
         self.agn: np.ndarray = active_nuclei(c.variables, rng, self.galaxies,
                                              int(rng.poisson(c.variables.agn_per_field * self.fields)), FIRST_ID["agn"])
-        self.moved: np.ndarray = self._moved(stream(seed, "moved stars"))
+        self.moved: np.ndarray
+        self.moving = self.stars[:0]       # the rows of `stars` that `moved` were, in the galaxy model
+        if c.stars.model == "galaxy":
+            self._take_moved()
+        else:
+            self.moved = self._moved(stream(seed, "moved stars"))
+        self.populations: tuple[Population, ...] = self._classes()
         self.solar_system = SolarSystem(c.asteroids) if c.asteroids.model == "population" else None
         self.asteroids: np.ndarray = self._asteroids(stream(seed, "asteroids"))
 
@@ -101,6 +116,45 @@ class Sky:
         angle = rng.uniform(0, 2 * np.pi, n)
         out["east"], out["north"] = distance * np.cos(angle), distance * np.sin(angle)
         return out
+
+    def _take_moved(self) -> None:
+        """Take the stars that moved visibly since the templates out of `stars`: they differ from their templates."""
+        past = history(self.config, self.seed)
+        self.template_mjd = float(np.mean([v.mjd_tai for v in past])) if past else self.night
+        before, now = self.stars_at(self.template_mjd), self.stars_at(self.night)
+        east = (now[0] - before[0] + 180.0) % 360.0 - 180.0
+        east, north = east * np.cos(np.radians(now[1])) * 3600.0, (now[1] - before[1]) * 3600.0
+        far = np.hypot(east, north) > self.config.sky.stars.moved_min_px * self.config.camera.scale_arcsec
+        self.moving = self.stars[far]
+        self.moved = np.zeros(len(self.moving), MOVED)
+        self.moved["id"] = FIRST_ID["moved_star"] + np.arange(len(self.moving))
+        self.moved["ra"], self.moved["dec"] = before[0][far], before[1][far]
+        self.moved["flux"], self.moved["east"], self.moved["north"] = self.moving["flux"], east[far], north[far]
+        self.stars = self.stars[~far]
+
+    def _classes(self) -> tuple[Population, ...]:
+        """Populations of the declared classes, of what some visit of the night or of the templates can see."""
+        c = self.config.sky
+        if not c.classes:
+            return ()
+        looks = [*history(self.config, self.seed), *visits(self.config, self.seed)]
+        self.galaxies["redshift"] = redshifts(stream(self.seed, "galaxy redshifts"), self.galaxies)
+        patch = Patch(self.config.field.ra, self.config.field.dec, self.radius_deg, self.fields,
+                      looks[0].mjd_tai, looks[-1].mjd_tai, c.dust)
+        faintest = float(fluxes_njy(c.classes_faintest))
+        out = []
+        for found in populations(c.classes, patch, self.galaxies, self.seed, FIRST_ID["class"]):
+            brightest = np.max([found.fluxes(band_index(v.band), v.mjd_tai) for v in looks], axis=0)
+            out.append(found.only(brightest > faintest))
+        return tuple(out)
+
+    def stars_at(self, mjd_tai: float, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """RA, Dec [deg] of the stars at a time, as seen from the Earth; their catalogue's epoch is the night."""
+        rows = self.stars if rows is None else rows
+        if self.config.sky.stars.model != "galaxy":
+            return rows["ra"], rows["dec"]
+        return milky_way.moved(rows["ra"], rows["dec"], rows["pm_east"], rows["pm_north"], rows["parallax"],
+                               (mjd_tai - self.night) / 365.25, solar.barycentric(mjd_tai))
 
     def _asteroids(self, rng: np.random.Generator) -> np.ndarray:
         c = self.config.sky.asteroids
@@ -165,6 +219,11 @@ class Sky:
         """Fluxes [nJy] of changing sources by truthId at a time; 0 for unknown ids."""
         ids = np.asarray(ids, np.int64)
         out = np.zeros(len(ids))
+        for found in self.populations:
+            place = np.searchsorted(found.rows["id"], ids).clip(0, max(len(found.rows) - 1, 0))
+            here = np.flatnonzero(found.rows["id"][place] == ids) if len(found.rows) else np.zeros(0, np.intp)
+            if len(here):
+                out[here] = found.only(place[here]).fluxes(band_index(band), mjd_tai)
         for kind in ("transient", "variable", "agn", "moved_star", "asteroid"):
             rows = self.population(kind)
             here = (ids >= FIRST_ID[kind]) & (ids < FIRST_ID[kind] + len(rows))
@@ -201,7 +260,8 @@ class Sky:
     def points(self, visit: Visit) -> np.ndarray:
         """POINT rows of every changing source as it stands in a visit, wherever it is."""
         parts = [self._fixed_points(kind, visit) for kind in ("transient", "variable", "agn")]
-        return np.concatenate([*parts, self._moved_points(visit), self._asteroid_points(visit)])
+        classes = [_class_points(found, visit) for found in self.populations]
+        return np.concatenate([*parts, self._moved_points(visit), self._asteroid_points(visit), *classes])
 
     def _fixed_points(self, kind: str, visit: Visit) -> np.ndarray:
         rows = self.population(kind)
@@ -219,6 +279,9 @@ class Sky:
         out = empty(POINT, len(rows))
         out["id"], out["kind"], out["flux"] = rows["id"], b"moved_star", self.fluxes("moved_star", visit.band, 0.0)
         out["ra_before"], out["dec_before"] = rows["ra"], rows["dec"]
+        if len(self.moving):
+            out["ra"], out["dec"] = self.stars_at(visit.mjd_tai, self.moving)
+            return out
         moved = 1.0 if visit.mjd_tai > self.night - 1.0 else 0.0
         out["dec"] = rows["dec"] + moved * rows["north"] / 3600
         out["ra"] = (rows["ra"] + moved * rows["east"] / 3600 / np.cos(np.radians(rows["dec"]))) % 360.0
@@ -258,12 +321,13 @@ class Sky:
         rng = stream(seed, "references")
         noise = rng.normal(size=(len(self.stars), 2 + len(BANDS)))[keep]
         rows = self.stars[keep]
+        ra, dec = self.stars_at(self.night, rows)
         out = empty(REFERENCE, len(rows))
         depth = np.clip((AB_ZEROPOINT_NJY - 2.5 * np.log10(rows["flux"][:, 2]) - 16.0) / 6.5, 0.0, 1.0)
         error = 0.003 * (20.0 / 3.0) ** depth
         out["refId"], out["raErr"], out["decErr"] = rows["id"], error, error
-        out["ra"] = (rows["ra"] + noise[:, 0] * error / 3600 / np.cos(np.radians(rows["dec"]))) % 360.0
-        out["dec"] = rows["dec"] + noise[:, 1] * error / 3600
+        out["ra"] = (ra + noise[:, 0] * error / 3600 / np.cos(np.radians(dec))) % 360.0
+        out["dec"] = dec + noise[:, 1] * error / 3600
         relative = 0.005 + 0.005 * depth
         for k, band in enumerate(BANDS):
             out[f"{band}_flux"] = rows["flux"][:, k] * (1.0 + noise[:, 2 + k] * relative)
@@ -295,6 +359,16 @@ class Sky:
     def satellite_tracks(self, visit: Visit) -> list[artifacts.Track]:
         """Trails in a visit; the `catalogued` ones are those the allow-list service knows."""
         return artifacts.satellite_tracks(self.config, visit, self.seed)
+
+
+def _class_points(found: Population, visit: Visit) -> np.ndarray:
+    """POINT rows of a population as it stands in a visit."""
+    out = empty(POINT, len(found.rows))
+    out["kind"], out["class"] = found.kind, found.name.encode()
+    for name in ("id", "ra", "dec", "host", "host_sep", "weight"):
+        out[name] = found.rows[name]
+    out["flux"] = found.fluxes(band_index(visit.band), visit.mjd_tai)
+    return out
 
 
 __all__ = ["AGN", "FIRST_ID", "GALAXY", "MOVED", "POINT", "STAR", "TRANSIENT", "VARIABLE", "Sky"]

@@ -46,6 +46,7 @@ def truth_rows(sky: Sky, visit: Visit, detector: int, points: np.ndarray, templa
     out["trail_angle"] = np.where(moving, _line_angle(x1 - x0, y1 - y0), np.where(star, direction, 0.0))[inside]
     out["separation_px"] = separation[inside]
     out["ssObjectId"], out["eph_err_arcsec"] = np.maximum(rows["ssObjectId"], 0), rows["eph_err_arcsec"]
+    out["class"], out["weight"] = rows["class"], rows["weight"]
     _hosts(out, sky, rows, visit, surface_njy)
     out["input_mask"] = 0 if mask is None else _mask_under(mask, out["x"], out["y"])
     out["isolated"] = _isolated(out["x"], out["y"], ISOLATION_FWHM * fwhm_px)
@@ -62,7 +63,7 @@ def _hosts(out: np.ndarray, sky: Sky, rows: np.ndarray, visit: Visit, surface_nj
     """Fill the host columns, in place; the surface brightness is that of all galaxies at the position."""
     hosted = rows["host"] >= 0
     out["host_sep_arcsec"] = np.where(hosted, rows["host_sep"], np.nan)
-    host = sky.galaxies["flux"][np.maximum(rows["host"], 0), band_index(visit.band)] if len(sky.galaxies) else 1.0
+    host = sky.galaxies["total"][np.maximum(rows["host"], 0), band_index(visit.band)] if len(sky.galaxies) else 1.0
     out["host_mag"] = np.where(hosted, magnitudes(host), np.nan)
     if surface_njy is None:
         return

@@ -30,7 +30,8 @@ def _true(sky: Sky, visit: Visit, exposed: Exposed) -> tuple[np.ndarray, np.ndar
     """The rows without what was found, with their pixel and sky positions."""
     facts, exposure = exposed.facts, exposed.exposure
     flux = sky.stars["flux"][:, band_index(visit.band)]
-    x, y = facts.wcs.pixels(sky.stars["ra"], sky.stars["dec"])
+    ra, dec = sky.stars_at(visit.mjd_tai)
+    x, y = facts.wcs.pixels(ra, dec)
     ny, nx = exposure.shape
     error = flux_error(flux, facts, exposure.gain)
     use = np.flatnonzero((x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5) & (flux >= MIN_SNR * error))
@@ -40,7 +41,7 @@ def _true(sky: Sky, visit: Visit, exposed: Exposed) -> tuple[np.ndarray, np.ndar
     rows["judged"] = _clear(exposure.mask, x[use], y[use])
     light = contamination(x[use], y[use], *_everything(sky, visit, facts), facts) - flux[use]
     rows["isolated"] = light < MAX_CONTAMINATION * error[use]
-    return rows, x[use], y[use], sky.stars["ra"][use], sky.stars["dec"][use]
+    return rows, x[use], y[use], ra[use], dec[use]
 
 
 def flux_error(flux: np.ndarray, facts: Facts, gain: float) -> np.ndarray:
@@ -73,8 +74,9 @@ def contamination(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np
 def _everything(sky: Sky, visit: Visit, facts: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixel positions and fluxes of all that shines near the detector."""
     band, points = band_index(visit.band), sky.points(visit)
-    ra = np.concatenate([sky.stars["ra"], sky.galaxies["ra"], points["ra"]])
-    dec = np.concatenate([sky.stars["dec"], sky.galaxies["dec"], points["dec"]])
+    star_ra, star_dec = sky.stars_at(visit.mjd_tai)
+    ra = np.concatenate([star_ra, sky.galaxies["ra"], points["ra"]])
+    dec = np.concatenate([star_dec, sky.galaxies["dec"], points["dec"]])
     flux = np.concatenate([sky.stars["flux"][:, band], sky.galaxies["flux"][:, band], points["flux"]])
     x, y = facts.wcs.pixels(ra, dec)
     ny, nx = facts.psf.shape
