@@ -41,8 +41,8 @@ SOURCES = ["star", "sersic 1 0.15", "sersic 1 1.0", "sersic 4 0.4", "sersic 4 1.
 def made_psf(seeing: float, band: str, airmass: float, g1: float) -> tuple[TruePsf, galsim.GSObject]:
     """Ours and GalSim's PSF, without the pixel."""
     first = np.array([1.0, 0, 0, 0, 0])
-    ours = TruePsf(profile(fwhm_eff(seeing, band, airmass) / 0.2, float(np.clip(SYSTEM_FWHM / seeing, 0.2, 1.0))), SHAPE,
-                   np.zeros(5), g1 * first, np.zeros(5))
+    circular = profile(fwhm_eff(seeing, band, airmass) / 0.2, float(np.clip(SYSTEM_FWHM / seeing, 0.2, 1.0)))
+    ours = TruePsf(circular, SHAPE, np.zeros(5), g1 * first, np.zeros(5))
     theirs = galsim.Convolve(galsim.Kolmogorov(fwhm=ours.profile.atmosphere_fwhm, gsparams=FINE),
                              galsim.Gaussian(fwhm=ours.profile.optics_fwhm, gsparams=FINE), gsparams=FINE)
     return ours, theirs.shear(g1=g1, g2=0.0)
@@ -137,7 +137,8 @@ def whole_ccd(stars: int) -> SimulationConfig:
     """
     area = 4072 * 4000 * (0.2 / 60) ** 2
     sky = SkyConfig(stars=StarConfig(density=stars / area / 10 ** (0.18 * 0.5), moved_per_visit_field=0.3),
-                    galaxies=GalaxyConfig(density=6300 / area / 10 ** (0.37 * 0.5)), transients=TransientConfig(per_field=3),
+                    galaxies=GalaxyConfig(density=6300 / area / 10 ** (0.37 * 0.5)),
+                    transients=TransientConfig(per_field=3),
                     variables=VariableConfig(stars_per_field=3, agn_per_field=2),
                     asteroids=AsteroidConfig(belt_per_field=3, near_earth_per_field=1))
     return SimulationConfig(camera=CameraConfig(ny=4072, nx=4000), cadence=CadenceConfig(blocks=("rr",), pairs=1),
