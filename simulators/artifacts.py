@@ -1,11 +1,12 @@
 """What an exposure holds that is not sky: each artifact with its row of TRUTH_PIXELS.
 
-    expected electrons -> satellite trails, glints -> Poisson -> cosmic rays -> bleeding -> read noise -> defects
+    expected electrons -> ghosts, spikes, satellite trails, aircraft, glints -> Poisson -> cosmic rays -> bleeding
+    -> crosstalk, bleed residuals -> read noise -> flat -> defects
 
-Defects depend on the detector alone; everything else on the visit as well.
+Defects and crosstalk depend on the detector alone; everything else on the visit as well.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -15,8 +16,13 @@ from schemas import mask as planes
 from schemas.exposure import Visit
 from schemas.measures import TRUTH_PIXELS, empty
 from schemas.wcs import Wcs
+from simulators import bright_stars, events
+from simulators.bright_stars import Row, Stars
+from simulators.causes import Ledger
 from simulators.config import CameraConfig, SimulationConfig
 from simulators.kernels.detector import bleed
+from simulators.kernels.lines import add_line
+from simulators.passing import Track, aircraft_tracks, cross_section, satellite_tracks
 from simulators.psf import TruePsf
 from simulators.streams import stream
 
@@ -26,38 +32,95 @@ PIXEL_UM: Final = 10.0
 THICKNESS_PX: Final = 10.0          # 100 um of fully depleted silicon
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
-    """A satellite's trail as a line on the sky, longer than the detector."""
-
-    ra: tuple[float, float]         # ends [deg]
-    dec: tuple[float, float]
-    surface_mag: float              # [mag/arcsec^2] at the middle of the trail
-    fwhm_arcsec: float
-    catalogued: bool                # known to the allow-list service
-
-
 def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
-           psf: TruePsf, zeropoint: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(electrons, mask, TRUTH_PIXELS) of an exposure of given expected electrons; `zeropoint` is of 1 electron."""
-    c = config.camera
-    scene, rows = _with_streaks(expected, config, visit, seed, wcs, zeropoint)
+           psf: TruePsf, zeropoint: float, stars: Stars | None = None, ledger: Ledger | None = None
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(electrons, mask, TRUTH_PIXELS) of an exposure of given expected electrons; `zeropoint` is of 1 electron.
+
+    `stars` are those that may leave ghosts and spikes; `ledger` is told what each cause adds.
+    """
+    c, level = config.camera, float(np.median(expected))
+    ledger = Ledger() if ledger is None else ledger
+    ledger.start(expected)
+    scene, rows = _with_bright_stars(expected, config, visit, detector, psf, stars, ledger)
+    scene, streaks = _with_streaks(scene, config, visit, seed, wcs, psf, zeropoint, ledger)
     scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
+    ledger.note("glint", scene)
     image = stream(seed, "photons", visit.visit, detector).poisson(np.maximum(scene, 0.0)).astype(np.float64)
-    rows += glints + _add_cosmic_rays(image, config, visit, detector, seed)
+    ledger.note("photon noise", image)
+    rows += streaks + glints + _add_cosmic_rays(image, config, visit, detector, seed)
+    ledger.note("cosmic_ray", image)
     over = image > c.full_well
     if config.artifacts.bleeding:
         bleed(image, c.full_well)
     np.minimum(image, c.full_well, out=image)
+    ledger.note("saturation", image)
     saturated = image >= c.full_well
-    image += c.read_noise * stream(seed, "read noise", visit.visit, detector).standard_normal(image.shape, np.float32)
     mask = np.where(saturated, np.int32(planes.SAT), np.int32(0))
-    rows += _saturation_rows(over, saturated)
-    rows += _add_defects(image, mask, config, detector, seed, float(np.median(expected)))
+    groups = _saturation_rows(over, saturated)
+    rows += groups + _add_charge_left(image, config, detector, seed, groups, level, ledger)
+    image += c.read_noise * stream(seed, "read noise", visit.visit, detector).standard_normal(image.shape, np.float32)
+    ledger.note("read noise", image)
+    rows += _flattened(image, config, visit, detector, seed, level, ledger)
+    rows += _add_defects(image, mask, config, detector, seed, level)
+    ledger.note("defect", image)
+    rows += _event_rows(config, visit, detector, seed, wcs, expected.shape)
     return image, mask, _table(rows, visit, detector, c)
 
 
-Row = tuple[str, float, float, float, float, float, float]     # kind, x0, y0, x1, y1, width, peak [e]
+def _with_bright_stars(scene: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, psf: TruePsf,
+                       stars: Stars | None, ledger: Ledger) -> tuple[np.ndarray, list[Row]]:
+    c = config.artifacts
+    if stars is None or not (c.ghosts or c.spikes):
+        return scene, []
+    out, rows = scene.copy(), []
+    noise = float(np.sqrt(np.median(scene) + config.camera.read_noise**2))
+    if c.ghosts:
+        rows += bright_stars.add_ghosts(out, stars, config, detector, noise)
+        ledger.note("ghost", out)
+    if c.spikes:
+        rows += bright_stars.add_spikes(out, stars, config, visit, psf, noise)
+        ledger.note("spike", out)
+    return out, rows
+
+
+def _add_charge_left(image: np.ndarray, config: SimulationConfig, detector: int, seed: int, groups: list[Row],
+                     level: float, ledger: Ledger) -> list[Row]:
+    """Crosstalk and what bleeding left, in place."""
+    c, rows = config.artifacts, []
+    if c.crosstalk:
+        noise = float(np.sqrt(max(level, 0.0) + config.camera.read_noise**2))
+        rows += bright_stars.add_crosstalk(image, config, detector, seed, groups, noise)
+        ledger.note("crosstalk", image)
+    if c.bleed_residual:
+        rows += bright_stars.add_bleed_residuals(image, groups, config, level)
+        ledger.note("bleed_residual", image)
+    return rows
+
+
+def _flattened(image: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, level: float,
+               ledger: Ledger) -> list[Row]:
+    """Multiply by the error of the flat, in place."""
+    if not config.artifacts.bad_flats:
+        return []
+    factor, rows = events.bad_flat(config, visit, detector, seed)
+    if rows:
+        image *= factor
+        ledger.note("bad_flat", image)
+    return [(*row[:6], row[6] * level) for row in rows]
+
+
+def _event_rows(config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
+                shape: tuple[int, ...]) -> list[Row]:
+    """Rows of what changes no pixel here and yet makes false detections: a bent WCS, the template's end."""
+    rows: list[Row] = []
+    if events.is_bent(config, visit, detector, seed):
+        rows.append(("bad_wcs", 0.0, shape[0] / 2, shape[1] - 1.0, shape[0] / 2, float(shape[0]), np.nan))
+    line = events.template_edge(config, seed, wcs)
+    clipped = None if line is None else _clip(*line, shape)
+    if clipped is not None:
+        rows.append(("template_edge", *clipped, events.EDGE_WIDTH_PX, np.nan))
+    return rows
 
 
 def _table(rows: list[Row], visit: Visit, detector: int, camera: CameraConfig) -> np.ndarray:
@@ -68,43 +131,37 @@ def _table(rows: list[Row], visit: Visit, detector: int, camera: CameraConfig) -
     return out
 
 
-# --- satellites ------------------------------------------------------------------------------------------------------
+# --- satellites and aircraft -----------------------------------------------------------------------------------------
 
-def satellite_tracks(config: SimulationConfig, visit: Visit, seed: int) -> list[Track]:
-    """Trails that cross the field of a visit; they come from the visit alone, so all detectors see the same."""
-    rng = stream(seed, "satellites", visit.visit)
-    c = config.artifacts
-    if rng.uniform() >= c.streaks:
-        return []
-    camera = config.camera
-    reach = 0.35 * min(camera.nx, camera.ny) * camera.scale_arcsec / 3600      # so that it crosses the central detector
-    angle, offset = rng.uniform(0, np.pi), rng.uniform(-reach, reach)
-    length = 3.0                                                               # [deg]
-    along = np.array([-length, length])
-    xi = along * np.cos(angle) - offset * np.sin(angle)
-    eta = along * np.sin(angle) + offset * np.cos(angle)
-    ra, dec = Wcs((0.0, 0.0), (visit.ra, visit.dec), (1.0, 0.0, 0.0, 1.0)).sky(xi, eta)
-    return [Track((float(ra[0]), float(ra[1])), (float(dec[0]), float(dec[1])), float(rng.uniform(*c.streak_mag)),
-                  c.streak_fwhm_arcsec, bool(rng.uniform() < c.streak_catalogued))]
+def _with_streaks(expected: np.ndarray, config: SimulationConfig, visit: Visit, seed: int, wcs: Wcs, psf: TruePsf,
+                  zeropoint: float, ledger: Ledger) -> tuple[np.ndarray, list[Row]]:
+    scene, rows = expected, []
+    for kind, tracks in (("satellite", satellite_tracks(config, visit, seed)),
+                         ("aircraft", aircraft_tracks(config, visit, seed))):
+        if tracks:
+            scene = scene.copy()
+            rows += _add_tracks(scene, tracks, wcs, psf, zeropoint)
+            ledger.note(kind, scene)
+    return scene, rows
 
 
-def _with_streaks(expected: np.ndarray, config: SimulationConfig, visit: Visit, seed: int, wcs: Wcs,
-                  zeropoint: float) -> tuple[np.ndarray, list[Row]]:
-    tracks = satellite_tracks(config, visit, seed)
-    if not tracks:
-        return expected, []
-    out, rows = expected.copy(), []
+def _add_tracks(image: np.ndarray, tracks: Sequence[Track], wcs: Wcs, psf: TruePsf, zeropoint: float) -> list[Row]:
+    """Add trails, in place; a row for each that crosses the detector."""
+    rows: list[Row] = []
     scale = wcs.scale_arcsec
     for track in tracks:
         x, y = wcs.pixels(np.array(track.ra), np.array(track.dec))
-        clipped = _clip(float(x[0]), float(y[0]), float(x[1]), float(y[1]), expected.shape)
-        if clipped is None:
-            continue
-        sigma = track.fwhm_arcsec / scale / 2.3548
+        line = float(x[0]), float(y[0]), float(x[1]), float(y[1])
         peak = 10 ** (0.4 * (zeropoint - track.surface_mag)) * scale**2
-        _add_band(out, clipped, sigma, peak)
-        rows.append(("satellite", *clipped, track.fwhm_arcsec / scale, peak))
-    return out, rows
+        clipped = _clip(*line, image.shape)
+        if clipped is not None and not track.range_km:
+            _add_band(image, clipped, track.fwhm_arcsec / scale / 2.3548, peak)
+        elif track.range_km:
+            table, step = cross_section(track, psf, scale)
+            add_line(image, *line, peak, table, step, track.period_arcsec / scale, 0.25)
+        if clipped is not None:
+            rows.append((track.kind, *clipped, track.fwhm_arcsec / scale, peak))
+    return rows
 
 
 def _clip(x0: float, y0: float, x1: float, y1: float,
@@ -246,3 +303,6 @@ def _add_defects(image: np.ndarray, mask: np.ndarray, config: SimulationConfig, 
                 mask[y, x] |= planes.BAD
             rows.append(("bad_pixel" if known else "hot_pixel", x, y, x, y, 1.0, charge))
     return rows
+
+
+__all__ = ["CCD_PX", "Row", "Track", "record", "satellite_tracks"]

@@ -44,7 +44,8 @@ def history(config: SimulationConfig, seed: int, bands: Sequence[str] = ()) -> l
         nights = c.night_mjd - c.history_gap_d - c.history_span_d * np.sort(rng.uniform(size=c.history_per_band))[::-1]
         for night in np.floor(nights).astype(int).tolist():
             mjd = transit(config.field.ra, night) + rng.uniform(-0.04, 0.04)
-            rows.append((mjd, band))
+            if band not in c.history_without:
+                rows.append((mjd, band))
     out = []
     for mjd, band in sorted(rows):
         day = int(np.floor(mjd - 0.5))

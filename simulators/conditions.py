@@ -10,21 +10,30 @@ from typing import Final
 import numpy as np
 
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
+from simulators import heavens
 from simulators.config import CameraConfig, ConditionsConfig, SimulationConfig
+from simulators.heavens import SITE as SITE
+from simulators.heavens import sidereal_deg as sidereal_deg
+from simulators.skybrightness import DARK_SKY as DARK_SKY
+from simulators.skybrightness import K_ATM as K_ATM
+from simulators.skybrightness import sky_mag
 from simulators.streams import stream
 
 BANDS: Final = "ugrizy"
 ZP_T: Final = dict(zip(BANDS, (26.524237, 28.508375, 28.360838, 28.171396, 27.782264, 26.817819), strict=True))
-K_ATM: Final = dict(zip(BANDS, (0.470116, 0.212949, 0.126369, 0.095764, 0.068417, 0.171009), strict=True))
-DARK_SKY: Final = dict(zip(BANDS, (23.051983, 22.253839, 21.197579, 20.462795, 19.606305, 18.601512), strict=True))
 WAVELENGTH_NM: Final = dict(zip(BANDS, (372.354597, 480.687954, 622.146782, 755.898675, 867.965175, 975.343548),
                                 strict=True))
 FIDUCIAL_FWHM_EFF: Final = dict(zip(BANDS, (0.92, 0.87, 0.83, 0.80, 0.78, 0.76), strict=True))
 SYSTEM_FWHM: Final = float(np.sqrt(0.25**2 + 0.08**2 + 0.30**2))   # telescope, optics, camera [arcsec]
-SITE: Final = (-70.7494, -30.2444)     # longitude, latitude of the Simonyi Survey Telescope [deg]
 SEEING_PARTS: Final = ((0.30, None), (0.55, 3.0 / 24), (0.15, 0.1 / 24))
-# share of the variance and memory [day] of ln FWHM500: nightly, hours, minutes (fit to the v2.0 baseline's
+# share of the variance and memory [day] of ln FWHM500: nightly, hours, minutes (near the v2.0 baseline's
 # autocorrelation: 0.94 at 45 s, 0.66 at 30 min, 0.49 at 2 h)
+MJD_ZERO: Final = 60000.0
+SEEING_MODELS: Final = {
+    "three_terms": SEEING_PARTS,
+    # fit to the v2.0 baseline's from 45 s to 4 days: 0.94, 0.81 (9 min), 0.67 (30 min), 0.59 (1 h), 0.49 (2 h), 0.36 (4 h;
+    # 0.40 there), 0.23 (8 h; 0.14 there, from few nights), 0.15 (1 d), 0.11 (4 d)
+    "baseline": ((0.165, 10.0), (0.55, 3.9 / 24), (0.245, 0.19 / 24), (0.04, 20.0 / 86400))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +45,6 @@ class Conditions:
     airmass: float
     sky_mag: float          # [mag/arcsec^2]
     extinction: float       # clouds and throughput [mag]
-
-
-def sidereal_deg(mjd_tai: np.ndarray | float) -> np.ndarray:
-    """Local mean sidereal time at the site [deg]; UT1 is TAI - 37 s to the second."""
-    d = np.asarray(mjd_tai, float) - 37.0 / 86400 - 51544.5
-    return np.asarray((280.46061837 + 360.98564736629 * d + SITE[0]) % 360.0)
 
 
 def airmass(ra: float, dec: float, mjd_tai: float) -> float:
@@ -69,10 +72,13 @@ def noise_of_time(days: float, memory_d: float, rng: np.random.Generator, modes:
 def fwhm500(config: ConditionsConfig, mjd_tai: float, seed: int) -> float:
     """Seeing at 500 nm and zenith [arcsec]: lognormal, correlated over minutes, hours and the night."""
     night = int(np.floor(mjd_tai - 0.5))
+    kind = "seeing" if config.seeing == "three_terms" else f"seeing {config.seeing}"
     total = 0.0
-    for part, (share, memory) in enumerate(SEEING_PARTS):
-        rng = stream(seed, f"seeing {part}", night)
-        total += np.sqrt(share) * (rng.normal() if memory is None else noise_of_time(mjd_tai - night, memory, rng))
+    for part, (share, memory) in enumerate(SEEING_MODELS[config.seeing]):
+        across = memory is not None and memory > 1.0                # one process for all nights
+        rng = stream(seed, f"{kind} {part}", 0 if across else night)
+        since = mjd_tai - (MJD_ZERO if across else night)
+        total += np.sqrt(share) * (rng.normal() if memory is None else noise_of_time(since, memory, rng))
     value = config.fwhm500_median * np.exp(config.fwhm500_ln_sigma * total)
     return float(np.clip(value, config.fwhm500_min, config.fwhm500_max))
 
@@ -92,9 +98,18 @@ def conditions(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
     delivered = c.fwhm_eff if c.fwhm_eff is not None else fwhm_eff(seeing, visit.band, x)
     van_rhijn = 2.5 * np.log10(1.0 / np.sqrt(1.0 - 0.96 * (1.0 - 1.0 / x**2)))   # airglow layer
     zenith = next((mag for band, mag in c.sky_mag.items() if band == visit.band), DARK_SKY[visit.band])
-    sky = zenith - van_rhijn + c.sky_scatter * rng.normal()
+    level = zenith - van_rhijn if c.sky == "given" else _modelled_sky(visit, zenith)
+    sky = level + c.sky_scatter * rng.normal()
     cloud = c.clouds * rng.exponential() if c.clouds else 0.0
     return Conditions(seeing, delivered, x, float(sky), float(cloud + abs(c.zeropoint_scatter * rng.normal())))
+
+
+def _modelled_sky(visit: Visit, dark: float) -> float:
+    """Sky of the visit's place and time [mag/arcsec^2]; its airmass is the visit's, which a scenario may have set."""
+    at = heavens.circumstances(visit.ra, visit.dec, visit.mjd_tai)
+    zenith_distance = float(np.degrees(np.arccos(1.0 / visit.airmass)))
+    return sky_mag(visit.band, zenith_distance, at.moon_altitude, at.moon_phase, at.moon_separation, at.sun_altitude,
+                   dark=dark)
 
 
 def zeropoint_e(band: str, airmass: float, exposure_s: float, extinction: float = 0.0) -> float:

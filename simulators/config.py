@@ -59,6 +59,8 @@ class CameraConfig(Strict, frozen=True):
     linear_distortion: NotNegative = 5e-5                 # rms of the true WCS's scale and shear terms: assumed
     psf_size_variation: NotNegative = 0.02                # amplitude across a detector: assumed
     psf_ellipticity: NotNegative = 0.03                   # mean and variation across a detector: assumed
+    psf_field: Literal["detector", "focal_plane"] = "detector"   # shapes drawn for each detector, or one field of
+    #                                                       optics and atmosphere that all detectors of a visit share
 
 
 class CadenceConfig(Strict, frozen=True):
@@ -83,6 +85,8 @@ class CadenceConfig(Strict, frozen=True):
     history_per_band: Count = 6                           # earlier visits for templates
     history_gap_d: Positive = 330.0                       # before the night: last year's opposition
     history_span_d: Positive = 60.0
+    history_without: tuple[Band, ...] = ()                # bands that no earlier visit saw: a first year
+    history_missing: Fraction = 0.0                       # of the field beyond a straight line, seen by no earlier visit
 
 
 class ConditionsConfig(Strict, frozen=True):
@@ -100,6 +104,11 @@ class ConditionsConfig(Strict, frozen=True):
     airmass: Annotated[float, Meta(ge=1, le=4)] | None = None   # given: every visit has it
     clouds: NotNegative = 0.0                             # [mag] mean extinction; off by default
     zeropoint_scatter: NotNegative = 0.02                 # [mag] rms of the throughput: assumed
+    seeing: Literal["three_terms", "baseline"] = "three_terms"   # its memory: see conditions.SEEING_MODELS
+    sky: Literal["given", "model"] = "given"              # model: moon, twilight and airglow at the visit's time and
+    #                                                       place, on the dark sky of sky_mag; see skybrightness
+    cloud_structure: NotNegative = 0.0                    # rms of the extinction over the field as a fraction of it
+    refraction: bool = False                              # differential chromatic refraction by each source's colour
 
 
 class StarConfig(Strict, frozen=True):
@@ -191,6 +200,19 @@ class ArtifactConfig(Strict, frozen=True):
     unknown_pixels: NotNegative = 2.0                     # hot pixels missing from the defect list: assumed
     glints: Fraction = 0.0                                # of visits with a line of 5-12 flashes: assumed
     bleeding: bool = True
+    satellites: NotNegative = 0.0                         # in orbit: trails where the sun reaches them, beside `streaks`
+    satellite_height_km: Positive = 550.0
+    satellite_mag: tuple[float, float] = (6.5, 8.5)       # in the visit's band at 550 km: assumed, after V about 7
+    aircraft: Fraction = 0.0                              # of visits: assumed
+    aircraft_mag: tuple[float, float] = (16.0, 19.0)      # [mag/arcsec^2], out of focus: assumed
+    ghosts: NotNegative = 0.0                             # of a star's light in its two pupil ghosts: assumed, 1e-3
+    spikes: NotNegative = 0.0                             # of a star's light in its four diffraction spikes: 5e-3
+    crosstalk: NotNegative = 0.0                          # rms of the coefficients left after correction: 1e-4
+    bleed_residual: NotNegative = 0.0                     # of the sky's level along bleeding columns, unmasked: 0.03
+    bad_flats: Fraction = 0.0                             # of detector-visits flattened with a wrong flat
+    bad_flat_rms: NotNegative = 0.02                      # error of an amplifier's level: assumed
+    bad_wcs: Fraction = 0.0                               # of detector-visits whose true WCS is bent
+    bad_wcs_arcsec: NotNegative = 0.6                     # by so much at the corners: assumed
 
 
 class ClassConfig(Strict, frozen=True):

@@ -5,19 +5,23 @@
 An exposure depends on (seed, visit, detector) alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
 
-from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
+from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Exposure, Visit
 from schemas.wcs import Wcs
-from simulators import artifacts, camera
+from simulators import artifacts, camera, events, refraction
+from simulators.bright_stars import Stars
+from simulators.causes import Ledger
+from simulators.clouds import Cloud, cloud
 from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
 from simulators.config import SimulationConfig
 from simulators.images import add_galaxies, add_trails
-from simulators.psf import TruePsf, true_psf
+from simulators.psf import TruePsf, field_psf, shape_field, true_psf
 from simulators.sky import Sky
 from simulators.stars import band_index
 from simulators.streams import stream
@@ -39,6 +43,7 @@ class Facts:
     noise_adu: float            # rms of a blank pixel [ADU]
     m5: float                   # formula, from the conditions
     pointing_offset_arcsec: float   # of the pointing WCS at the detector's centre
+    cloud: Cloud | None = None      # with structure; the conditions' extinction is then that at the detector's centre
 
     def psf_at(self, x: float, y: float) -> np.ndarray:
         """(41, 41) PSF of unit sum at a position."""
@@ -67,22 +72,30 @@ class Exposed:
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
-           template_visits: Sequence[Visit] = (), keep_noiseless: bool = False, around_px: int = 0) -> Exposed:
+           template_visits: Sequence[Visit] = (), keep_noiseless: bool = False, around_px: int = 0,
+           ledger: Ledger | None = None) -> Exposed:
     """The exposure of one detector in a visit; `around_px` adds that many pixels of its neighbours on every side.
 
     `now` replaces the conditions that the visit's time gives. `template_visits` (those of the visit's band are used)
-    give TRUTH its template fluxes; without them they are 0.
+    give TRUTH its template fluxes; without them they are 0. `ledger` is told what each artifact adds.
     """
     config = widened(sky.config, around_px)
     c = config.camera
     facts = circumstances(sky, visit, detector, seed, now=now, around_px=around_px)
     electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
-    points = sky.points(visit)
+    points = points_of(sky, visit)
     hosts = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, visit, facts, electrons_per_njy)
-    scene = hosts + facts.sky_adu * c.gain * _sky_shape(config, visit, seed)
-    _draw_points(scene, sky, visit, points, facts, electrons_per_njy)
+    background = facts.sky_adu * c.gain * _sky_shape(config, visit, seed)
+    if facts.cloud is None:
+        scene = hosts + background
+        _draw_points(scene, sky, visit, points, facts, electrons_per_njy)
+    else:
+        light = hosts.copy()
+        _draw_points(light, sky, visit, points, facts, electrons_per_njy)
+        scene = light * _thinned(facts, visit, light.shape) + background
     image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, facts.wcs, facts.psf,
-                                                 facts.zeropoint + 2.5 * np.log10(c.gain))
+                                                 facts.zeropoint + 2.5 * np.log10(c.gain),
+                                                 _bright(sky, visit, facts, electrons_per_njy), ledger)
     exposure = Exposure(visit=visit, detector=detector, image=(image / c.gain).astype(np.float32), mask=mask,
                         wcs=facts.pointing, gain=c.gain, read_noise=c.read_noise, saturation=c.full_well / c.gain)
     truth = truth_rows(sky, visit, detector, points, _template_flux(sky, visit, points, template_visits), facts.wcs,
@@ -109,20 +122,93 @@ def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Cond
     now = conditions(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
     pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
-    psf = true_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), stream(seed, "psf", visit.visit, detector),
-                   size_variation=c.psf_size_variation, ellipticity=c.psf_ellipticity)
+    if config.artifacts.bad_wcs and events.is_bent(config, visit, detector, seed):
+        wcs = events.bent(wcs, c, config.artifacts.bad_wcs_arcsec, stream(seed, "bent wcs", visit.visit, detector))
+    now, psf = _seen_through(config, visit, detector, seed, now)
+    above = cloud(config, visit, seed, now.extinction)
+    if above is not None:
+        now = dataclasses.replace(now, extinction=_at_centre(above, wcs, visit, (c.ny, c.nx)))
     background = sky_electrons(visit.band, now.sky_mag, visit.exposure_s, c.scale_arcsec) + c.dark * visit.exposure_s
     zeropoint = zeropoint_e(visit.band, now.airmass, visit.exposure_s, now.extinction) - 2.5 * np.log10(c.gain)
     return Facts(now, wcs, pointing, psf, float(zeropoint), background / c.gain,
                  float(np.sqrt(background + c.read_noise**2)) / c.gain, m5(visit.band, now, visit.exposure_s, c),
-                 _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
+                 _offset_arcsec(wcs, pointing, (c.ny, c.nx)), above)
+
+
+def _seen_through(config: SimulationConfig, visit: Visit, detector: int, seed: int, now: Conditions
+                  ) -> tuple[Conditions, TruePsf]:
+    """The PSF of a detector, and the conditions with its FWHMeff there."""
+    c, shear = config.camera, (0.0, 0.0)
+    if config.conditions.refraction:
+        stretch, *sheared = refraction.elongation(visit, now.fwhm_eff)
+        now, shear = dataclasses.replace(now, fwhm_eff=now.fwhm_eff * stretch), (sheared[0], sheared[1])
+    if c.psf_field == "focal_plane":
+        field = shape_field(stream(seed, "psf field", visit.visit), size_variation=c.psf_size_variation,
+                            ellipticity=c.psf_ellipticity)
+        psf, local = field_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), field,
+                               camera.offset_px(c, detector), c.scale_arcsec, shear)
+        return dataclasses.replace(now, fwhm_eff=local * c.scale_arcsec), psf
+    psf = true_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), stream(seed, "psf", visit.visit, detector),
+                   size_variation=c.psf_size_variation, ellipticity=c.psf_ellipticity)
+    psf.g1[0], psf.g2[0] = psf.g1[0] + shear[0], psf.g2[0] + shear[1]
+    return now, psf
+
+
+def _at_centre(above: Cloud, wcs: Wcs, visit: Visit, shape: tuple[int, int]) -> float:
+    """Extinction [mag] at the detector's centre."""
+    plain = Wcs((0.0, 0.0), (visit.ra, visit.dec), (1.0, 0.0, 0.0, 1.0))
+    return float(above.extinction(*plain.pixels(*wcs.sky((shape[1] - 1) / 2, (shape[0] - 1) / 2))))
+
+
+def _thinned(facts: Facts, visit: Visit, shape: tuple[int, ...]) -> np.ndarray:
+    """(ny, nx) transmission of the cloud over that at the detector's centre."""
+    assert facts.cloud is not None
+    whole = facts.cloud.transmission(facts.wcs, visit, (shape[0], shape[1]))
+    return np.asarray(whole * 10 ** (0.4 * facts.conditions.extinction))
+
+
+def points_of(sky: Sky, visit: Visit) -> np.ndarray:
+    """POINT rows of a visit where their light falls: with refraction, lifted by their colour."""
+    points = sky.points(visit)
+    if not sky.config.conditions.refraction:
+        return points
+    points = points.copy()
+    flux = np.stack([sky.flux_at(points["id"], band, visit.mjd_tai) for band in BANDS], 1)
+    lift = refraction.lifts(flux, visit)
+    for name in ("", "_start", "_end", "_before"):
+        points["ra" + name], points["dec" + name] = refraction.displaced(points["ra" + name], points["dec" + name], lift,
+                                                                         visit)
+    return points
+
+
+def _places(sky: Sky, ra: np.ndarray, dec: np.ndarray, flux: np.ndarray, visit: Visit
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """RA, Dec of static sources where their light falls; their fluxes in the six bands say what colour it has."""
+    if not sky.config.conditions.refraction:
+        return ra, dec
+    return refraction.displaced(ra, dec, refraction.lifts(flux, visit), visit)
+
+
+def _star_places(sky: Sky, stars: np.ndarray, visit: Visit) -> tuple[np.ndarray, np.ndarray]:
+    """The same of stars, which move."""
+    return _places(sky, *sky.stars_at(visit.mjd_tai, stars), stars["flux"], visit)
+
+
+def _bright(sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> Stars | None:
+    """Stars that may leave ghosts and spikes, those beside the detector too."""
+    if not (sky.config.artifacts.ghosts or sky.config.artifacts.spikes):
+        return None
+    flux = sky.stars["flux"][:, band_index(visit.band)] * electrons_per_njy
+    x, y = facts.wcs.pixels(*_star_places(sky, sky.stars, visit))
+    chosen = np.isfinite(x) & (flux > 1e5)
+    return Stars(x[chosen], y[chosen], flux[chosen])
 
 
 def sources(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
             template_visits: Sequence[Visit] = ()) -> np.ndarray:
     """The TRUTH that `expose` would give, without making pixels: no input mask, no surface brightness of hosts."""
     facts = circumstances(sky, visit, detector, seed, now=now)
-    points = sky.points(visit)
+    points = points_of(sky, visit)
     return truth_rows(sky, visit, detector, points, _template_flux(sky, visit, points, template_visits), facts.wcs,
                       facts.conditions.fwhm_eff / sky.config.camera.scale_arcsec)
 
@@ -145,19 +231,24 @@ def _draw_galaxies(image: np.ndarray, sky: Sky, visit: Visit, facts: Facts, elec
     """(ny, nx) electrons of galaxies, added to a blank image."""
     c = sky.config.camera
     flux = sky.galaxies["flux"][:, band_index(visit.band)] * electrons_per_njy
-    add_galaxies(image, sky.galaxies, flux, facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * c.gain)
+    galaxies = sky.galaxies
+    if sky.config.conditions.refraction:
+        galaxies = galaxies.copy()
+        galaxies["ra"], galaxies["dec"] = _places(sky, galaxies["ra"], galaxies["dec"], galaxies["flux"], visit)
+    add_galaxies(image, galaxies, flux, facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * c.gain)
     return image
 
 
 def _draw_points(image: np.ndarray, sky: Sky, visit: Visit, points: np.ndarray, facts: Facts,
-                 electrons_per_njy: float) -> None:
-    """Add stars and changing sources, in place."""
+                 electrons_per_njy: float, stars: np.ndarray | None = None) -> None:
+    """Add stars (the sky's, or STAR rows given) and changing sources, in place."""
     wcs, psf, faintest = facts.wcs, facts.psf, FAINTEST_SIGMA * facts.noise_adu * sky.config.camera.gain
     fixed = points["kind"] != b"asteroid"
-    star_ra, star_dec = sky.stars_at(visit.mjd_tai)
+    stars = sky.stars if stars is None else stars
+    star_ra, star_dec = _star_places(sky, stars, visit)
     ra = np.concatenate([star_ra, points["ra"][fixed]])
     dec = np.concatenate([star_dec, points["dec"][fixed]])
-    flux = np.concatenate([sky.stars["flux"][:, band_index(visit.band)], points["flux"][fixed]]) * electrons_per_njy
+    flux = np.concatenate([stars["flux"][:, band_index(visit.band)], points["flux"][fixed]]) * electrons_per_njy
     x, y = wcs.pixels(ra, dec)
     radius = psf.radius(flux, faintest)
     ny, nx = image.shape
@@ -178,3 +269,27 @@ def _offset_arcsec(true: Wcs, pointing: Wcs, shape: tuple[int, int]) -> float:
     x, y = true.pixels(ra, dec)
     return float(np.hypot(x - centre[0], y - centre[1]) * true.scale_arcsec)
 
+
+
+def by_cause(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None) -> dict[str, np.ndarray]:
+    """(ny, nx) float64 electrons that each cause adds to an exposure; together they are its pixels.
+
+    Classes of sources are rendered one at a time, noiseless; artifacts and noises are those of the exposure itself. The
+    sum is `expose(...).exposure.image * gain` to float32's rounding, 6e-8 of the larger terms.
+    """
+    ledger = Ledger(keep=True)
+    facts = expose(sky, visit, detector, seed, now=now, ledger=ledger).facts
+    c = sky.config.camera
+    per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
+    blank, points = np.zeros((c.ny, c.nx)), points_of(sky, visit)
+    maps = {"sky": blank + facts.sky_adu * c.gain * _sky_shape(sky.config, visit, seed),
+            "galaxy": _draw_galaxies(blank.copy(), sky, visit, facts, per_njy)}
+    for kind in ("star", *dict.fromkeys(points["kind"].tolist())):
+        name = kind if isinstance(kind, str) else kind.decode()
+        maps[name] = blank.copy()
+        _draw_points(maps[name], sky, visit, points[points["kind"] == name.encode()], facts, per_njy,
+                     sky.stars if name == "star" else sky.stars[:0])
+    if facts.cloud is not None:
+        thin = _thinned(facts, visit, blank.shape)
+        maps = {name: image if name == "sky" else image * thin for name, image in maps.items()}
+    return maps | ledger.maps

@@ -195,3 +195,69 @@ def true_psf(fwhm_eff_px: float, fwhm500_arcsec: float, shape: tuple[int, int], 
     weights = ellipticity * np.array([0.6, 0.3, 0.3, 0.2, 0.2])
     return TruePsf(profile(fwhm_eff_px, ratio), shape, size, weights * rng.normal(size=_SHAPE_TERMS),
                    weights * rng.normal(size=_SHAPE_TERMS))
+
+
+# --- one field of shapes over the focal plane ------------------------------------------------------------------------
+
+FIELD_RADIUS_DEG: Final = 1.75
+WAVES: Final = 16                   # of the atmosphere's field; 30 s average shorter scales out
+WAVE_DEG: Final = (1.5, 6.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeField:
+    """PSF shapes over the focal plane in one visit: optics out of alignment, and the atmosphere's slow waves.
+
+    Each of (size, g1, g2) is a polynomial of the place and a sum of plane waves.
+    """
+
+    quadratic: np.ndarray       # (3, 5): coefficients of X, Y, X^2, XY, Y^2 in units of the field's radius
+    waves: np.ndarray           # (3, WAVES): amplitudes
+    k: np.ndarray               # (WAVES, 2) [radian per field radius]
+    phase: np.ndarray           # (3, WAVES)
+
+    def local(self, x: float, y: float, half_x: float, half_y: float) -> np.ndarray:
+        """(3, 6) second-order expansion 1, u, v, u^2, uv, v^2 about a place (field radii), u and v up to the halves."""
+        a, b, c, d, e = self.quadratic.T
+        angle = self.k @ np.array([x, y]) + self.phase
+        value, slope = self.waves * np.cos(angle), -self.waves * np.sin(angle)
+        kx, ky = self.k.T
+        out = np.stack([a * x + b * y + c * x * x + d * x * y + e * y * y + value.sum(1),
+                        (a + 2 * c * x + d * y + slope @ kx) * half_x, (b + d * x + 2 * e * y + slope @ ky) * half_y,
+                        (c - value @ kx**2 / 2) * half_x**2, (d - value @ (kx * ky)) * half_x * half_y,
+                        (e - value @ ky**2 / 2) * half_y**2], 1)
+        return np.asarray(out)
+
+
+def shape_field(rng: np.random.Generator, *, size_variation: float, ellipticity: float) -> ShapeField:
+    """The field of a visit: rms ellipticity over the focal plane about `ellipticity`, two thirds of it atmosphere."""
+    astigmatism, defocus, tilt = 0.8 * ellipticity * rng.normal(size=2), rng.normal(), rng.normal(size=(3, 2))
+    quadratic = np.zeros((3, 5))
+    quadratic[0, [2, 4]] = size_variation * defocus                                     # r^2
+    quadratic[0, :2] = 0.5 * size_variation * tilt[0]
+    quadratic[1, :2], quadratic[2, :2] = 0.3 * ellipticity * tilt[1], 0.3 * ellipticity * tilt[2]
+    quadratic[1] += [0, 0, astigmatism[0], -2 * astigmatism[1], -astigmatism[0]]        # r^2 exp(2 i phi), turned
+    quadratic[2] += [0, 0, astigmatism[1], 2 * astigmatism[0], -astigmatism[1]]
+    scale = np.exp(rng.uniform(*np.log(WAVE_DEG), WAVES)) / FIELD_RADIUS_DEG
+    angle = rng.uniform(0, 2 * np.pi, WAVES)
+    k = 2 * np.pi / scale[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    amplitude = np.array([0.5 * size_variation, 0.7 * ellipticity, 0.7 * ellipticity])[:, None]
+    return ShapeField(quadratic, amplitude * np.sqrt(2.0 / WAVES) * rng.normal(size=(3, WAVES)), k,
+                      rng.uniform(0, 2 * np.pi, (3, WAVES)))
+
+
+def field_psf(fwhm_eff_px: float, fwhm500_arcsec: float, shape: tuple[int, int], field: ShapeField,
+              place_px: tuple[float, float], scale_arcsec: float, extra_shear: tuple[float, float] = (0.0, 0.0)
+              ) -> tuple[TruePsf, float]:
+    """(PSF, FWHMeff at the detector's centre [pixel]) of a detector at a place from the optical axis.
+
+    The parts of second order that TruePsf cannot hold, along u^2 + v^2 in the shear, are dropped: under 1 % of it.
+    """
+    radius_px = FIELD_RADIUS_DEG * 3600 / scale_arcsec
+    ny, nx = shape
+    size, g1, g2 = field.local(place_px[0] / radius_px, place_px[1] / radius_px, nx / 2 / radius_px, ny / 2 / radius_px)
+    local = fwhm_eff_px * (1.0 + size[0])
+    ratio = float(np.clip(SYSTEM_FWHM / fwhm500_arcsec, 0.2, 1.0))
+    shear = [np.array([g[0] + extra, g[1], g[2], (g[3] - g[5]) / 2.0, g[4]])
+             for g, extra in zip((g1, g2), extra_shear, strict=True)]
+    return TruePsf(profile(local, ratio), shape, size[[1, 2, 3, 4, 5]] / (1.0 + size[0]), *shear), local

@@ -18,6 +18,7 @@ from schemas.measures import TRACK, empty
 from simulators import observe
 from simulators.artifacts import satellite_tracks
 from simulators.config import SimulationConfig
+from simulators.events import without_missing
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.sky import Sky
 
@@ -63,7 +64,8 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
 
 def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposure:
     """An exposure of an earlier visit, for a template."""
-    return observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config)).exposure
+    exposed = observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config))
+    return without_missing(exposed.exposure, exposed.facts.wcs, sky.config, seed)
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[Input], masks: Masks) -> Exposed:
