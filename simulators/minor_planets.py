@@ -198,8 +198,8 @@ def _described(family: str, found: np.ndarray, h: np.ndarray, taxon: np.ndarray,
     out["g"], out["weight"] = SLOPE_G[taxon], 1.0 / boost if boost else 0.0
     out["amplitude"] = np.minimum(rng.exponential(0.25, n), 1.5)
     hours = 7.0 * np.exp(0.8 * rng.normal(size=n))
-    quick, slow = hours * 0.1 ** rng.uniform(0.0, 1.5, n), np.maximum(hours, 2.2 + 0.2 * rng.exponential(size=n))
-    hours = np.where(h > 22.0, quick, slow)
+    quick = hours * 0.1 ** rng.uniform(0.0, 1.5, n)
+    hours = np.where(h > 22.0, quick, np.where(hours > 2.2, hours, 2.2 + 2.0 * rng.exponential(size=n)))
     out["period"], out["spin"] = hours / 24.0, rng.uniform(size=n)
     return out
 

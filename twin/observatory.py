@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.errors import InputError
 from pipeline.template import Quality, select
 from schemas.exposure import Exposure, Visit
 from simulators import cadence
 from simulators.conditions import conditions
 from simulators.observe import Exposed, Facts, circumstances
+from simulators.perturbed import MissingPackage
 from simulators.sky import Sky
 from twin import exposures
 from twin.exposures import Input
@@ -33,7 +35,10 @@ class Observatory:
     @cached_property
     def sky(self) -> Sky:
         """Everything on the sky."""
-        return Sky(self.config, self.seed)
+        try:
+            return Sky(self.config, self.seed)
+        except MissingPackage as error:
+            raise InputError(str(error)) from None
 
     @cached_property
     def visits(self) -> list[Visit]:
