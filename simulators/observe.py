@@ -5,6 +5,7 @@
 An exposure depends on (seed, visit, detector) alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,17 @@ def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Cond
     return Facts(now, wcs, pointing, psf, float(zeropoint), background / c.gain,
                  float(np.sqrt(background + c.read_noise**2)) / c.gain, m5(visit.band, now, visit.exposure_s, c),
                  _offset_arcsec(wcs, pointing, (c.ny, c.nx)))
+
+
+def scene_njy(sky: Sky, visit: Visit, detector: int, seed: int, band: str) -> np.ndarray:
+    """(ny, nx) expected light [nJy per pixel] of a detector in a band at a visit's time, no sky and no noise."""
+    there = dataclasses.replace(visit, band=band)
+    facts = circumstances(sky, there, detector, seed)
+    c = sky.config.camera
+    electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
+    image = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, there, facts, electrons_per_njy)
+    _draw_points(image, sky, there, sky.points(there), facts, electrons_per_njy)
+    return image / electrons_per_njy
 
 
 def sources(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
