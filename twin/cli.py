@@ -58,7 +58,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; KEY=VALUE may stand anywhere after `run SCENARIO` and `sky SCENARIO`."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and (options.command not in ("run", "sky") or any("=" not in word or word.startswith("-") for word in rest)):
+    told = all("=" in word and not word.startswith("-") for word in rest)
+    if rest and (options.command not in ("run", "sky") or not told):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest

@@ -14,7 +14,7 @@ from twin.sky import densities, draw_sky
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 REDUCED = ['simulation.cadence.blocks=["rr"]', "simulation.cadence.pairs=1", "simulation.cadence.history_per_band=3",
            "pipeline.template.min_visits=2", "simulation.conditions.fwhm_eff=0.9"]
-SIDES = {"wide_fast_deep": 700, "deep_drilling": 800, "galactic_plane": 400}      # few stars calibrate a small field
+SIDES = {"wide_fast_deep": 700, "deep_drilling": 800, "galactic_plane": 700}      # few stars calibrate a small field
 
 
 def reduced(side: int) -> list[str]:
@@ -52,7 +52,9 @@ def test_densities_are_within_a_factor_of_three_of_the_published_and_by_their_re
             assert np.all(np.abs(np.log(np.array(row.crude[1:]) / row.published[1:])) < np.log(1.5)), row.name
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")    # a trail fit whose curvature is not positive
+@pytest.mark.parametrize("name", ["wide_fast_deep", pytest.param("deep_drilling", marks=pytest.mark.accept),
+                                  pytest.param("galactic_plane", marks=pytest.mark.accept)])
 def test_a_scenario_of_declared_classes_runs_and_reports_at_the_skys_densities(name: str, tmp_path: Path) -> None:
     run_night(read_scenario(SCENARIOS / f"{name}.toml", reduced(SIDES[name])), tmp_path / "run", processes=1)
     report = gather(Store(tmp_path / "run"))
