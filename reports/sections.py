@@ -162,13 +162,14 @@ def _survey(report: Report, tag: str) -> Section:
              _percent(float(r["plain"])), _share(r, "raw"), _share(r, "alert")) for r in table.classes if r["n"]]
     text = (f"This night holds more of some classes than the sky does; each source has its weight, its true density "
             f"over the field's. With these weights {_share_of(table.raw)} of detections of S/N ≥ 6 are real before the "
-            f"reliability filter and {_share_of(table.alerts)} of alerts. Intervals are 95 %, and count a source seen in "
-            "many visits as the few cases that it is.")
+            f"reliability filter and {_share_of(table.alerts)} of alerts. Intervals are 95 %, and count a source seen "
+            "in many visits as the few cases that it is.")
     if table.unweighted:
         text += f" {table.unweighted} alerts are of sources without a weight, and count once."
     head = ("class", "to find", "sources", "on the sky / 10⁶ px", "alerts, unweighted", "raw, weighted",
             "alerts, weighted")
-    return Section("survey", "At the sky's densities", tag, text, [(svg(survey.plot(table)), "Survey-weighted figures")],
+    return Section("survey", "At the sky's densities", tag, text,
+                   [(svg(survey.plot(table)), "Survey-weighted figures")],
                    [Table(head, rows)])
 
 

@@ -53,7 +53,8 @@ def survey(matches: Matches) -> Survey:
         for key, found in (("raw", matches.raw[of]), ("alert", matches.alerted[of])):
             one = weighted_fraction(w, found, ids)
             row[f"{key}_fraction"], row[f"{key}_low"], row[f"{key}_high"] = one.value, one.low, one.high
-    return Survey(rows, *(_purity(matches, weight, name) for name in ("raw", "alert")), _unweighted(matches, weight))
+    return Survey(rows, _purity(matches, weight, "raw"), _purity(matches, weight, "alert"),
+                  _unweighted(matches, weight))
 
 
 def _weights(truth: np.ndarray) -> np.ndarray:
@@ -93,7 +94,8 @@ def plot(table: Survey) -> Figure:
 def _plot_completeness(axes: Axes, rows: np.ndarray) -> None:
     place = np.arange(len(rows))[::-1]
     errors = np.maximum([rows["alert_fraction"] - rows["alert_low"], rows["alert_high"] - rows["alert_fraction"]], 0.0)
-    axes.errorbar(rows["alert_fraction"], place, xerr=errors, fmt="o", color=BLUE, elinewidth=1.2, label="weighted to the sky")
+    axes.errorbar(rows["alert_fraction"], place, xerr=errors, fmt="o", color=BLUE, elinewidth=1.2,
+                  label="weighted to the sky")
     axes.plot(rows["plain"], place + 0.18, "x", color=WARM, label="of the sources injected")
     axes.set_yticks(place, [name.decode().replace("_", " ") for name in rows["class"]])
     axes.set(xlim=(-0.02, 1.04), ylim=(-0.7, len(rows) - 0.3), xlabel="fraction with an alert, S/N ≥ 6",

@@ -225,7 +225,7 @@ class ClassConfig(Strict, frozen=True):
 
 
 class DustConfig(Strict, frozen=True):
-    """Extinction of `classes`, and of the stars and galaxies of the `galaxy` model."""
+    """Extinction of `classes`, of stars of the `galaxy` model and of `bulge_disk` galaxies."""
 
     a_v: NotNegative | None = None                        # [mag] of the Milky Way; None: of a smooth disk of dust
     host_a_v: NotNegative | None = None                   # [mag] mean in the hosts; None: that of the class

@@ -16,13 +16,13 @@ from simulators.passbands import band_extinction
 SUN_PC: Final = 8178.0             # to the Galactic Centre (GRAVITY Collaboration 2019)
 SUN_HEIGHT_PC: Final = 20.8        # Bennett & Bovy 2019
 SPIN_KM_S: Final = 229.0           # of the disk, flat (Eilers et al. 2019)
-SUN_UVW: Final = np.array([11.1, 12.24, 7.25])     # to the Centre, along rotation, to the North (Schoenrich et al. 2010)
+SUN_UVW: Final = np.array([11.1, 12.24, 7.25])     # to the Centre, along rotation, north (Schoenrich et al. 2010)
 KM_S: Final = 4.740470             # of one au per year
 DUST_HEIGHT_PC: Final = 125.0
 DUST_LENGTH_PC: Final = 3200.0
 DUST_MAG_PER_PC: Final = 0.0007    # A(V) near the Sun: 0.7 mag/kpc, so 0.09 / sin|b| to infinity
 
-# Rows: galactic x (to the Centre), y (l = 90 deg), z (the pole), in ICRF (ESA 1997, Hipparcos and Tycho catalogues, 1.5)
+# Rows: galactic x (to the Centre), y (l = 90 deg), z (the pole), in ICRF (ESA 1997, The Hipparcos Catalogue, 1.5)
 TO_GALACTIC: Final = np.array([[-0.0548755604, -0.8734370902, -0.4838350155],
                                [0.4941094279, -0.4448296300, 0.7469822445],
                                [-0.8676661490, -0.1980763734, 0.4559837762]])
@@ -51,7 +51,7 @@ HALO_BREAK_PC, HALO_OUTER_POWER = 27_000.0, 4.6     # Deason, Belokurov & Evans 
 
 # Dwarfs per 1000 pc^3 and magnitude of M_r, near the Sun: Wielen, Jahreiss & Krueger 1983 for the bright, Bochanski et
 # al. 2010 (AJ 139, 2679) for the faint, rounded
-_M_R: Final = np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0])
+_M_R: Final = np.arange(-1.0, 16.5)
 _DWARFS: Final = np.array([0.01, 0.03, 0.1, 0.3, 0.8, 1.6, 2.6, 3.2, 3.0, 4.0, 6.0, 8.0, 9.5, 7.0, 5.0, 4.0, 3.0, 2.5])
 GIANTS: Final = 0.12               # per 1000 pc^3 and magnitude, -0.5 < M_r < 3.5: assumed
 M_R_STEP: Final = 0.1

@@ -204,6 +204,17 @@ def _bright(sky: Sky, visit: Visit, facts: Facts, electrons_per_njy: float) -> S
     return Stars(x[chosen], y[chosen], flux[chosen])
 
 
+def scene_njy(sky: Sky, visit: Visit, detector: int, seed: int, band: str) -> np.ndarray:
+    """(ny, nx) expected light [nJy per pixel] of a detector in a band at a visit's time, no sky and no noise."""
+    there = dataclasses.replace(visit, band=band)
+    facts = circumstances(sky, there, detector, seed)
+    c = sky.config.camera
+    electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
+    image = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, there, facts, electrons_per_njy)
+    _draw_points(image, sky, there, sky.points(there), facts, electrons_per_njy)
+    return image / electrons_per_njy
+
+
 def sources(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
             template_visits: Sequence[Visit] = ()) -> np.ndarray:
     """The TRUTH that `expose` would give, without making pixels: no input mask, no surface brightness of hosts."""

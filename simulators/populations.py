@@ -40,6 +40,7 @@ from simulators.transients import apart
 
 YEAR_D: Final = 365.25
 SEPARATION_ARCSEC: Final = 3.0     # of any two: raised densities would blend as the real sky does not
+NEAREST: Final = 0.01              # of the largest redshift: a flat spread leaves out the millionth part that is nearer
 STEP_ID: Final = 10_000_000        # between the first ids of classes
 BRIGHT: Final = 14.0               # r of the brightest variable star: saturated long before
 FAINT: Final = 25.0                # r of the faintest star that may vary, erupt or be lensed
@@ -123,7 +124,12 @@ class Extragalactic:
 CORE_COLLAPSE: Final = 1.01e-4     # [Mpc^-3 yr^-1] Perley et al. 2020 (ApJ 904, 35), parts as skysurvey 1.3.0
 _RICHARDSON: Final = "magnitudes: Richardson et al. 2014, AJ 147, 118"
 _CORE: Final = f"rate: Perley et al. 2020 and Madau & Dickinson 2014; {_RICHARDSON}"
-_STRIPPED: Final = {"plateau": 0.0, "hot": 9500.0, "cool": 4800.0, "cooling": 18.0, "cut_nm": 400.0, "tail": 0.12}
+
+
+def _stripped(rise: float, fall: float) -> Shape:
+    """Of supernovae that lost their hydrogen."""
+    return Shape(rise, 0.0, fall, hot=9500.0, cool=4800.0, cooling=18.0, cut_nm=400.0, tail=0.12)
+
 
 EXTRAGALACTIC: Final = (
     Extragalactic("sn_ia", 2.5e-5, dilday, 1.2, -19.35, 0.12, 60.0, 250.0, 0.1,
@@ -133,11 +139,11 @@ EXTRAGALACTIC: Final = (
     Extragalactic("sn_iin", 0.047 * CORE_COLLAPSE, star_formation, 1.5, -18.53, 1.36, 200.0, 500.0, 0.3, _CORE,
                   Shape(8.0, 0.0, 60.0, 13_000.0, 7000.0, 60.0, 300.0)),
     Extragalactic("sn_iib", 0.109 * CORE_COLLAPSE, star_formation, 1.2, -16.99, 0.92, 100.0, 250.0, 0.3, _CORE,
-                  Shape(rise=5.0, fall=18.0, **_STRIPPED)),
+                  _stripped(5.0, 18.0)),
     Extragalactic("sn_ib", 0.108 * CORE_COLLAPSE, star_formation, 1.2, -17.45, 1.12, 100.0, 250.0, 0.5, _CORE,
-                  Shape(rise=5.0, fall=17.0, **_STRIPPED)),
+                  _stripped(5.0, 17.0)),
     Extragalactic("sn_ic", 0.075 * CORE_COLLAPSE, star_formation, 1.2, -17.66, 1.18, 100.0, 250.0, 0.5, _CORE,
-                  Shape(rise=4.5, fall=15.0, **_STRIPPED)),
+                  _stripped(4.5, 15.0)),
     Extragalactic("slsn_i", 2.0e-8, star_formation, 3.5, -21.7, 0.4, 300.0, 800.0, 0.1,
                   "rate: ELAsTiCC (MD14); magnitudes: Inserra & Smartt 2014, ApJ 796, 87",
                   Shape(14.0, 0.0, 45.0, 14_000.0, 6500.0, 50.0, 300.0)),
@@ -218,7 +224,7 @@ def explosions(declared: Extragalactic, config: ClassConfig, patch: Patch, rng: 
     n = len(z)
     time = rng.uniform(begin, end, n)
     a_v = rng.exponential(declared.host_av if patch.dust.host_a_v is None else patch.dust.host_a_v, n)
-    dim = dimming(a_v, z) * _galactic_dust(patch)
+    dim = dimming(a_v, z) * milky_way_dust(patch.ra, patch.dec, patch.dust)
     maker = _type_ia if declared.shape is None else _thermal
     numbers, curve = maker(declared, z, time, dim, rng)
     rows = _placed(patch, rng, n)
@@ -240,8 +246,9 @@ def redshifts(declared: Extragalactic, config: ClassConfig, steradian_years: flo
     if config.spread == "natural":
         z = np.interp(rng.uniform(0.0, expected, n), cumulative, grid)
         return np.maximum(z, 1e-4), np.full(n, expected / injected)
-    z = rng.uniform(0.0, declared.z_max, n).clip(1e-4)
-    return z, np.interp(z, grid, natural) * declared.z_max / injected
+    nearest = NEAREST * declared.z_max
+    z = rng.uniform(nearest, declared.z_max, n)
+    return z, np.interp(z, grid, natural) * (declared.z_max - nearest) / injected
 
 
 def _type_ia(declared: Extragalactic, z: np.ndarray, time: np.ndarray, dim: np.ndarray, rng: np.random.Generator
@@ -289,7 +296,7 @@ def nuclei(config: ClassConfig, patch: Patch, rng: np.random.Generator, galaxies
     r = np.interp(np.log(rng.uniform(AGN_PER_DEG2[0] / AGN_PER_DEG2[-1], 1.0, n) * AGN_PER_DEG2[-1]),
                   np.log(AGN_PER_DEG2), AGN_R)
     out = np.zeros(n, NUCLEUS)
-    out["flux"] = fluxes_njy(r)[:, None] * AGN_COLOUR * _galactic_dust(patch)
+    out["flux"] = fluxes_njy(r)[:, None] * AGN_COLOUR * milky_way_dust(patch.ra, patch.dec, patch.dust)
     rest = (effective_nm() / effective_nm()[2]) ** -REDDER
     out["sigma"] = (0.25 / np.sqrt(2.0) * np.exp(0.3 * rng.normal(size=n)))[:, None] * rest
     memory = 200.0 * 10 ** (0.3 * rng.normal(size=n))
@@ -365,11 +372,11 @@ LENSING_MARGIN_D: Final = 100.0    # events may peak so long before the first an
 
 
 def lensing_per_year(view: milky_way.Sight) -> float:
-    """Microlensing events of u0 < 1 per star and year: 1.35e-5 exp(0.49 (3 - |b|)) in the bulge, a hundredth of
-    that at |b| = 3 far from it."""
+    """Microlensing events of u0 < 1 per star and year: 1.35e-5 exp(0.49 (3 - |b|)) towards the bulge,
+    and 1.5e-6 exp(-|b| / 15) exp(-|l| / 60) from the disk (assumed); angles in degrees."""
     latitude, longitude = abs(view.latitude), abs(view.longitude)
     bulge = 1.35e-5 * np.exp(0.49 * (3.0 - max(latitude, 2.0))) * np.exp(-((longitude / 10.0) ** 2))
-    disk = 1.5e-6 * np.exp(-latitude / 5.0) * np.exp(-longitude / 60.0)
+    disk = 1.5e-6 * np.exp(-latitude / 15.0) * np.exp(-longitude / 60.0)
     return float(bulge + disk)
 
 
@@ -377,7 +384,7 @@ def _star_fluxes(stars: np.ndarray, rng: np.random.Generator, g_i: np.ndarray | 
     """(n, 6) fluxes [nJy] of STARS, reddened; `g_i` instead of the colour that a star of its magnitude has."""
     colour = milky_way.colours(stars, rng) if g_i is None else g_i
     unreddened = stars["r"] - band_extinction()[2] * stars["a_v"]
-    return fluxes_of_colour(unreddened, colour, rng) * dimming(stars["a_v"])
+    return np.asarray(fluxes_of_colour(unreddened, colour, rng) * dimming(stars["a_v"]))
 
 
 Made = tuple[np.ndarray, Callable[[np.ndarray, int, float], np.ndarray]]
@@ -461,9 +468,9 @@ def _relative_dust(stars: np.ndarray, band: int = 2) -> np.ndarray:
 
 # --- places ----------------------------------------------------------------------------------------------------------
 
-def _galactic_dust(patch: Patch) -> np.ndarray:
-    """(6,) dimming by all of the Milky Way's dust in this direction."""
-    total = milky_way.sight(patch.ra, patch.dec, patch.dust.a_v).a_v[-1]
+def milky_way_dust(ra: float, dec: float, dust: DustConfig) -> np.ndarray:
+    """(6,) dimming by all of the Milky Way's dust in a direction."""
+    total = milky_way.sight(ra, dec, dust.a_v).a_v[-1]
     return np.asarray(dimming(np.array([total]))[0])
 
 
@@ -475,7 +482,9 @@ def _placed(patch: Patch, rng: np.random.Generator, n: int) -> np.ndarray:
     return out
 
 
-def _host(rows: np.ndarray, k: int, galaxies: np.ndarray, of: int, taken: np.ndarray, east: float, north: float) -> None:
+def _host(rows: np.ndarray, k: int, galaxies: np.ndarray, of: int, taken: np.ndarray, east: float, north: float
+          ) -> None:
+    """Move an event to an offset [arcsec] from a galaxy's centre, in place."""
     taken[of] = True
     rows["host"][k], rows["host_sep"][k] = of, np.hypot(east, north)
     rows["dec"][k] = galaxies["dec"][of] + north / 3600.0

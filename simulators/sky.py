@@ -13,7 +13,7 @@ from simulators.cadence import history, visits
 from simulators.conditions import FIDUCIAL_FWHM_EFF
 from simulators.config import SimulationConfig
 from simulators.galaxies import GALAXY, galaxies, redshifts
-from simulators.populations import Patch, Population, populations
+from simulators.populations import Patch, Population, milky_way_dust, populations
 from simulators.solar_system import SolarSystem
 from simulators.stars import STAR, band_index, mean_number, milky_way_stars, stars
 from simulators.streams import stream
@@ -81,6 +81,9 @@ class Sky:
         rng = stream(self.seed, "galaxies")
         n = rng.poisson(mean_number(g.density, g.slope, g.bright, g.faint, self.area_arcmin2))
         self.galaxies: np.ndarray = galaxies(g, rng, *self._places(rng, n), FIRST_ID["galaxy"])
+        if g.model == "bulge_disk":
+            dim = milky_way_dust(self.config.field.ra, self.config.field.dec, self.config.sky.dust)
+            self.galaxies["flux"], self.galaxies["total"] = self.galaxies["flux"] * dim, self.galaxies["total"] * dim
 
     def _changing(self) -> None:
         config, seed, c = self.config, self.seed, self.config.sky
@@ -141,9 +144,9 @@ class Sky:
         self.galaxies["redshift"] = redshifts(stream(self.seed, "galaxy redshifts"), self.galaxies)
         patch = Patch(self.config.field.ra, self.config.field.dec, self.radius_deg, self.fields,
                       looks[0].mjd_tai, looks[-1].mjd_tai, c.dust)
-        faintest = float(fluxes_njy(c.classes_faintest))
+        faintest, classes = float(fluxes_njy(c.classes_faintest)), {str(name): one for name, one in c.classes.items()}
         out = []
-        for found in populations(c.classes, patch, self.galaxies, self.seed, FIRST_ID["class"]):
+        for found in populations(classes, patch, self.galaxies, self.seed, FIRST_ID["class"]):
             brightest = np.max([found.fluxes(band_index(v.band), v.mjd_tai) for v in looks], axis=0)
             out.append(found.only(brightest > faintest))
         return tuple(out)
@@ -221,9 +224,9 @@ class Sky:
         out = np.zeros(len(ids))
         for found in self.populations:
             place = np.searchsorted(found.rows["id"], ids).clip(0, max(len(found.rows) - 1, 0))
-            here = np.flatnonzero(found.rows["id"][place] == ids) if len(found.rows) else np.zeros(0, np.intp)
-            if len(here):
-                out[here] = found.only(place[here]).fluxes(band_index(band), mjd_tai)
+            mine = np.flatnonzero(found.rows["id"][place] == ids) if len(found.rows) else np.zeros(0, np.intp)
+            if len(mine):
+                out[mine] = found.only(place[mine]).fluxes(band_index(band), mjd_tai)
         for kind in ("transient", "variable", "agn", "moved_star", "asteroid"):
             rows = self.population(kind)
             here = (ids >= FIRST_ID[kind]) & (ids < FIRST_ID[kind] + len(rows))

@@ -58,7 +58,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; KEY=VALUE may stand anywhere behind a scenario that takes them."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    takes = options.command in ("run", "prefill")
+    takes = options.command in ("run", "prefill", "sky")
     if rest and not (takes and all("=" in word and not word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
+
+    sky = commands.add_parser("sky", help="draw a scenario's sky, visits and light curves, and count its sources")
+    sky.add_argument("scenario", type=Path)
+    sky.add_argument("--out", type=Path, required=True, help="folder of the pictures; it must not exist or be empty")
+    sky.add_argument("--seed", type=int, help="instead of the scenario's")
+    sky.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. simulation.field.ra=150.1")
+    sky.set_defaults(call=_sky)
 
     compare = commands.add_parser(
         "compare", help="which of two pipelines is better, where, and how sure are we", epilog=COMPARE,
@@ -285,6 +292,14 @@ def _prefill(options: argparse.Namespace) -> int:
     with _ending(), _progress(options.quiet) as progress:
         made = prefill(scenario, options.out, progress)
     print(made)
+    return 0
+
+
+def _sky(options: argparse.Namespace) -> int:
+    from twin.scenario import read_scenario
+    from twin.sky import draw_sky
+
+    print(draw_sky(read_scenario(options.scenario, options.overrides, options.seed), options.out), end="")
     return 0
 
 

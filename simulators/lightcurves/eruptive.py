@@ -22,7 +22,8 @@ OUTBURST_K: Final = 12_000.0       # [K] of an accretion disk in outburst: assum
 
 def _hashed(rows: np.ndarray, k: np.ndarray, salt: float) -> np.ndarray:
     """(n,) numbers in [0, 1) that depend on the star and the eruption's number alone."""
-    return np.asarray((np.sin(12.9898 * (k % 9973.0) + 78.233 * rows["phase"] * (1.0 + salt) + salt) * 43758.5453) % 1.0)
+    angle = 12.9898 * (k % 9973.0) + 78.233 * rows["phase"] * (1.0 + salt) + salt
+    return np.asarray((np.sin(angle) * 43758.5453) % 1.0)
 
 
 def _eruptions(rows: np.ndarray, mjd: float) -> list[tuple[np.ndarray, np.ndarray]]:

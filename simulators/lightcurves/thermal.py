@@ -62,21 +62,26 @@ def brightness(t: np.ndarray, rise: np.ndarray, plateau: np.ndarray, fall: np.nd
     """Rest-frame r light at days after the middle of the rise, in units of the rise's end; 0 eight rises before."""
     after = np.maximum(t, 0.0)
     along = 1.0 - shape.slope * np.minimum(after / np.maximum(plateau, 1e-9), 1.0)
-    left = np.maximum(after - plateau, 0.0) / fall
+    left = soft(t - plateau, rise) / fall
     decline = (1.0 + left) ** (-5.0 / 3.0) if shape.power_law else np.exp(-left)
     light = along * decline + shape.tail * np.exp(-after / COBALT_D)
     return np.asarray(np.where(t < -8.0 * rise, 0.0, light / (1.0 + np.exp(-np.clip(t / rise, -50.0, 50.0)))))
 
 
+def soft(t: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """0 long before 0 and t long after, with a bend of that scale instead of a kink."""
+    return np.asarray(scale * np.logaddexp(0.0, t / scale))
+
+
 def tops(rise: np.ndarray, plateau: np.ndarray, fall: np.ndarray, shape: Shape) -> np.ndarray:
-    """(n,) maxima of `brightness`: all lie between the middle of the rise and 12 rises later."""
-    grid = np.linspace(0.0, 12.0, 97)
-    return np.max([brightness(k * rise, rise, plateau, fall, shape) for k in grid], axis=0)
+    """(n,) maxima of `brightness`: all lie within 12 rises of the middle of the rise."""
+    grid = np.linspace(-4.0, 12.0, 129)
+    return np.asarray(np.max([brightness(k * rise, rise, plateau, fall, shape) for k in grid], axis=0))
 
 
 def temperature(rows: np.ndarray, t: np.ndarray) -> np.ndarray:
     """(n,) temperatures [K] at days after the middle of the rise."""
-    return np.asarray(rows["cool"] + (rows["hot"] - rows["cool"]) * np.exp(-np.maximum(t, 0.0) / rows["cooling"]))
+    return np.asarray(rows["cool"] + (rows["hot"] - rows["cool"]) * np.exp(-soft(t, rows["rise"]) / rows["cooling"]))
 
 
 def thermal_flux(rows: np.ndarray, band: int, mjd: float, shape: Shape) -> np.ndarray:
