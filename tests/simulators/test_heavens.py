@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -63,7 +65,7 @@ def test_the_moon_spoils_the_blue_and_spares_the_infrared() -> None:
     rise = [DARK_SKY[band] - sky_mag(band, 0.0, 45.0, 45.0, 60.0, -40.0) for band in "ugrizy"]
     assert rise[0] > 1.5
     assert rise[5] < 0.5
-    assert all(a > b for a, b in zip(rise[1:], rise[2:], strict=False))
+    assert all(a > b for a, b in pairwise(rise[1:]))
     assert sky_mag("g", 0.0, -1.0, 0.0, 60.0, -40.0) == pytest.approx(DARK_SKY["g"])
 
 

@@ -73,7 +73,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_scenario(tmp_path / "gone.toml")
 
 
-@pytest.mark.parametrize("name", ["first_light", "paper", "deployed", "costs"])
+@pytest.mark.parametrize("name", ["first_light", "paper", "deployed", "costs", "twilight_satellites", "bright_moon", "clouds",
+                                  "missing_templates"])
 def test_the_shipped_scenarios_are_read(name: str) -> None:
     import scenarios
 
