@@ -21,6 +21,9 @@ FAINT_SNR: Final = 1.0          # true sources below it are not matched
 THRESHOLD: Final = 5.0          # detection threshold, transSNR of DMS-REQ-0269
 ARTIFACT_MARGIN_PX: Final = 4.0   # a detection may lie so far outside the pixels that its cause touched
 SATURATED_MARGIN_PX: Final = 12.0   # wings of a saturated star reach farther
+# artifacts that cover much of a detector, the narrowest first: they explain what nothing of its own kind explains
+WIDE: Final = (b"template_edge", b"ghost", b"aircraft", b"bad_flat", b"bad_wcs")
+VAGUE: Final = (b"noise", b"dipole", b"static source residual")
 BLEND_FWHM: Final = 2.0         # sources nearer than this many FWHM share one footprint
 
 # Flags of the new-object filter: a source that has one, and no object, makes no alert (ap_association, 4.6e).
@@ -346,7 +349,11 @@ def _causes(sources: np.ndarray, partner: np.ndarray, truth: np.ndarray, pixels:
         reach = BLEND_FWHM * fwhm_px + np.nan_to_num(real["separation_px"]) / 2
         cause[np.any(gap <= reach[:, None], axis=0)] = b"near a true source"
         cause[np.any((gap <= reach[:, None]) & (real["trail_length"] > 0)[:, None], axis=0)] = b"fragment of a trail"
-    covered, kinds = _artifacts(rows["x"], rows["y"], pixels)
+    for kind in WIDE:
+        covered, kinds = _artifacts(rows["x"], rows["y"], pixels[pixels["kind"] == kind])
+        covered &= np.isin(cause, VAGUE)
+        cause[covered] = kinds[covered]
+    covered, kinds = _artifacts(rows["x"], rows["y"], pixels[~np.isin(pixels["kind"], WIDE)])
     cause[covered] = kinds[covered]
     out[false] = cause
     return out

@@ -91,7 +91,8 @@ def _rate() -> Iterable[Metric]:
 
 # What makes false detections, as `reports.match` names it.
 CAUSES: Final = ("noise", "dipole", "static source residual", "near a true source", "fragment of a trail", "cosmic ray",
-                 "satellite", "glint", "saturated", "bleed", "hot pixel", "bad pixel", "bad column")
+                 "satellite", "glint", "saturated", "bleed", "hot pixel", "bad pixel", "bad column",
+                 "ghost", "spike", "crosstalk", "bleed residual", "aircraft", "template edge", "bad flat", "bad wcs")
 
 
 def _purity() -> Iterable[Metric]:

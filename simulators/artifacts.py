@@ -148,9 +148,9 @@ def _with_streaks(expected: np.ndarray, config: SimulationConfig, visit: Visit, 
 def _add_tracks(image: np.ndarray, tracks: Sequence[Track], wcs: Wcs, psf: TruePsf, zeropoint: float) -> list[Row]:
     """Add trails, in place; a row for each that crosses the detector."""
     rows: list[Row] = []
-    scale = wcs.scale_arcsec
+    scale, straight = wcs.scale_arcsec, Wcs(wcs.crpix, wcs.crval, wcs.cd)    # ends lie where no distortion is known
     for track in tracks:
-        x, y = wcs.pixels(np.array(track.ra), np.array(track.dec))
+        x, y = straight.pixels(np.array(track.ra), np.array(track.dec))
         line = float(x[0]), float(y[0]), float(x[1]), float(y[1])
         peak = 10 ** (0.4 * (zeropoint - track.surface_mag)) * scale**2
         clipped = _clip(*line, image.shape)

@@ -1,7 +1,7 @@
-"""What bright stars leave where they are not: ghosts, diffraction spikes, crosstalk, and trails beside bleeding columns.
+"""What bright stars leave where they are not: ghosts, diffraction spikes, crosstalk, and ends of bleed trails.
 
-Ghosts and spikes are light and come before the noise; crosstalk and bleed residuals come of charge, after it. Nothing is
-masked: these are what a real calibration leaves, and each has its row of TRUTH_PIXELS.
+Ghosts and spikes are light and come before the noise; crosstalk and bleed residuals come of charge, after it. Nothing
+is masked: these are what a real calibration leaves, and each has its row of TRUTH_PIXELS.
 """
 
 from dataclasses import dataclass
@@ -105,8 +105,8 @@ def add_crosstalk(image: np.ndarray, config: SimulationConfig, detector: int, se
                   noise: float) -> list[Row]:
     """Add what correction left of bright pixels in neighbouring amplifiers, in place.
 
-    Amplifiers stand in AMPLIFIERS rows and columns; each talks to those up to NEIGHBOURS columns away in its row, at the
-    same place within them, with a coefficient of either sign that belongs to the detector.
+    Amplifiers stand in AMPLIFIERS rows and columns; each talks to those up to NEIGHBOURS columns away in its row, at
+    the same place within them, with a coefficient of either sign that belongs to the detector.
     """
     rms, full = config.artifacts.crosstalk, config.camera.full_well
     columns = AMPLIFIERS[1]

@@ -32,7 +32,8 @@ class Cloud:
         """[mag] at tangent-plane offsets [deg] from the boresight; never negative."""
         xi, eta = np.asarray(xi, float)[..., None], np.asarray(eta, float)[..., None]
         amplitude, k_xi, k_eta, phase = self.waves.T
-        return np.maximum(self.mean + np.sum(amplitude * np.cos(k_xi * xi + k_eta * eta + phase), -1), 0.0)
+        waves = np.sum(amplitude * np.cos(k_xi * xi + k_eta * eta + phase), -1)
+        return np.asarray(np.maximum(self.mean + waves, 0.0))
 
     def transmission(self, wcs: Wcs, visit: Visit, shape: tuple[int, int]) -> np.ndarray:
         """(ny, nx) share of the light that passes."""

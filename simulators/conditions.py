@@ -31,8 +31,8 @@ SEEING_PARTS: Final = ((0.30, None), (0.55, 3.0 / 24), (0.15, 0.1 / 24))
 MJD_ZERO: Final = 60000.0
 SEEING_MODELS: Final = {
     "three_terms": SEEING_PARTS,
-    # fit to the v2.0 baseline's from 45 s to 4 days: 0.94, 0.81 (9 min), 0.67 (30 min), 0.59 (1 h), 0.49 (2 h), 0.36 (4 h;
-    # 0.40 there), 0.23 (8 h; 0.14 there, from few nights), 0.15 (1 d), 0.11 (4 d)
+    # fit to the v2.0 baseline's from 45 s to 4 days: 0.94, 0.81 (9 min), 0.67 (30 min), 0.59 (1 h), 0.49 (2 h),
+    # 0.36 (4 h; 0.40 there), 0.23 (8 h; 0.14 there, from few nights), 0.15 (1 d), 0.11 (4 d)
     "baseline": ((0.165, 10.0), (0.55, 3.9 / 24), (0.245, 0.19 / 24), (0.04, 20.0 / 86400))}
 
 

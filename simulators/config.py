@@ -86,7 +86,7 @@ class CadenceConfig(Strict, frozen=True):
     history_gap_d: Positive = 330.0                       # before the night: last year's opposition
     history_span_d: Positive = 60.0
     history_without: tuple[Band, ...] = ()                # bands that no earlier visit saw: a first year
-    history_missing: Fraction = 0.0                       # of the field beyond a straight line, seen by no earlier visit
+    history_missing: Fraction = 0.0                       # of the field, beyond a line, that no earlier visit saw
 
 
 class ConditionsConfig(Strict, frozen=True):
@@ -200,11 +200,11 @@ class ArtifactConfig(Strict, frozen=True):
     unknown_pixels: NotNegative = 2.0                     # hot pixels missing from the defect list: assumed
     glints: Fraction = 0.0                                # of visits with a line of 5-12 flashes: assumed
     bleeding: bool = True
-    satellites: NotNegative = 0.0                         # in orbit: trails where the sun reaches them, beside `streaks`
+    satellites: NotNegative = 0.0                         # in orbit: trails where the sun reaches them
     satellite_height_km: Positive = 550.0
     satellite_mag: tuple[float, float] = (6.5, 8.5)       # in the visit's band at 550 km: assumed, after V about 7
     aircraft: Fraction = 0.0                              # of visits: assumed
-    aircraft_mag: tuple[float, float] = (16.0, 19.0)      # [mag/arcsec^2], out of focus: assumed
+    aircraft_mag: tuple[float, float] = (18.5, 21.5)      # [mag/arcsec^2]: 100 candela at 10 km, out of focus, are 19.5
     ghosts: NotNegative = 0.0                             # of a star's light in its two pupil ghosts: assumed, 1e-3
     spikes: NotNegative = 0.0                             # of a star's light in its four diffraction spikes: 5e-3
     crosstalk: NotNegative = 0.0                          # rms of the coefficients left after correction: 1e-4

@@ -39,7 +39,8 @@ def bad_flat(config: SimulationConfig, visit: Visit, detector: int, seed: int) -
         cx, cy, radius = rng.uniform(0, shape[1]), rng.uniform(0, shape[0]), rng.uniform(20.0, 50.0)
         ring = np.exp(-0.5 * ((np.hypot(x - cx, y - cy) - radius) / 4.0) ** 2)
         factor *= 1.0 - np.float32(2.0 * c.bad_flat_rms) * ring
-        rows.append(("bad_flat", float(cx), float(cy), float(cx), float(cy), 2.0 * radius + 16.0, -2.0 * c.bad_flat_rms))
+        x0, y0 = float(cx), float(cy)
+        rows.append(("bad_flat", x0, y0, x0, y0, 2.0 * radius + 16.0, -2.0 * c.bad_flat_rms))
     return factor, rows
 
 
@@ -112,5 +113,6 @@ def template_edge(config: SimulationConfig, seed: int, wcs: Wcs) -> tuple[float,
     along = np.array([-3.0, 3.0])
     xi = offset * np.cos(angle) - along * np.sin(angle)
     eta = offset * np.sin(angle) + along * np.cos(angle)
-    x, y = wcs.pixels(*camera.from_plane(config.field.ra, config.field.dec, xi, eta))
+    straight = Wcs(wcs.crpix, wcs.crval, wcs.cd)
+    x, y = straight.pixels(*camera.from_plane(config.field.ra, config.field.dec, xi, eta))
     return float(x[0]), float(y[0]), float(x[1]), float(y[1])

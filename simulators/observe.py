@@ -176,8 +176,8 @@ def points_of(sky: Sky, visit: Visit) -> np.ndarray:
     flux = np.stack([sky.flux_at(points["id"], band, visit.mjd_tai) for band in BANDS], 1)
     lift = refraction.lifts(flux, visit)
     for name in ("", "_start", "_end", "_before"):
-        points["ra" + name], points["dec" + name] = refraction.displaced(points["ra" + name], points["dec" + name], lift,
-                                                                         visit)
+        ra, dec = points["ra" + name], points["dec" + name]
+        points["ra" + name], points["dec" + name] = refraction.displaced(ra, dec, lift, visit)
     return points
 
 
@@ -282,7 +282,8 @@ def _offset_arcsec(true: Wcs, pointing: Wcs, shape: tuple[int, int]) -> float:
 
 
 
-def by_cause(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None) -> dict[str, np.ndarray]:
+def by_cause(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None
+             ) -> dict[str, np.ndarray]:
     """(ny, nx) float64 electrons that each cause adds to an exposure; together they are its pixels.
 
     Classes of sources are rendered one at a time, noiseless; artifacts and noises are those of the exposure itself. The

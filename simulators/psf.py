@@ -238,7 +238,7 @@ def shape_field(rng: np.random.Generator, *, size_variation: float, ellipticity:
     quadratic[1, :2], quadratic[2, :2] = 0.3 * ellipticity * tilt[1], 0.3 * ellipticity * tilt[2]
     quadratic[1] += [0, 0, astigmatism[0], -2 * astigmatism[1], -astigmatism[0]]        # r^2 exp(2 i phi), turned
     quadratic[2] += [0, 0, astigmatism[1], 2 * astigmatism[0], -astigmatism[1]]
-    scale = np.exp(rng.uniform(*np.log(WAVE_DEG), WAVES)) / FIELD_RADIUS_DEG
+    scale = np.exp(rng.uniform(np.log(WAVE_DEG[0]), np.log(WAVE_DEG[1]), WAVES)) / FIELD_RADIUS_DEG
     angle = rng.uniform(0, 2 * np.pi, WAVES)
     k = 2 * np.pi / scale[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
     amplitude = np.array([0.5 * size_variation, 0.7 * ellipticity, 0.7 * ellipticity])[:, None]

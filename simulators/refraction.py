@@ -1,8 +1,9 @@
 """Differential chromatic refraction: where a source's colour puts it, and how it lengthens the PSF.
 
 The atmosphere lifts blue light higher. A source whose spectrum rises to the blue has its mean wavelength in the band
-below the band's own and lies nearer to the zenith than one that is flat in f_nu; Rubin has no corrector, and calibration
-against mean stars leaves what differs from the mean. Within the band the same dispersion draws every image out.
+below the band's own and lies nearer to the zenith than one that is flat in f_nu; Rubin has no corrector, and
+calibration against mean stars leaves what differs from the mean. Within the band the same dispersion draws every image
+out. TRUTH has a source where its light falls, not where it would without an atmosphere.
 """
 
 from typing import Final

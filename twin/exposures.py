@@ -88,7 +88,7 @@ def _with_template(sky: Sky, exposed: Exposed, inputs: Sequence[Input], masks: M
     truth = exposed.truth.copy()
     if not len(truth):
         return truth
-    covers = np.stack([_covers(one, truth) for one in inputs])
+    covers = np.array([_covers(one, truth) for one in inputs], bool).reshape(len(inputs), len(truth))
     weights = covers * np.array([one.weight for one in inputs])[:, None]
     weights = weights / np.maximum(weights.sum(axis=0), 1e-30)
     _template_flux(sky, truth, inputs, weights)

@@ -157,6 +157,19 @@ def test_a_false_detection_is_named_after_the_artifact_under_it(kind: bytes, lin
     assert found.causes.tolist() == [cause]
 
 
+def test_what_covers_much_of_a_detector_explains_only_what_nothing_else_does() -> None:
+    pixels = empty(TRUTH_PIXELS, 4)
+    pixels["visit"], pixels["detector"] = VISIT, DETECTOR
+    for k, row in enumerate([(b"bad_wcs", 0, 100, 199, 100, 200), (b"bad_flat", 50, 0, 50, 199, 60),
+                             (b"template_edge", 0, 30, 199, 30, 40), (b"hot_pixel", 50, 150, 50, 150, 1)]):
+        pixels[["kind", "x0", "y0", "x1", "y1", "width"]][k] = row
+    sources = source_rows([50, 50, 50, 150], [150, 120, 30, 120], [8] * 4, isDipole=[False, False, False, True])
+    found = matched(truth_rows([], [], []), sources, pixels=pixels)
+    assert found.causes.tolist() == [b"hot pixel", b"bad flat", b"template edge", b"bad wcs"]
+    alone = matched(truth_rows([], [], []), sources, pixels=pixels[:0])
+    assert alone.causes.tolist() == [b"noise", b"noise", b"noise", b"dipole"]
+
+
 def test_a_false_detection_on_bright_template_light_is_a_residual() -> None:
     sources = source_rows([20, 60, 100], [20, 20, 20], [8, 8, 8], templateFlux=[5e5, 100, np.nan],
                           templateFluxErr=100.0, isDipole=[False, True, False])

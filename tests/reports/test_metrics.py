@@ -14,7 +14,8 @@ from reports.terms import Terms
 from schemas.exposure import Visit
 from schemas.wcs import Wcs
 from simulators.artifacts import record
-from simulators.config import ArtifactConfig, CameraConfig, SimulationConfig
+from simulators.bright_stars import Stars
+from simulators.config import ArtifactConfig, CadenceConfig, CameraConfig, SimulationConfig
 from simulators.psf import TruePsf, profile
 from tests.reports.maker import make
 from tests.reports.test_outcome import write
@@ -438,15 +439,19 @@ def test_causes_that_no_side_has_are_left_out() -> None:
 
 
 def test_every_artifact_that_is_drawn_is_a_cause_with_a_metric() -> None:
-    artifacts = ArtifactConfig(cosmic_rays=20.0, bad_columns=300.0, bad_pixels=800.0, unknown_pixels=400.0)
-    config = SimulationConfig(camera=CameraConfig(ny=400, nx=400), artifacts=artifacts)
+    artifacts = ArtifactConfig(cosmic_rays=20.0, bad_columns=300.0, bad_pixels=800.0, unknown_pixels=400.0, ghosts=0.1,
+                               spikes=0.1, crosstalk=1e-2, bleed_residual=0.1, aircraft=1.0, bad_flats=1.0, bad_wcs=1.0)
+    config = SimulationConfig(camera=CameraConfig(ny=400, nx=400), artifacts=artifacts,
+                              cadence=CadenceConfig(history_missing=0.4))
     psf = TruePsf(profile(4.15, 0.6), (400, 400), np.zeros(5), np.zeros(5), np.zeros(5))
     scene = np.full((400, 400), 900.0)
     psf.draw(scene, np.array([200.0]), np.array([180.0]), np.array([4e7]), np.array([150.0]))
     visit = Visit(2027082200001, "r", 330.0, -12.0, 20.0, 61639.2, 30.0)
-    drawn = record(scene, config, visit, 94, 1, Wcs.tangent(330.0, -12.0, (400, 400)), psf, 32.05)[2]
+    stars = Stars(np.array([200.0]), np.array([180.0]), np.array([4e7]))
+    drawn = record(scene, config, visit, 94, 1, Wcs.tangent(330.0, -12.0, (400, 400)), psf, 32.05, stars)[2]
     causes = {kind.decode().replace("_", " ") for kind in drawn["kind"]}
-    assert {"cosmic ray", "bad column", "bad pixel", "hot pixel", "bleed"} <= causes <= set(CAUSES)
+    assert {"cosmic ray", "bad column", "bad pixel", "hot pixel", "bleed", "ghost", "spike", "crosstalk",
+            "bleed residual", "aircraft", "bad flat", "bad wcs", "template edge"} <= causes <= set(CAUSES)
 
 
 def test_purity_is_left_out_where_all_that_is_known_was_injected() -> None:

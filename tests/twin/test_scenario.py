@@ -16,6 +16,8 @@ from twin.scenario import (
     to_toml,
 )
 
+SHIPPED = Path(__file__).parents[2] / "scenarios"
+
 
 def write(folder: Path, text: str, name: str = "night.toml") -> Path:
     path = folder / name
@@ -73,11 +75,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_scenario(tmp_path / "gone.toml")
 
 
-@pytest.mark.parametrize("name", ["first_light", "ecliptic", "paper", "deployed", "costs"])
+@pytest.mark.parametrize("name", [path.stem for path in sorted(SHIPPED.glob("*.toml"))])
 def test_the_shipped_scenarios_are_read(name: str) -> None:
-    import scenarios
-
-    assert isinstance(read_scenario(Path(scenarios.__file__).parent / f"{name}.toml"), Scenario)
+    assert isinstance(read_scenario(SHIPPED / f"{name}.toml"), Scenario)
 
 
 def test_values_are_spelled_as_toml_spells_them() -> None:
