@@ -100,6 +100,7 @@ def subtract(science: Calibrated, template: Template, config: DifferenceConfig, 
     AlgorithmError
         InsufficientKernelSources, BadSubtraction, or a noise far from the variance plane's.
     """
+    science, template = _contiguous(science), _contiguous(template)
     pair = _prepare(science, template, config, threads)
     side = _side(science.psf, template.psf, config)
     fit, stars = _match(science, template, pair, side, config)
@@ -112,30 +113,14 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
     if science.shape != template.shape:
         raise ValueError(f"the template must be on the science grid {science.shape}, got {template.shape}")
     shape = science.shape
-    science, template = _contiguous(science), _contiguous(template)
     flags, ours, theirs = plane(shape, np.uint8), plane(shape), plane(shape)
-    light, other, noise, deep, count = (np.empty((shape[0] // BIN, shape[1] // BIN), np.float32) for _ in range(5))
-
-    def sort(start: int) -> int:
-        rows = start, min(start + BAND, shape[0])
-        flags[start:rows[1]] = 0
-        passes.sort_out(science.image, science.variance, science.mask, planes.NO_DATA | planes.BAD, UNFIT, MEANINGLESS,
-                        planes.SAT, 0, *rows, flags, ours)
-        holes = passes.sort_out(template.image, template.variance, template.mask, planes.NO_DATA, UNFIT, MEANINGLESS,
-                                planes.SAT | planes.SAT_TEMPLATE, THEIR_SHIFT, *rows, flags, theirs)
-        for full, total in ((ours, light), (theirs, other), (science.variance, noise), (template.variance, deep)):
-            passes.binned(full, flags, EITHER_BAD, rows[0] // BIN, rows[1] // BIN, total, count)
-        return int(holes)
-
-    holes = sum(over(sort, range(0, shape[0], BAND), threads))
+    holes, (light, other, noise, deep), count = _sorted(science, template, flags, ours, theirs, threads)
     coverage = 1.0 - holes / flags.size
     if coverage < config.min_coverage:
         raise NoWorkFound(f"the template covers {100 * coverage:.1f} % of the pixels, at least "
                           f"{100 * config.min_coverage:.0f} % are needed")
     if not count.any() and ((flags & EITHER_BAD) != 0).all():
         raise NoWorkFound("no pixel is usable in both the science image and the template")
-    for total in (light, other, noise, deep):
-        total /= np.maximum(count, np.float32(1))
     blank = _blank(light, other, noise, deep, count == BIN * BIN)
     background = _background(light - other, blank, shape, config.background_order)
 
@@ -144,13 +129,40 @@ def _prepare(science: Calibrated, template: Template, config: DifferenceConfig, 
         passes.add_smooth(background, -1.0, NOTHING, *rows, ours)
         passes.fill(flags, *rows, ours, theirs)
 
+    def cores(side: int) -> Saturated:
+        shift, image, of = ((0, ours, science), (THEIR_SHIFT, theirs, template))[side]
+        found = Saturated.of(flags, FULL << shift)
+        restore(image, of.variance, flags, WRONG << shift, found, of.psf)
+        return found
+
     over(fill, range(0, shape[0], BAND), threads)
-    saturated = Saturated.of(flags, FULL), Saturated.of(flags, FULL << THEIR_SHIFT)
     level = _level(science.variance, flags, HOLE), _level(template.variance, flags, HOLE << THEIR_SHIFT)
-    restore(ours, science.variance, flags, WRONG, saturated[0], science.psf)
-    restore(theirs, template.variance, flags, WRONG << THEIR_SHIFT, saturated[1], template.psf)
-    return Pair(ours, theirs, flags, background, science.variance, template.variance, level, saturated, blank,
-                noise, deep, *_beyond(template, theirs), threads)
+    saturated = over(cores, range(2), threads)
+    return Pair(ours, theirs, flags, background, science.variance, template.variance, level,
+                (saturated[0], saturated[1]), blank, noise, deep, *_beyond(template, theirs), threads)
+
+
+def _sorted(science: Calibrated, template: Template, flags: np.ndarray, ours: np.ndarray, theirs: np.ndarray,
+            threads: int) -> tuple[int, list[np.ndarray], np.ndarray]:
+    """Set flags and both images; the template's holes, bins' means of images and variances, and of how many pixels."""
+    shape = science.shape
+    means, count = ([np.empty((shape[0] // BIN, shape[1] // BIN), np.float32) for _ in range(n)] for n in (4, 1))
+
+    def work(start: int) -> int:
+        rows = start, min(start + BAND, shape[0])
+        flags[start:rows[1]] = 0
+        passes.sort_out(science.image, science.variance, science.mask, planes.NO_DATA | planes.BAD, UNFIT, MEANINGLESS,
+                        planes.SAT, 0, *rows, flags, ours)
+        holes = passes.sort_out(template.image, template.variance, template.mask, planes.NO_DATA, UNFIT, MEANINGLESS,
+                                planes.SAT | planes.SAT_TEMPLATE, THEIR_SHIFT, *rows, flags, theirs)
+        for full, total in zip((ours, theirs, science.variance, template.variance), means, strict=True):
+            passes.binned(full, flags, EITHER_BAD, rows[0] // BIN, rows[1] // BIN, total, count[0])
+        return int(holes)
+
+    holes = sum(over(work, range(0, shape[0], BAND), threads))
+    for total in means:
+        total /= np.maximum(count[0], np.float32(1))
+    return holes, means, count[0]
 
 
 def _contiguous(of: Image) -> Image:
@@ -339,7 +351,7 @@ def _compose(science: Calibrated, template: Template, pair: Pair, fit: matching.
     variance, mask = spare, _mask(science, template, pair, left, right)
     _in_bands(passes.compose, (ours, theirs, pair.flags, pair.fill[0], gain_left, gain_right, matched,
                                errors.astype(np.float32), doubt, mask, planes.NO_DATA), (image, variance), threads)
-    noise_scale, lag1 = _measured_noise(image, variance, blank, stamps[len(stamps) // 2])
+    noise_scale, lag1 = _measured_noise(image, variance, blank, stamps[len(stamps) // 2], threads)
     ratio = _ratios(image, variance, star_flux, x, y)
     if not (abs(ratio[0]) <= config.max_ratio_mean and ratio[1] <= config.max_ratio_std):
         raise AlgorithmError(f"BadSubtraction: |difference| / science in the footprints of {fit.used.sum()} kernel "
@@ -705,10 +717,9 @@ def _ratios(image: np.ndarray, variance: np.ndarray, flux: np.ndarray, x: np.nda
     return float(np.mean(ratio[clear])), float(np.std(ratio[clear]))
 
 
-def _measured_noise(image: np.ndarray, variance: np.ndarray, blank: np.ndarray,
-                    stamp: np.ndarray) -> tuple[float, float]:
+def _measured_noise(image: np.ndarray, variance: np.ndarray, blank: np.ndarray, stamp: np.ndarray,
+                    threads: int) -> tuple[float, float]:
     """rms of the matched-filter S/N, and lag-1 correlation, on the blank sky of some windows."""
-    scores, sums = [], np.zeros(4)
     norm = float((stamp**2).sum())
     side = min(WINDOW, *(BIN * n for n in blank.shape))
     starts = [np.unique(np.linspace(0, n - side // BIN, min(WINDOWS, -(-n * BIN // side))).astype(int))
@@ -716,18 +727,23 @@ def _measured_noise(image: np.ndarray, variance: np.ndarray, blank: np.ndarray,
     size = fft.next_fast_len(side + stamp.shape[0], real=True)
     filters = [fft.rfft2(s.astype(np.float32), (size, size)) for s in (stamp[::-1, ::-1], stamp[::-1, ::-1] ** 2)]
     edge = stamp.shape[0] // 2
-    for row in starts[0]:
-        for column in starts[1]:
-            sky = np.kron(blank[row:row + side // BIN, column:column + side // BIN], np.ones((BIN, BIN), bool))
-            part = np.s_[BIN * row:BIN * row + len(sky), BIN * column:BIN * column + sky.shape[1]]
-            unit = np.where(sky, np.clip(image[part] / np.sqrt(variance[part]), -4, 4), 0).astype(np.float32)
-            sums += [float((unit * unit).sum()), float(sky.sum()),
-                     float((unit[:, :-1] * unit[:, 1:]).sum() + (unit[:-1] * unit[1:]).sum()),
-                     float((sky[:, :-1] & sky[:, 1:]).sum() + (sky[:-1] & sky[1:]).sum())]
-            score, inside = (fft.irfft2(fft.rfft2(plane, (size, size)) * f, (size, size))[edge:edge + len(sky),
-                                                                                         edge:edge + sky.shape[1]]
-                             for plane, f in zip((unit, sky.astype(np.float32)), filters, strict=True))
-            scores.append(score[inside > 0.98 * norm])
+    corners = [(row, column) for row in starts[0] for column in starts[1]]
+
+    def window(k: int) -> tuple[np.ndarray, list[float]]:
+        row, column = corners[k]
+        sky = np.kron(blank[row:row + side // BIN, column:column + side // BIN], np.ones((BIN, BIN), bool))
+        part = np.s_[BIN * row:BIN * row + len(sky), BIN * column:BIN * column + sky.shape[1]]
+        unit = np.where(sky, np.clip(image[part] / np.sqrt(variance[part]), -4, 4), 0).astype(np.float32)
+        sums = [float((unit * unit).sum()), float(sky.sum()),
+                float((unit[:, :-1] * unit[:, 1:]).sum() + (unit[:-1] * unit[1:]).sum()),
+                float((sky[:, :-1] & sky[:, 1:]).sum() + (sky[:-1] & sky[1:]).sum())]
+        score, inside = (fft.irfft2(fft.rfft2(part, (size, size)) * f, (size, size))[edge:edge + len(sky),
+                                                                                   edge:edge + sky.shape[1]]
+                         for part, f in zip((unit, sky.astype(np.float32)), filters, strict=True))
+        return score[inside > 0.98 * norm], sums
+
+    scores, parts = zip(*over(window, range(len(corners)), threads), strict=True)
+    sums = np.sum(parts, axis=0)
     power = sums[0] / max(sums[1], 1.0)
     lag1 = sums[2] / max(sums[3], 1.0) / max(power, 1e-30)
     found = np.concatenate(scores)

@@ -359,3 +359,11 @@ def test_a_real_supernova_stands_alone_in_a_real_field(shared_data: Path) -> Non
     assert np.hypot(peaks["x"] - 129, peaks["y"] - 128)[nearest] < 2
     assert peaks["snr"][nearest] > 8
     assert len(peaks) <= 3
+
+
+def test_any_number_of_threads_makes_the_same_bytes(noisy: pairs.Pair) -> None:
+    one, two = (subtract(noisy.science, noisy.template, CONFIG, threads=n) for n in (1, 2))
+    for name in ("image", "variance", "mask", "matched", "matched_variance"):
+        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+    assert np.array_equal(one.psf.basis, two.psf.basis)
+    assert (one.noise_scale, one.lag1, one.kernel_sum) == (two.noise_scale, two.lag1, two.kernel_sum)
