@@ -241,8 +241,8 @@ def separation_arcsec(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def ephemerides(rows: np.ndarray, mjd_tai: float, half_span_d: float) -> np.ndarray:
     """EPHEMERIS rows of known asteroids about an epoch; their polynomials follow the predicted orbit.
 
-    The cubic cannot follow the site's daily circle for long: over a half span of 0.25 day it is off by 0.05" in the
-    main belt, and 30 times that for a near-Earth object; the error falls with the fourth power of the span.
+    The cubic cannot follow the site's daily circle for long: over a half span of 0.25 day it is off by up to 0.3" in
+    the main belt and 20" for an object of 10 deg/day; the error falls with the fourth power of the span.
     """
     out = empty(EPHEMERIS, len(rows))
     if not len(rows):

@@ -116,4 +116,13 @@ class SolarSystem:
         return out
 
 
-__all__ = ["FASTEST", "SolarSystem"]
+def weights(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """How many objects of the real sky each truthId stands for: 1 / boost, and 1 where it is none of `rows`."""
+    if not len(rows):
+        return np.ones(len(ids))
+    order = np.argsort(rows["id"])
+    at = order[np.minimum(np.searchsorted(rows["id"], ids, sorter=order), len(rows) - 1)]
+    return np.where(rows["id"][at] == ids, rows["weight"][at], 1.0)
+
+
+__all__ = ["FASTEST", "SolarSystem", "weights"]

@@ -70,8 +70,8 @@ def _rates(ax: Axes, mjd_tai: float, seed: int) -> None:
                                                   stream(seed, f"figure: rates {away}"), 0.02) for away in spread])
         vectors = orbits.apparent(rows, at, geocentre)
         rates = solar.separation_arcsec(vectors[0], vectors[1]) / 36.0
-        ax.hist(rates, np.linspace(0, 0.4, 81), density=True, histtype="stepfilled", color=CYCLE[k], alpha=0.35,
-                label=name)
+        ax.hist(rates, np.linspace(0, 0.4, 81).tolist(), density=True, histtype="stepfilled", color=CYCLE[k],
+                alpha=0.35, label=name)
         for quantile, value in zip(np.percentile(rates, [5, 50, 95]), measured, strict=True):
             ax.vlines(quantile, 0, 23, CYCLE[k], lw=1.3, label="drawn" if quantile < 0.08 else None)
             ax.vlines(value, 0, 23, INK, lw=1.0, ls=":", label="measured" if value < 0.08 else None)

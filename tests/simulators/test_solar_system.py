@@ -20,7 +20,7 @@ from simulators.config import (
 )
 from simulators.minor_planets import Patch
 from simulators.sky import Sky
-from simulators.solar_system import SolarSystem
+from simulators.solar_system import SolarSystem, weights
 
 T = 61639.2
 POPULATION = AsteroidConfig(model="population", boost={"main_belt": 30.0, "near_earth": 300.0})
@@ -79,6 +79,17 @@ def test_everything_that_is_in_the_field_in_the_night_is_there_and_nothing_else(
     expected = sum(POPULATION.boost[family] * minor_planets.expected(family, area, np.random.default_rng(1))
                    for family in ("main_belt", "near_earth"))
     assert abs(mean - expected) < 4.5 * np.sqrt(expected)
+
+
+def test_weights_by_truth_id_undo_the_boosts(sky: Sky) -> None:
+    rows = sky.asteroids
+    ids = np.concatenate([rows["id"][::-1], [3_000_000_001, 7_000_000_000]])
+    found = weights(rows, ids)
+    assert np.array_equal(found[:-2], rows["weight"][::-1])
+    assert found[-2:].tolist() == [1.0, 1.0]
+    for family, boost in POPULATION.boost.items():
+        assert np.allclose(rows["weight"][rows["family"] == family.encode()], 1 / boost)
+    assert weights(rows[:0], ids[:2]).tolist() == [1.0, 1.0]
 
 
 def test_a_sky_is_its_seeds_and_survives_another_process(sky: Sky) -> None:
