@@ -1,25 +1,23 @@
-"""A night's visits to one field: pairs about 33 minutes apart, and the earlier visits that templates are made of."""
-
-from datetime import date, timedelta
+"""A night's visits to one field, and the earlier visits that templates are made of: pairs about 33 minutes apart with
+conditions drawn for them, or the visits of a survey with its conditions.
+"""
 
 import numpy as np
 
 from schemas.exposure import Visit
-from simulators.conditions import airmass, transit
+from simulators import surveyed
+from simulators.conditions import Conditions, airmass, conditions, transit
 from simulators.config import SimulationConfig
 from simulators.streams import stream
+from simulators.surveyed import visit_id
 
 DAY_S = 86400.0
 
 
-def visit_id(mjd_tai: float, sequence: int) -> int:
-    """YYYYMMDD * 100000 + sequence; the day begins at 12h UTC."""
-    day = date(1858, 11, 17) + timedelta(days=int(np.floor(mjd_tai - 0.5)))
-    return (day.year * 10000 + day.month * 100 + day.day) * 100000 + sequence
-
-
 def visits(config: SimulationConfig, seed: int) -> list[Visit]:
     """The night in time order."""
+    if config.cadence.surveyed:
+        return [taken.visit(config, seed) for taken in surveyed.night(config, seed)]
     plan = _plan(config, seed)
     start = config.cadence.start_mjd_tai
     if start is None:
@@ -29,10 +27,30 @@ def visits(config: SimulationConfig, seed: int) -> list[Visit]:
 
 
 def history(config: SimulationConfig, seed: int) -> list[Visit]:
-    """Earlier visits in time order, `history_per_band` in each of the night's bands, one per past night and band."""
+    """Earlier visits in time order, `history_per_band` in each of the night's bands.
+
+    One per past night and band; a survey's are its last before the night, and drawn in a band that has none.
+    """
+    if config.cadence.surveyed:
+        earlier = surveyed.history(config, seed)
+        without = {t.band for t in surveyed.night(config, seed)} - {t.band for t in earlier}
+        drawn = _drawn_history(config, seed, sorted(without, key="ugrizy".index))
+        return sorted([t.visit(config, seed) for t in earlier] + drawn, key=lambda visit: visit.mjd_tai)
+    return _drawn_history(config, seed, sorted(set("".join(config.cadence.blocks)), key="ugrizy".index))
+
+
+def conditions_of(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
+    """The circumstances of a visit: the survey's, or drawn."""
+    if config.cadence.surveyed:
+        found = surveyed.circumstances(config, seed).get(visit.visit)
+        if found is not None:
+            return found
+    return conditions(config, visit, seed)
+
+
+def _drawn_history(config: SimulationConfig, seed: int, bands: list[str]) -> list[Visit]:
     c = config.cadence
     rng = stream(seed, "history")
-    bands = sorted(set("".join(c.blocks)), key="ugrizy".index)
     taken: dict[int, int] = {}
     rows = []
     for band in bands:
@@ -77,3 +95,6 @@ def _visit(config: SimulationConfig, seed: int, band: str, mjd_start: float, seq
     return Visit(visit=number, band=band, ra=float(ra), dec=float(dec), rotation=float(rotation), mjd_tai=float(mjd),
                  exposure_s=c.exposure_s, airmass=airmass(float(ra), float(dec), mjd) if x is None else x,
                  observation_reason=reason, target_name=config.field.target_name)
+
+
+__all__ = ["DAY_S", "conditions_of", "history", "visit_id", "visits"]

@@ -58,30 +58,6 @@ class CameraConfig(Strict, frozen=True):
     psf_ellipticity: NotNegative = 0.03                   # mean and variation across a detector: assumed
 
 
-class CadenceConfig(Strict, frozen=True):
-    """A night of pairs: each block visits the field `pairs` times in one band and again `pair_gap_min` later."""
-
-    night_mjd: Annotated[int, Meta(ge=58000, le=80000)] = 61639   # MJD of the local midnight's UTC day: 2027-08-22
-    blocks: Annotated[tuple[Annotated[str, Meta(pattern="^[ugrizy]{2}$")], ...], Meta(min_length=1)] = (
-        "gg", "rr", "ii")                                 # first and second band of each block's pairs
-    pairs: Annotated[int, Meta(ge=1)] = 2                 # pairs in a block
-    pair_gap_min: Positive = 33.0                         # FBS baseline pair time
-    exposure_s: Positive = 30.0
-    overhead_s: NotNegative = 4.0                         # shutter and readout: visitTime is 34 s in the v2.0 baseline
-    readout_s: NotNegative = 3.07                         # kinem_model; requirement 2 s
-    slew_s: Positive = 4.84                               # median gap between visits, v2.0 baseline
-    band_change_s: NotNegative = 120.0
-    dither_arcsec: NotNegative = 4.0                      # largest offset of a visit from the field: assumed
-    rotation_deg: float = 0.0                             # position angle of +y
-    rotation_spread_deg: NotNegative = 1.0                # rms from visit to visit: assumed
-    quarter_turns: bool = True                            # visits differ by multiples of 90 deg as well, so that a
-    #                                                       square detector keeps its field while the optics turn
-    start_mjd_tai: float | None = None                    # None: the night is centred on the field's transit
-    history_per_band: Count = 6                           # earlier visits for templates
-    history_gap_d: Positive = 330.0                       # before the night: last year's opposition
-    history_span_d: Positive = 60.0
-
-
 class SchedulerConfig(Strict, frozen=True):
     """The survey that `simulators.scheduler` plays; the defaults are those of the v2.0 baseline where it has them."""
 
@@ -120,6 +96,46 @@ class SchedulerConfig(Strict, frozen=True):
     cloud_limit: Fraction = 0.3                           # fraction of the sky
     cloud_mag: NotNegative = 0.05                         # [mag] that an eighth of clouds takes: assumed
     downtime: bool = True
+
+
+class CadenceConfig(Strict, frozen=True):
+    """A night of pairs: each block visits the field `pairs` times in one band and again `pair_gap_min` later."""
+
+    night_mjd: Annotated[int, Meta(ge=58000, le=80000)] = 61639   # MJD of the local midnight's UTC day: 2027-08-22
+    blocks: Annotated[tuple[Annotated[str, Meta(pattern="^[ugrizy]{2}$")], ...], Meta(min_length=1)] = (
+        "gg", "rr", "ii")                                 # first and second band of each block's pairs
+    pairs: Annotated[int, Meta(ge=1)] = 2                 # pairs in a block
+    pair_gap_min: Positive = 33.0                         # FBS baseline pair time
+    exposure_s: Positive = 30.0
+    overhead_s: NotNegative = 4.0                         # shutter and readout: visitTime is 34 s in the v2.0 baseline
+    readout_s: NotNegative = 3.07                         # kinem_model; requirement 2 s
+    slew_s: Positive = 4.84                               # median gap between visits, v2.0 baseline
+    band_change_s: NotNegative = 120.0
+    dither_arcsec: NotNegative = 4.0                      # largest offset of a visit from the field: assumed
+    rotation_deg: float = 0.0                             # position angle of +y
+    rotation_spread_deg: NotNegative = 1.0                # rms from visit to visit: assumed
+    quarter_turns: bool = True                            # visits differ by multiples of 90 deg as well, so that a
+    #                                                       square detector keeps its field while the optics turn
+    start_mjd_tai: float | None = None                    # None: the night is centred on the field's transit
+    history_per_band: Count = 6                           # earlier visits for templates
+    history_gap_d: Positive = 330.0                       # before the night: last year's opposition
+    history_span_d: Positive = 60.0
+    mode: Literal["pairs", "scheduler"] = "pairs"         # scheduler: the night that `simulators.scheduler` makes
+    opsim: str = ""                                       # instead: a database of visits; relative to the scenario file
+    cover_deg: Positive = 1.75                            # a visit covers the field within this of its pointing
+    visits_most: Count = 0                                # of a surveyed night, its first so many; 0: all
+    survey_nights: Annotated[int, Meta(ge=1)] = 40        # nights that the scheduler plays up to the night
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.opsim and self.mode != "pairs":
+            raise ValueError(f"opsim names a database of visits, so mode must stay pairs, got {self.mode!r}")
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether the visits are those of a survey, with its conditions, instead of drawn ones."""
+        return bool(self.opsim) or self.mode != "pairs"
 
 
 class ConditionsConfig(Strict, frozen=True):

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.wcs import Wcs
 from simulators import artifacts, camera
-from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
+from simulators.cadence import conditions_of
+from simulators.conditions import Conditions, m5, sky_electrons, zeropoint_e
 from simulators.config import SimulationConfig
 from simulators.images import add_galaxies, add_trails
 from simulators.psf import TruePsf, true_psf
@@ -106,7 +107,7 @@ def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Cond
     """Everything true of an exposure but its pixels."""
     config = widened(sky.config, around_px)
     c = config.camera
-    now = conditions(config, visit, seed) if now is None else now
+    now = conditions_of(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
     pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
     psf = true_psf(now.fwhm_eff / c.scale_arcsec, now.fwhm500, (c.ny, c.nx), stream(seed, "psf", visit.visit, detector),

@@ -18,8 +18,8 @@ RANGES: Final = {"observationStartMJD": (40000.0, 100000.0), "fieldRA": (0.0, 36
 BANDS: Final = "ugrizy"
 
 
-def read(path: Path) -> np.ndarray:
-    """OPSIM rows in time order of an OpSim database.
+def read(path: Path, *, around: tuple[float, float, float] | None = None) -> np.ndarray:
+    """OPSIM rows in time order of an OpSim database; those within `around` (ra, dec, radius) where it is given.
 
     Columns that a generation lacks are NaN, 0 or empty; `band` comes from `filter` where there is none, `filter` from
     `band`. ValueError names the file with the table, column or value that cannot be used.
@@ -34,13 +34,23 @@ def read(path: Path) -> np.ndarray:
             _complete(names, path, table)
             wanted = [name for name in OPSIM.names or () if name in names]
             columns = ", ".join(f'"{names[name]}"' for name in wanted)
-            rows = base.execute(f'SELECT {columns} FROM "{table}" '
-                                f'ORDER BY "{names["observationStartMJD"]}"').fetchall()
+            low, high = (-1e3, 1e3) if around is None else (around[1] - around[2], around[1] + around[2])
+            start, dec = names["observationStartMJD"], names["fieldDec"]
+            rows = base.execute(f'SELECT {columns} FROM "{table}" WHERE "{dec}" BETWEEN ? AND ? OR "{dec}" IS NULL '
+                                f'ORDER BY "{start}"', (low, high)).fetchall()
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path}: not a readable sqlite database ({error})") from None
-    if not rows:
+    if not rows and around is None:
         raise ValueError(f"{path}: table {table} has no visits")
-    return _checked(_filled(rows, wanted, path), path)
+    found = _checked(_filled(rows, wanted, path), path)
+    return found if around is None else found[within(found, *around)]
+
+
+def within(visits: np.ndarray, ra: float, dec: float, radius_deg: float) -> np.ndarray:
+    """Which visits point within a radius of a place."""
+    d, d0 = np.radians(visits["fieldDec"]), np.radians(dec)
+    half = np.sin((d - d0) / 2) ** 2 + np.cos(d) * np.cos(d0) * np.sin(np.radians(visits["fieldRA"] - ra) / 2) ** 2
+    return np.asarray(half <= np.sin(np.radians(radius_deg) / 2) ** 2)
 
 
 def write(path: Path, visits: np.ndarray) -> None:
@@ -91,7 +101,7 @@ def _filled(rows: list[tuple[object, ...]], wanted: list[str], path: Path) -> np
     for name in OPSIM.names or ():
         if OPSIM[name].kind == "f":
             out[name] = np.nan
-    for name, column in zip(wanted, zip(*rows, strict=True), strict=True):
+    for name, column in zip(wanted, zip(*rows, strict=True) if rows else [()] * len(wanted), strict=True):
         try:
             kind = OPSIM[name].kind
             if kind == "U":

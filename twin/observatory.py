@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.errors import InputError
 from pipeline.template import Quality, select
 from schemas.exposure import Exposure, Visit
 from simulators import cadence
-from simulators.conditions import conditions
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.sky import Sky
 from twin import exposures
@@ -37,8 +37,11 @@ class Observatory:
 
     @cached_property
     def visits(self) -> list[Visit]:
-        """The night's, in time order."""
-        return cadence.visits(self.config, self.seed)
+        """The night's, in time order; InputError where a survey has none for the field."""
+        try:
+            return cadence.visits(self.config, self.seed)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     @cached_property
     def earlier(self) -> dict[str, list[Visit]]:
@@ -47,7 +50,7 @@ class Observatory:
         out = {}
         for band in dict.fromkeys(visit.band for visit in self.visits):
             here = [visit for visit in rows if visit.band == band]
-            now = [conditions(self.config, visit, self.seed) for visit in here]
+            now = [cadence.conditions_of(self.config, visit, self.seed) for visit in here]
             chosen = select([Quality(c.fwhm_eff, 10 ** (-0.8 * c.extinction)) for c in now],
                             self.scenario.pipeline.template)
             out[band] = [here[i] for i in sorted(chosen)]
