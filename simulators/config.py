@@ -88,7 +88,7 @@ class SchedulerConfig(Strict, frozen=True):
     band_weight: NotNegative = 0.8                        # [mag] that a band a month behind is worth
     slew_weight: NotNegative = 0.3                        # [mag] per 120 s lost between blocks
     nearness: NotNegative = 0.02                          # [mag/deg] that a field away from its block loses
-    deep_gap_nights: Count = 9                            # at least, between sequences of a deep-drilling field; 0: none
+    deep_gap_nights: Count = 9                            # between sequences of a deep-drilling field; 0: none
     deep_visits: Annotated[tuple[Count, ...], Meta(min_length=6, max_length=6)] = (8, 10, 20, 20, 26, 20)
     near_sun_nights: Count = 0                            # every so many nights twilight is spent near the Sun; 0: none
     clear: tuple[Fraction, Fraction] = (0.62, 0.95)       # share of nights below the cloud limit, July and January

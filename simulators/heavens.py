@@ -19,8 +19,8 @@ TWILIGHT_FALL: Final = 0.82
 # flux of twilight over the dark sky with the Sun 12 deg down, and its fall per degree: r to y as the v2.0 baseline's
 # depths in moonless twilight ask for, u and g (where nothing is observed) assumed
 V_EXTINCTION: Final = 0.172                        # Krisciunas & Schaefer 1991
-MOONLIGHT: Final = 1.25                            # over their model, whose own error is 23 %: takes the depths of the
-#                                                    v2.0 baseline's moonlit visits from 0.15 mag off to 0.1 in g, r, i, z
+MOONLIGHT: Final = 1.25                            # over their model, whose own error is 23 %: halves what the depths
+#                                                    of the v2.0 baseline's moonlit visits are off in g, r, i and z
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ def _filled(rows: list[tuple[object, ...]], wanted: list[str], path: Path) -> np
 def _checked(rows: np.ndarray, path: Path) -> np.ndarray:
     wrong = np.flatnonzero(~np.isin(rows["band"], list(BANDS)))
     if len(wrong):
-        raise ValueError(f"{path}: band must be one of {BANDS}, got {str(rows['filter'][wrong[0]])!r} in visit {wrong[0]}")
+        found = str(rows["filter"][wrong[0]])
+        raise ValueError(f"{path}: band must be one of {BANDS}, got {found!r} in visit {wrong[0]}")
     for name, (low, high) in RANGES.items():
         value = rows[name]
         bad = ~((value >= low) & (value <= high))

@@ -432,10 +432,10 @@ def _optical(survey: Survey, out: np.ndarray, raw: np.ndarray, now: heavens.Bodi
         sky = heavens.sky_brightness(str(band), out["altitude"][k], out["moonDistance"][k], now.moon_alt[k],
                                      now.elongation[k], now.sun_alt[k])
         out["skyBrightness"][k] = sky
-        for snaps, exposure_s in {(int(s), float(e)) for s, e in zip(raw["snaps"][k], raw["exposure_s"][k], strict=True)}:
+        for snaps, exposure_s in np.unique(raw[["snaps", "exposure_s"]][k]):
             j = k & (raw["snaps"] == snaps) & (raw["exposure_s"] == exposure_s)
             out["fiveSigmaDepth"][j] = depth(str(band), out["skyBrightness"][j], out["seeingFwhmEff"][j],
-                                             out["airmass"][j], exposure_s, snaps)
+                                             out["airmass"][j], float(exposure_s), int(snaps))
     out["fiveSigmaDepth"] -= survey.config.cloud_mag * 8.0 * out["cloud"]
 
 

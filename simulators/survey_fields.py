@@ -1,12 +1,13 @@
 """The fields of a survey: where they are, and how many visits each is to have in each band."""
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 import erfa
 import numpy as np
 
-from simulators.heavens import angles, separation, unit
+from simulators.heavens import angles, separation
 
 EDGE: Final = 21                     # parts of an icosahedron's edge: 4412 pointings, 3.0 deg apart, 9.4 deg^2 each,
 #                                      within the camera's view of 9.6 deg^2
@@ -32,15 +33,16 @@ class Fields:
 def lattice(parts: int) -> np.ndarray:
     """(10 parts^2 + 2, 3) unit vectors: an icosahedron's faces in triangles, each pointing with six neighbours."""
     golden = (1.0 + np.sqrt(5.0)) / 2.0
-    corners = np.array([p for i in (-1, 1) for j in (-golden, golden) for p in ((0, i, j), (i, j, 0), (j, 0, i))], float)
+    signs = [(i, j) for i in (-1.0, 1.0) for j in (-golden, golden)]
+    corners = np.array([p for i, j in signs for p in ((0, i, j), (i, j, 0), (j, 0, i))])
     side = np.linalg.norm(corners[:, None] - corners, axis=-1)
     edges = np.abs(side - 2.0) < 1e-9
     points = []
-    for a, b, c in ((a, b, c) for a in range(12) for b in range(a) for c in range(b)):
+    for a, b, c in combinations(range(12), 3):
         if edges[a, b] and edges[b, c] and edges[a, c]:
             i, j = (k.ravel() for k in np.meshgrid(np.arange(parts + 1), np.arange(parts + 1)))
             i, j = i[i + j <= parts], j[i + j <= parts]
-            points.append((i[:, None] * corners[a] + j[:, None] * corners[b] + (parts - i - j)[:, None] * corners[c]))
+            points.append(i[:, None] * corners[a] + j[:, None] * corners[b] + (parts - i - j)[:, None] * corners[c])
     every = np.concatenate(points)
     every /= np.linalg.norm(every, axis=1)[:, None]
     _, first = np.unique(np.round(every, 6) + 0.0, axis=0, return_index=True)
@@ -52,10 +54,10 @@ def fields(targets: tuple[float, ...]) -> Fields:
     v = lattice(EDGE)
     ra, dec = angles(v)
     ecliptic = np.degrees(np.arcsin(v @ np.array([0.0, -np.sin(np.radians(23.43929)), np.cos(np.radians(23.43929))])))
-    l, b = (np.degrees(x) for x in erfa.icrs2g(np.radians(ra), np.radians(dec)))
-    l = (l + 180.0) % 360.0 - 180.0
-    bulge = np.hypot(l, b) < 12.0
-    plane = (np.abs(b) < 15.0) & ~bulge
+    longitude, latitude = (np.degrees(x) for x in erfa.icrs2g(np.radians(ra), np.radians(dec)))
+    longitude = (longitude + 180.0) % 360.0 - 180.0
+    bulge = np.hypot(longitude, latitude) < 12.0
+    plane = (np.abs(latitude) < 15.0) & ~bulge
     region = np.select([dec > 32.0, (dec > 12.0) & (ecliptic < 10.0) & (ecliptic > -90.0), dec > 12.0, dec < -72.0,
                         plane, bulge], ["", "north", "", "south", "plane", "wide"], "wide")
     share = {"wide": np.ones(6), "plane": np.array(PLANE), "north": np.array(NORTH), "south": np.array(SOUTH),

@@ -1,8 +1,8 @@
 """The visits of a survey that cover a scenario's field: those of one night, and earlier ones for templates.
 
-The survey is an OpSim database or one that our own scheduler plays. What a visit met is taken over: band, time, airmass,
-rotation, size of the PSF, sky and clouds. The field is small beside the camera's view, so whichever detector saw it is
-drawn as the scenario's own: the pointing is the field's, dithered as in drawn nights.
+The survey is an OpSim database or one that our own scheduler plays. What a visit met is taken over: band, time,
+airmass, rotation, size of the PSF, sky and clouds. The field is small beside the camera's view, so whichever detector
+saw it is drawn as the scenario's own: the pointing is the field's, dithered as in drawn nights.
 """
 
 from collections.abc import Mapping
@@ -105,7 +105,7 @@ def _rows(config: SimulationConfig, seed: int) -> tuple[np.ndarray, str]:
     if c.opsim:
         found = opsim.read(Path(c.opsim), around=(field.ra, field.dec, c.cover_deg))
         return found, c.opsim
-    from simulators.scheduler import Survey   # numba's kernels load here only
+    from simulators.scheduler import Survey  # numba's kernels load here only
 
     first = c.night_mjd - c.survey_nights + 1
     plan = msgspec.structs.replace(c.scheduler, first_night_mjd=first)

@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from simulators.config import ConditionsConfig, SchedulerConfig
 from simulators.conditions import SEEING_PARTS, SITE
+from simulators.config import ConditionsConfig, SchedulerConfig
 from simulators.streams import stream
 
 STEP_D: Final = 0.12                # clouds are judged for a quarter of a long night at a time, counted from midnight
@@ -41,7 +41,7 @@ class Weather:
         winter, summer = self.config.clear
         season = 0.5 * (1.0 + np.cos(2 * np.pi * (t - JANUARY_MJD - 15.0) / YEAR_D))
         clear = winter + (summer - winter) * season
-        rank = 0.5 * (1.0 + np.tanh(0.7978845608 * (wave + 0.044715 * wave**3)))     # the normal distribution's, to 3e-4
+        rank = 0.5 * (1.0 + np.tanh(0.7978845608 * (wave + 0.044715 * wave**3)))   # the normal distribution's, to 3e-4
         cloudless = np.clip((clear - 0.25) / 0.75, 0.0, 1.0)     # at and below two eighths are `clear` of all
         return np.asarray(np.clip(np.ceil(8 * (rank - cloudless) / np.maximum(1.0 - cloudless, 1e-9)), 0, 8) / 8)
 

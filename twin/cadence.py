@@ -66,11 +66,12 @@ def draw(visits: np.ndarray, path: Path) -> None:
         low, high = np.percentile(data, [0.5, 98.5]) if len(data) else (0.0, 1.0)
         axis.hist(np.clip(data, low, high), bins=60, color="0.7")
         for k, mark in enumerate(PUBLISHED[name]):
-            axis.axvline(mark, color="C3", lw=2 if k == 2 else 0.8, label="v2.0: 5, 25, 50, 75, 95 %" if k == 2 else None)
+            label = "v2.0: 5, 25, 50, 75, 95 %" if k == 2 else None
+            axis.axvline(mark, color="C3", lw=2 if k == 2 else 0.8, label=label)
         for k, mark in enumerate(np.percentile(data, [5, 25, 50, 75, 95]) if len(data) else ()):
             axis.axvline(mark, color="C0", lw=2 if k == 2 else 0.8, ls="--", label="ours" if k == 2 else None)
         axis.set(xlabel=name, yticks=[])
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper left")
     _filters(axes[6], visits)
     _sky(figure, axes[7], visits)
     _night(axes[8], visits)
@@ -89,15 +90,21 @@ def _filters(axis: object, visits: np.ndarray) -> None:
         axis.bar(np.arange(len(bottom)), count, 1.0, bottom, color=COLOURS[band], label=band)  # type: ignore[attr-defined]  # an Axes
         bottom += count
     axis.set(xlabel="night", ylabel="visits")  # type: ignore[attr-defined]  # an Axes
-    axis.legend(ncol=6, fontsize=7)  # type: ignore[attr-defined]  # an Axes
+    axis.legend(ncol=6, fontsize=7, loc="upper center")  # type: ignore[attr-defined]  # an Axes
 
 
 def _sky(figure: object, axis: object, visits: np.ndarray) -> None:
     """Visits per bin of equal area."""
     x, y = (visits["fieldRA"] + 180.0) % 360.0 - 180.0, np.sin(np.radians(visits["fieldDec"]))
-    made = axis.hist2d(x, y, bins=(90, 45), range=((-180, 180), (-1, 0.6)), cmin=1)  # type: ignore[attr-defined]  # an Axes
+    made = axis.hist2d(x, y, bins=(90, 45), range=((-180, 180), (-1, 0.6)), cmin=1, vmax=_most(x, y))  # type: ignore[attr-defined]  # an Axes
     figure.colorbar(made[3], ax=axis, label="visits")  # type: ignore[attr-defined]  # a Figure
     axis.set(xlabel="RA [deg]", ylabel="sin Dec")  # type: ignore[attr-defined]  # an Axes
+
+
+def _most(x: np.ndarray, y: np.ndarray) -> float:
+    """End of the colour scale: deep-drilling fields lie above it."""
+    count = np.histogram2d(x, y, bins=(90, 45), range=((-180, 180), (-1, 0.6)))[0]
+    return float(np.percentile(count[count > 0], 98)) if np.any(count) else 1.0
 
 
 def _night(axis: object, visits: np.ndarray) -> None:

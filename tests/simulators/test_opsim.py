@@ -103,7 +103,7 @@ def test_files_that_are_no_visit_databases_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no table observations or SummaryAllProps, found orbits"):
         read(database(tmp_path / "other.db", OLD, "orbits"))
     with pytest.raises(ValueError, match=r"table observations has no visits"):
-        read(database(tmp_path / "empty.db", {k: () for k in OLD}))
+        read(database(tmp_path / "empty.db", dict.fromkeys(OLD, ())))
 
 
 def test_the_published_baseline_passes_its_own_bars() -> None:
