@@ -1,27 +1,26 @@
-"""A night's visits to one field: pairs about 33 minutes apart, and the earlier visits that templates are made of."""
+"""A night's visits to one field, and the earlier visits that templates are made of: pairs about 33 minutes apart with
+conditions drawn for them, or the visits of a survey with its conditions.
+"""
 
 from collections.abc import Sequence
-from datetime import date, timedelta
 
 import numpy as np
 
 from schemas.exposure import Visit
-from simulators.conditions import SITE, airmass, transit
+from simulators import surveyed
+from simulators.conditions import SITE, Conditions, airmass, conditions, transit
 from simulators.config import CadenceConfig, SimulationConfig
 from simulators.streams import stream
+from simulators.surveyed import visit_id
 
 DAY_S = 86400.0
 PAST_SEQUENCE = 10_001    # of the first visit of an earlier night: templates have visits of the same nights
 
 
-def visit_id(mjd_tai: float, sequence: int) -> int:
-    """YYYYMMDD * 100000 + sequence; the day begins at 12h UTC."""
-    day = date(1858, 11, 17) + timedelta(days=int(np.floor(mjd_tai - 0.5)))
-    return (day.year * 10000 + day.month * 100 + day.day) * 100000 + sequence
-
-
 def visits(config: SimulationConfig, seed: int) -> list[Visit]:
     """The night in time order."""
+    if config.cadence.surveyed:
+        return [taken.visit(config, seed) for taken in surveyed.night(config, seed)]
     plan = _plan(config, seed)
     start = config.cadence.start_mjd_tai
     if start is None:
@@ -31,13 +30,32 @@ def visits(config: SimulationConfig, seed: int) -> list[Visit]:
 
 
 def history(config: SimulationConfig, seed: int, bands: Sequence[str] = ()) -> list[Visit]:
-    """Earlier visits for templates in time order, `history_per_band` in each band, one per past night and band.
+    """Earlier visits for templates in time order, `history_per_band` in each of the night's bands, or in those named.
 
-    The bands are the night's, or others that are asked for.
+    One per past night and band; a survey's are its last before the night, and drawn in a band that has none.
     """
+    if bands:
+        return _drawn_history(config, seed, bands, f"history {''.join(bands)}")
+    if config.cadence.surveyed:
+        earlier = surveyed.history(config, seed)
+        without = {t.band for t in surveyed.night(config, seed)} - {t.band for t in earlier}
+        drawn = _drawn_history(config, seed, sorted(without, key="ugrizy".index))
+        return sorted([t.visit(config, seed) for t in earlier] + drawn, key=lambda visit: visit.mjd_tai)
+    return _drawn_history(config, seed, sorted(set("".join(config.cadence.blocks)), key="ugrizy".index))
+
+
+def conditions_of(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
+    """The circumstances of a visit: the survey's, or drawn."""
+    if config.cadence.surveyed:
+        found = surveyed.circumstances(config, seed).get(visit.visit)
+        if found is not None:
+            return found
+    return conditions(config, visit, seed)
+
+
+def _drawn_history(config: SimulationConfig, seed: int, bands: Sequence[str], purpose: str = "history") -> list[Visit]:
     c = config.cadence
-    rng = stream(seed, "history") if not bands else stream(seed, f"history {''.join(bands)}")
-    bands = bands or sorted(set("".join(c.blocks)), key="ugrizy".index)
+    rng = stream(seed, purpose)
     taken: dict[int, int] = {}
     rows = []
     for band in bands:
@@ -113,3 +131,6 @@ def _visit(config: SimulationConfig, seed: int, band: str, mjd_start: float, seq
     return Visit(visit=number, band=band, ra=float(ra), dec=float(dec), rotation=float(rotation), mjd_tai=float(mjd),
                  exposure_s=c.exposure_s, airmass=airmass(float(ra), float(dec), mjd) if x is None else x,
                  observation_reason=reason, target_name=config.field.target_name)
+
+
+__all__ = ["DAY_S", "conditions_of", "history", "visit_id", "visits"]

@@ -63,6 +63,46 @@ class CameraConfig(Strict, frozen=True):
     #                                                       optics and atmosphere that all detectors of a visit share
 
 
+class SchedulerConfig(Strict, frozen=True):
+    """The survey that `simulators.scheduler` plays; the defaults are those of the v2.0 baseline where it has them."""
+
+    first_night_mjd: Annotated[int, Meta(ge=58000, le=80000)] = 61218   # whose midnight: 2026-06-27, days before MJD
+    #                                                       61220.5, where rubin_scheduler's survey begins
+    exposure_s: Positive = 30.0
+    snaps: Annotated[int, Meta(ge=1, le=2)] = 2           # exposures in a visit but u's; today's surveys take 1
+    exposure_u_s: Positive = 30.0                         # in one exposure; today's surveys 38 s
+    targets: Annotated[tuple[NotNegative, ...], Meta(min_length=6, max_length=6)] = (56, 80, 184, 184, 160, 160)
+    #                                                       visits per wide-fast-deep field in ugrizy (LSST SRD)
+    pairs: Annotated[tuple[Annotated[str, Meta(pattern="^[ugrizy]{2}$")], ...], Meta(min_length=1)] = (
+        "ug", "ur", "gr", "ri", "iz", "zy", "yy")         # first and second band of blocks
+    twilight_pairs: Annotated[tuple[Annotated[str, Meta(pattern="^[rizy]{2}$")], ...], Meta(min_length=1)] = (
+        "ri", "iz", "zy")
+    pair_min: Positive = 33.0                             # FBS baseline pair time
+    twilight_pair_min: Positive = 15.0                    # its twilight blobs
+    bright_filters: Annotated[str, Meta(pattern="^[ugrizy]{1,5}$")] = "grizy"   # loaded where the Moon is brighter,
+    dark_filters: Annotated[str, Meta(pattern="^[ugrizy]{1,5}$")] = "ugriy"     # or darker, at sunset than
+    moon_limit: Fraction = 0.4                            # this (SimpleBandSched); v2.0's dark nights swap u for z
+    sun_alt: Annotated[float, Meta(ge=-18, le=-6)] = -12.0         # [deg] first and last visits
+    twilight_alt: Annotated[float, Meta(ge=-18, le=-6)] = -18.0    # [deg] u and g and long pairs begin
+    altitude: tuple[float, float] = (20.0, 84.0)          # [deg] v2.0's visits end at 84
+    airmass_max: Positive = 2.2                           # assumed
+    moon_distance_deg: NotNegative = 30.0                 # FBS moon avoidance
+    rotator_deg: NotNegative = 80.0                       # rotTelPos is drawn for a night within this
+    footprint_weight: NotNegative = 0.45                 # [mag of depth] that a field far behind is worth
+    footprint_visits: Positive = 4.0                      # visits in r that make a field far behind
+    band_weight: NotNegative = 0.8                        # [mag] that a band a month behind is worth
+    slew_weight: NotNegative = 0.3                        # [mag] per 120 s lost between blocks
+    nearness: NotNegative = 0.02                          # [mag/deg] that a field away from its block loses
+    deep_gap_nights: Count = 9                            # between sequences of a deep-drilling field; 0: none
+    deep_visits: Annotated[tuple[Count, ...], Meta(min_length=6, max_length=6)] = (8, 10, 20, 20, 26, 20)
+    near_sun_nights: Count = 0                            # every so many nights twilight is spent near the Sun; 0: none
+    clear: tuple[Fraction, Fraction] = (0.62, 0.95)       # share of nights below the cloud limit, July and January
+    cloud_memory_d: Positive = 1.2
+    cloud_limit: Fraction = 0.3                           # fraction of the sky
+    cloud_mag: NotNegative = 0.05                         # [mag] that an eighth of clouds takes: assumed
+    downtime: bool = True
+
+
 class CadenceConfig(Strict, frozen=True):
     """A night of pairs: each block visits the field `pairs` times in one band and again `pair_gap_min` later."""
 
@@ -87,6 +127,22 @@ class CadenceConfig(Strict, frozen=True):
     history_span_d: Positive = 60.0
     history_without: tuple[Band, ...] = ()                # bands that no earlier visit saw: a first year
     history_missing: Fraction = 0.0                       # of the field, beyond a line, that no earlier visit saw
+    mode: Literal["pairs", "scheduler"] = "pairs"         # scheduler: the night that `simulators.scheduler` makes
+    opsim: str = ""                                       # instead: a database of visits; relative to the scenario file
+    cover_deg: Positive = 1.75                            # a visit covers the field within this of its pointing
+    visits_most: Count = 0                                # of a surveyed night, its first so many; 0: all
+    survey_nights: Annotated[int, Meta(ge=1)] = 40        # nights that the scheduler plays up to the night
+    scheduler: SchedulerConfig = SchedulerConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.opsim and self.mode != "pairs":
+            raise ValueError(f"opsim names a database of visits, so mode must stay pairs, got {self.mode!r}")
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether the visits are those of a survey, with its conditions, instead of drawn ones."""
+        return bool(self.opsim) or self.mode != "pairs"
 
 
 class ConditionsConfig(Strict, frozen=True):

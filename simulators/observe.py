@@ -16,9 +16,10 @@ from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Exposure, Visit
 from schemas.wcs import Wcs
 from simulators import artifacts, camera, events, refraction
 from simulators.bright_stars import Stars
+from simulators.cadence import conditions_of
 from simulators.causes import Ledger
 from simulators.clouds import Cloud, cloud
-from simulators.conditions import Conditions, conditions, m5, sky_electrons, zeropoint_e
+from simulators.conditions import Conditions, m5, sky_electrons, zeropoint_e
 from simulators.config import SimulationConfig
 from simulators.images import add_galaxies, add_trails
 from simulators.psf import TruePsf, field_psf, shape_field, true_psf
@@ -119,7 +120,7 @@ def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Cond
     """Everything true of an exposure but its pixels."""
     config = widened(sky.config, around_px)
     c = config.camera
-    now = conditions(config, visit, seed) if now is None else now
+    now = conditions_of(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
     pointing = camera.pointing_wcs(c, wcs, visit, detector, seed)
     if config.artifacts.bad_wcs and events.is_bent(config, visit, detector, seed):

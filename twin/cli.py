@@ -226,6 +226,26 @@ def _parser() -> argparse.ArgumentParser:
     costs.add_argument("--runs", type=Path, help="where its run folders go; kept")
     costs.add_argument("--name", default="", help="the machine's name in the table")
     costs.set_defaults(call=_costs)
+
+    cadence = commands.add_parser("cadence", help="let the scheduler survey some nights and write an OpSim database")
+    length = cadence.add_mutually_exclusive_group()
+    length.add_argument("--nights", type=_at_least_one, metavar="N", help="default: 365")
+    length.add_argument("--years", type=_at_least_one, metavar="N")
+    cadence.add_argument("--seed", type=_seed, default=1)
+    cadence.add_argument("--out", type=Path, required=True, metavar="FILE", help="the database; it must not exist")
+    cadence.add_argument("--quiet", action="store_true", help="no progress bar")
+    cadence.set_defaults(call=_cadence)
+
+    validate = commands.add_parser("validate-cadence", help="lay a survey's figures beside the published baseline's",
+                                   description="exit code: 0 all within their bars, 1 some not, 2 nothing to compare")
+    validate.add_argument("database", type=Path, nargs="?", metavar="FILE", help="an OpSim database of any generation; "
+                          "default: a year of our scheduler")
+    validate.add_argument("--seed", type=_seed, default=1, help="of our scheduler")
+    validate.add_argument("--as-published", action="store_true", help="FILE's depths are of the throughputs that the "
+                          "v2.0 baseline had; without it they are taken for today's, and brought to those")
+    validate.add_argument("--plot", type=Path, metavar="FILE", help="draw the distributions, e.g. cadence.png")
+    validate.add_argument("--quiet", action="store_true", help="no progress bar")
+    validate.set_defaults(call=_validate_cadence)
     return parser
 
 
@@ -233,6 +253,13 @@ def _at_least_one(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
     return value
 
 
@@ -491,6 +518,26 @@ def _costs(options: argparse.Namespace) -> int:
     print(measure_costs(options.scenario, options.out, runs=options.runs, name=options.name,
                         say=lambda line: print(line, file=sys.stderr)))
     return 0
+
+
+def _cadence(options: argparse.Namespace) -> int:
+    from twin.cadence import BASELINE_NIGHTS, make
+
+    nights = options.nights or BASELINE_NIGHTS * (options.years or 1)
+    with _progress(options.quiet) as progress:
+        said = make(nights, options.seed, options.out, progress)
+    print(said)
+    return 0
+
+
+def _validate_cadence(options: argparse.Namespace) -> int:
+    from twin.cadence import validate
+
+    with _progress(options.quiet) as progress:
+        said, passed = validate(options.database, options.seed, as_published=options.as_published, plot=options.plot,
+                                progress=progress)
+    print(said)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

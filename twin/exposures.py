@@ -43,9 +43,12 @@ class Input:
 def around_px(config: SimulationConfig) -> int:
     """How far earlier exposures reach beyond a detector: in life its neighbours saw what dithers bring in.
 
-    Two dithers, and two and a half sigmas of both turns at the detector's corner.
+    Two dithers, and two and a half sigmas of both turns at the detector's corner; a survey turns its camera freely.
     """
     cadence, camera = config.cadence, config.camera
+    if cadence.surveyed:
+        corner = np.hypot(camera.ny, camera.nx) / 2 - min(camera.ny, camera.nx) / 2
+        return int(np.ceil(2 * cadence.dither_arcsec / camera.scale_arcsec + corner)) + 8
     turn = 2.5 * np.sqrt(2) * np.radians(cadence.rotation_spread_deg) * np.hypot(camera.ny, camera.nx) / 2
     return int(np.ceil(2 * cadence.dither_arcsec / camera.scale_arcsec + turn)) + 8
 

@@ -10,7 +10,6 @@ from pipeline.errors import InputError
 from pipeline.template import Quality, select
 from schemas.exposure import Exposure, Visit
 from simulators import cadence
-from simulators.conditions import conditions
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.perturbed import MissingPackage
 from simulators.sky import Sky
@@ -42,8 +41,11 @@ class Observatory:
 
     @cached_property
     def visits(self) -> list[Visit]:
-        """The night's, in time order."""
-        return cadence.visits(self.config, self.seed)
+        """The night's, in time order; InputError where a survey has none for the field."""
+        try:
+            return cadence.visits(self.config, self.seed)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     @cached_property
     def earlier(self) -> dict[str, list[Visit]]:
@@ -58,7 +60,7 @@ class Observatory:
 
     def _best(self, visits: list[Visit]) -> list[Visit]:
         """Those that a template takes, in time order."""
-        now = [conditions(self.config, visit, self.seed) for visit in visits]
+        now = [cadence.conditions_of(self.config, visit, self.seed) for visit in visits]
         chosen = select([Quality(c.fwhm_eff, 10 ** (-0.8 * c.extinction)) for c in now],
                         self.scenario.pipeline.template)
         return [visits[i] for i in sorted(chosen)]

@@ -89,7 +89,16 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
     data = read_settings(path, overrides)
     if seed is not None:
         data["seed"] = seed
+    _place_survey(data, path.parent)
     return scenario_of(data, str(path))
+
+
+def _place_survey(data: dict[str, Any], beside: Path) -> None:
+    """Make the path of a database of visits absolute, in place: it is beside the scenario unless it says more."""
+    cadence = data.get("simulation", {})
+    cadence = cadence.get("cadence", {}) if isinstance(cadence, dict) else {}
+    if isinstance(cadence, dict) and isinstance(cadence.get("opsim"), str) and cadence["opsim"]:
+        cadence["opsim"] = str((beside / cadence["opsim"]).resolve())
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
