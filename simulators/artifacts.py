@@ -15,7 +15,7 @@ from schemas import mask as planes
 from schemas.exposure import Visit
 from schemas.measures import TRUTH_PIXELS, empty
 from schemas.wcs import Wcs
-from simulators.config import CameraConfig, SimulationConfig
+from simulators.config import SimulationConfig
 from simulators.kernels.detector import bleed
 from simulators.psf import TruePsf
 from simulators.streams import stream
@@ -41,10 +41,7 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
            psf: TruePsf, zeropoint: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(electrons, mask, TRUTH_PIXELS) of an exposure of given expected electrons; `zeropoint` is of 1 electron."""
     c = config.camera
-    scene, rows = _with_streaks(expected, config, visit, seed, wcs, zeropoint)
-    scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
-    image = stream(seed, "photons", visit.visit, detector).poisson(np.maximum(scene, 0.0)).astype(np.float64)
-    rows += glints + _add_cosmic_rays(image, config, visit, detector, seed)
+    image, rows = collect(expected, config, visit, detector, seed, wcs, psf, zeropoint)
     over = image > c.full_well
     if config.artifacts.bleeding:
         bleed(image, c.full_well)
@@ -52,19 +49,37 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
     saturated = image >= c.full_well
     image += c.read_noise * stream(seed, "read noise", visit.visit, detector).standard_normal(image.shape, np.float32)
     mask = np.where(saturated, np.int32(planes.SAT), np.int32(0))
-    rows += _saturation_rows(over, saturated)
+    rows += saturation_rows(over, saturated)
     rows += _add_defects(image, mask, config, detector, seed, float(np.median(expected)))
-    return image, mask, _table(rows, visit, detector, c)
+    return image, mask, table(rows, visit, detector, c.gain)
+
+
+def collect(expected: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
+            psf: TruePsf, zeropoint: float, *, response: np.ndarray | None = None,
+            dark: np.ndarray | None = None) -> tuple[np.ndarray, list["Row"]]:
+    """(electrons, rows) that collect in the pixels: what crosses the sky added to what is expected, Poisson noise,
+    cosmic rays. Light is multiplied by `response`, and `dark` electrons are added, where given.
+    """
+    scene, rows = _with_streaks(expected, config, visit, seed, wcs, zeropoint)
+    scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
+    if response is not None:
+        scene = scene * response
+    if dark is not None:
+        scene = scene + dark
+    image = stream(seed, "photons", visit.visit, detector).poisson(np.maximum(scene, 0.0)).astype(np.float64)
+    rows += glints + _add_cosmic_rays(image, config, visit, detector, seed)
+    return image, rows
 
 
 Row = tuple[str, float, float, float, float, float, float]     # kind, x0, y0, x1, y1, width, peak [e]
 
 
-def _table(rows: list[Row], visit: Visit, detector: int, camera: CameraConfig) -> np.ndarray:
+def table(rows: list[Row], visit: Visit, detector: int, gain: float) -> np.ndarray:
+    """TRUTH_PIXELS of rows; their peaks are turned to ADU."""
     out = empty(TRUTH_PIXELS, len(rows))
     out["visit"], out["detector"], out["truthId"] = visit.visit, detector, np.arange(len(rows))
     for k, (kind, x0, y0, x1, y1, width, peak) in enumerate(rows):
-        out[k] = (visit.visit, detector, k, kind.encode(), x0, y0, x1, y1, width, peak / camera.gain)
+        out[k] = (visit.visit, detector, k, kind.encode(), x0, y0, x1, y1, width, peak / gain)
     return out
 
 
@@ -211,7 +226,7 @@ def _deposit(image: np.ndarray, x: np.ndarray, y: np.ndarray, charge: np.ndarray
 
 # --- saturation and defects ------------------------------------------------------------------------------------------
 
-def _saturation_rows(over: np.ndarray, saturated: np.ndarray) -> list[Row]:
+def saturation_rows(over: np.ndarray, saturated: np.ndarray) -> list[Row]:
     """A row per connected group of saturated pixels; 'bleed' where charge ran farther than it fell."""
     if not saturated.any():
         return []

@@ -57,7 +57,7 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
             facts = circumstances(sky, visit, detector, seed, around_px=around_px(sky.config))
             per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
             out.append(Input(visit, detector, facts, (facts.noise_adu * per_adu) ** -2,
-                             per_adu / sky.config.camera.gain))
+                             per_adu / facts.gain))
     return out
 
 
@@ -131,7 +131,7 @@ def _local_noise(exposed: Exposed, truth: np.ndarray, inputs: Sequence[Input], w
     Photon noise of everything there is counted, hosts and the source itself, weighted with the squared PSF. The
     template's scene is the science one's without what changed.
     """
-    facts, gain = exposed.facts, exposed.exposure.gain
+    facts, gain = exposed.facts, exposed.facts.gain
     per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
     stamps = _stamps(facts, truth)
     square = stamps**2 / (stamps**2).sum(axis=(1, 2), keepdims=True)
