@@ -66,7 +66,9 @@ def collect(expected: np.ndarray, config: SimulationConfig, visit: Visit, detect
         scene = scene * response
     if dark is not None:
         scene = scene + dark
-    image = stream(seed, "photons", visit.visit, detector).poisson(np.maximum(scene, 0.0)).astype(np.float64)
+    scene = np.maximum(scene, 0.0)
+    image = stream(seed, "photons", visit.visit, detector).poisson(scene).astype(np.float64)
+    del scene
     rows += glints + _add_cosmic_rays(image, config, visit, detector, seed)
     return image, rows
 

@@ -86,8 +86,8 @@ class CameraConfig(Strict, frozen=True):
     layout: Literal["square", "lsstcam"] = "square"
     select: tuple[str, ...] = ()                          # of lsstcam: "all", "active", rafts "R22", detectors
     #                                                       "R22_S11"; given, it takes the place of `detectors`
-    product: Literal["calibrated", "raw"] = "calibrated"  # "raw" (of lsstcam): amplifiers as read, for the pipeline's
-    #                                                       signature removal; earlier visits are calibrated all the same
+    product: Literal["calibrated", "raw"] = "calibrated"  # "raw" (of lsstcam): amplifiers as read, whose signature
+    #                                                       the pipeline removes; earlier visits are calibrated anyway
     raw: RawConfig = RawConfig()
 
     def __post_init__(self) -> None:

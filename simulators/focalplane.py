@@ -10,6 +10,7 @@ Names, order of ids, positions and makers are obs_lsst's (policy/lsstCam, lsstCa
 is drawn for its amplifiers does not depend on a scenario's seed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
@@ -193,7 +194,7 @@ def _crosstalk(nearest: float, rng: np.random.Generator) -> np.ndarray:
 
 def vignetting(x_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
     """Light that reaches positions on the focal plane, over that at its centre."""
-    return np.interp(np.hypot(x_mm, y_mm), *VIGNETTING)
+    return np.asarray(np.interp(np.hypot(x_mm, y_mm), *VIGNETTING))
 
 
 def positions_mm(detector: int, x_px: np.ndarray, y_px: np.ndarray, shape: tuple[int, int]
@@ -207,11 +208,21 @@ def positions_mm(detector: int, x_px: np.ndarray, y_px: np.ndarray, shape: tuple
 
 def vignetting_map(detector: int, shape: tuple[int, int]) -> np.ndarray:
     """(ny, nx) float32 light that reaches each pixel, over that at the centre of the focal plane."""
-    y, x = np.arange(shape[0], dtype=float)[:, None], np.arange(shape[1], dtype=float)
-    out = np.empty(shape, np.float32)
-    for first in range(0, shape[0], 256):
-        out[first:first + 256] = vignetting(*positions_mm(detector, x, y[first:first + 256], shape))
-    return out
+    return smooth(shape, lambda x, y: vignetting(*positions_mm(detector, x, y, shape)))
+
+
+def smooth(shape: tuple[int, int], function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+           step: int = 16) -> np.ndarray:
+    """(ny, nx) float32 values of a smooth function of x and y [pixel], computed at every `step`-th and interpolated."""
+    lines = [np.append(np.arange(0, n - 1, step), n - 1).astype(float) for n in shape]
+    coarse = np.broadcast_to(function(lines[1][None, :], lines[0][:, None]), (len(lines[0]), len(lines[1])))
+    rows = np.stack([np.interp(np.arange(shape[1]), lines[1], row) for row in coarse]).astype(np.float32)
+    at = np.interp(np.arange(shape[0]), lines[0], np.arange(len(lines[0])))
+    low = np.minimum(at.astype(int), len(rows) - 2)
+    part = (at - low).astype(np.float32)[:, None]
+    out = rows[low]
+    out += part * (rows[low + 1] - out)
+    return np.asarray(out)
 
 
 def wcs(detector: int, shape: tuple[int, int], ra: float, dec: float, rotation: float, scale_arcsec: float) -> Wcs:
@@ -235,4 +246,4 @@ def wcs(detector: int, shape: tuple[int, int], ra: float, dec: float, rotation: 
 
 
 __all__ = ["MAKERS", "RAFTS", "Sensor", "Vendor", "active_detectors", "all_detectors", "design_mm", "detector_id",
-           "detector_name", "positions_mm", "select", "sensor", "vignetting", "vignetting_map", "wcs"]
+           "detector_name", "positions_mm", "select", "sensor", "smooth", "vignetting", "vignetting_map", "wcs"]

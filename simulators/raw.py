@@ -47,13 +47,21 @@ class Response:
     """What a detector does to light and adds to it, in one band."""
 
     flat: np.ndarray           # (ny, nx) float32: pixels' response, dead columns aside
-    dead: np.ndarray           # (ny, nx) float32: 1, and less in dead columns
+    dead: tuple[tuple[int, int, int, float], ...]      # x, first and last y + 1 of dead columns, and what they pass
     dark: np.ndarray           # (ny, nx) float32 [electrons/s], hot pixels included
     fringe: np.ndarray | None  # (ny, nx) float32 over the sky
     bias: np.ndarray           # (ny, nx) float32 [ADU]: what the overscans do not have
     columns: np.ndarray        # (16, columns) [ADU]: what the parallel overscan shares
     defects: np.ndarray        # (ny, nx) bool: those that are listed
     rows: tuple[artifacts.Row, ...]   # all defects, as truth has them
+
+    @property
+    def passed(self) -> np.ndarray:
+        """(ny, nx) float32 share of light that becomes charge."""
+        out = self.flat.copy()
+        for x, first, end, share in self.dead:
+            out[first:end, x] *= np.float32(share)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +85,11 @@ def record(expected: np.ndarray, sky: float, config: SimulationConfig, visit: Vi
     c, sensor = config.camera, focalplane.sensor(detector)
     effects, readout = c.raw, sensor.readout(*expected.shape)
     here = response(config, detector, visit.band)
-    light = expected
-    if here.fringe is not None:
-        light = light + np.float32(sky) * here.fringe
+    light = expected if here.fringe is None else expected + np.float32(sky) * here.fringe
     image, rows = artifacts.collect(light, config, visit, detector, seed, wcs, psf, zeropoint,
-                                    response=here.flat * here.dead,
-                                    dark=here.dark * np.float32(dark_time_s(config, visit)))
+                                    response=here.passed, dark=here.dark * np.float32(dark_time_s(config, visit)))
     charge = np.ascontiguousarray(image, np.float32)
+    del image, light
     if effects.brighter_fatter:
         brighter_fatter(charge, sensor)
     saturated, over = _saturate(charge, sensor, readout, effects.saturation)
@@ -119,13 +125,19 @@ def digitise(charge: np.ndarray, sensor: Sensor, readout: Readout, effects: RawC
              TRAP_LEVEL, TRAP_RELEASE, sensor.bend if effects.linearity else zero,
              sensor.wave if effects.linearity else zero, WAVE_PERIOD, readout.prescan, signal)
     if effects.crosstalk:
-        flat = signal.reshape(n, -1)
-        signal = (flat + sensor.crosstalk.astype(np.float32) @ flat).reshape(signal.shape)
+        _cross(signal.reshape(n, -1), sensor.crosstalk.astype(np.float32))
     digits = np.empty(signal.shape, np.int32)
     structure = readout.split(here.bias)
     for k in range(n):
         digits[k] = _digits(signal[k], structure[k], here.columns[k], k, sensor, readout, effects, rng)
     return digits
+
+
+def _cross(signal: np.ndarray, crosstalk: np.ndarray, piece: int = 1 << 18) -> None:
+    """Add to (16, n) signals what each amplifier sees of the others, in place."""
+    for first in range(0, signal.shape[1], piece):
+        part = signal[:, first:first + piece]
+        part += crosstalk @ part
 
 
 def _digits(signal: np.ndarray, structure: np.ndarray, columns: np.ndarray, k: int, sensor: Sensor, readout: Readout,
@@ -166,7 +178,7 @@ def border_shifts(sensor: Sensor, reach: int = BF_REACH) -> tuple[np.ndarray, np
 def area_matrix(sensor: Sensor) -> np.ndarray:
     """(n, n) share of its area that a pixel gains per electron in the central one: Astier et al.'s a_ij."""
     right, upper = (np.pad(f, 1) for f in border_shifts(sensor))
-    return np.asarray((right - np.roll(right, 1, 1) + upper - np.roll(upper, 1, 0)))
+    return np.asarray(right - np.roll(right, 1, 1) + upper - np.roll(upper, 1, 0))
 
 
 @lru_cache(maxsize=4)
@@ -202,7 +214,7 @@ def potential(areas: np.ndarray) -> np.ndarray:
     side = 4 * len(areas) + 1
     plane = np.zeros((side, side))
     first = (side - len(areas)) // 2
-    plane[first:first + len(areas), first:first + len(areas)] = areas - areas.mean() * 0.0
+    plane[first:first + len(areas), first:first + len(areas)] = areas
     k = 2 * np.pi * np.fft.fftfreq(side)
     laplacian = 2 * np.cos(k) + 2 * np.cos(k)[:, None] - 4
     laplacian[0, 0] = 1.0
@@ -221,7 +233,7 @@ def response(config: SimulationConfig, detector: int, band: str) -> Response:
     return _response(c.raw, (c.ny, c.nx), detector, band, (a.bad_columns, a.bad_pixels, a.unknown_pixels))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)       # half a gigabyte for a whole detector
 def _response(effects: RawConfig, shape: tuple[int, int], detector: int, band: str,
               rates: tuple[float, float, float]) -> Response:
     sensor = focalplane.sensor(detector)
@@ -230,14 +242,17 @@ def _response(effects: RawConfig, shape: tuple[int, int], detector: int, band: s
     if effects.dark:
         pattern = stream(0, "dark pattern", 0, detector).standard_normal(shape, np.float32)
         dark = readout.spread(sensor.dark) * np.maximum(1.0 + np.float32(DARK_PATTERN) * pattern, 0.0)
-    dead, defects, rows = np.ones(shape, np.float32), np.zeros(shape, bool), []
+    dead: list[tuple[int, int, int, float]] = []
+    rows: list[artifacts.Row] = []
+    defects = np.zeros(shape, bool)
     if effects.defects:
-        rows = _defects(dead, dark, defects, rates, stream(0, "raw defects", 0, detector))
+        dead, rows = _defects(dark, defects, rates, stream(0, "raw defects", 0, detector))
     bias, columns = np.zeros(shape, np.float32), np.zeros((len(AMPLIFIERS), readout.columns))
     if effects.bias:
         bias, columns = _bias(readout, stream(0, "bias", 0, detector))
     fringe = _fringe(shape, stream(0, "fringe", 0, detector)) if effects.fringe and band == "y" else None
-    return Response(_flat(effects, shape, detector, band), dead, dark, fringe, bias, columns, defects, tuple(rows))
+    return Response(_flat(effects, shape, detector, band), tuple(dead), dark, fringe, bias, columns, defects,
+                    tuple(rows))
 
 
 def _flat(effects: RawConfig, shape: tuple[int, int], detector: int, band: str) -> np.ndarray:
@@ -245,10 +260,14 @@ def _flat(effects: RawConfig, shape: tuple[int, int], detector: int, band: str) 
     out = np.ones(shape, np.float32)
     if effects.flat:
         rng = stream(0, f"illumination {band}", 0, detector)
-        x, y = np.linspace(-1, 1, shape[1]), np.linspace(-1, 1, shape[0])[:, None]
         a = 0.004 * rng.normal(size=3)
-        out = focalplane.vignetting_map(detector, shape)
-        out *= (1.0 + a[0] * x + a[1] * y + a[2] * (x * x + y * y)).astype(np.float32)
+
+        def light(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            u, v = 2 * x / shape[1] - 1, 2 * y / shape[0] - 1
+            reaching = focalplane.vignetting(*focalplane.positions_mm(detector, x, y, shape))
+            return np.asarray(reaching * (1.0 + a[0] * u + a[1] * v + a[2] * (u * u + v * v)))
+
+        out = focalplane.smooth(shape, light)
         pixels = stream(0, "pixel response", 0, detector).standard_normal(shape, np.float32)
         out *= 1.0 + np.float32(PIXEL_RESPONSE) * pixels
     if effects.edge:
@@ -260,16 +279,17 @@ def _flat(effects: RawConfig, shape: tuple[int, int], detector: int, band: str) 
     return out
 
 
-def _defects(dead: np.ndarray, dark: np.ndarray, listed: np.ndarray, rates: tuple[float, float, float],
-             rng: np.random.Generator) -> list[artifacts.Row]:
-    """Dead columns, hot pixels of the list and hot pixels that it lacks, in place; their rows."""
-    ny, nx = dead.shape
-    share = dead.size / artifacts.CCD_PX
+def _defects(dark: np.ndarray, listed: np.ndarray, rates: tuple[float, float, float],
+             rng: np.random.Generator) -> tuple[list[tuple[int, int, int, float]], list[artifacts.Row]]:
+    """Dead columns; hot pixels of the list and some that it lacks are added to `dark`; the rows of all."""
+    ny, nx = dark.shape
+    share = dark.size / artifacts.CCD_PX
+    dead: list[tuple[int, int, int, float]] = []
     rows: list[artifacts.Row] = []
     for _ in range(rng.poisson(rates[0] * share)):
         x, y, up = int(rng.integers(nx)), int(rng.integers(ny)), bool(rng.integers(2))
         part = slice(y, ny) if up else slice(0, y + 1)
-        dead[part, x] *= np.float32(rng.uniform(0.0, 0.7))
+        dead.append((x, part.start, part.stop, float(rng.uniform(0.0, 0.7))))
         listed[part, x] = True
         rows.append(("bad_column", x, part.start, x, part.stop - 1, 1.0, np.nan))
     for known, rate in ((True, rates[1]), (False, rates[2])):
@@ -278,7 +298,7 @@ def _defects(dead: np.ndarray, dark: np.ndarray, listed: np.ndarray, rates: tupl
             dark[y, x] += np.float32(hot)
             listed[y, x] |= known
             rows.append(("bad_pixel" if known else "hot_pixel", x, y, x, y, 1.0, np.nan))
-    return rows
+    return dead, rows
 
 
 def _bias(readout: Readout, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -293,13 +313,19 @@ def _bias(readout: Readout, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 def _fringe(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Interference in a sheet whose thickness varies smoothly, over the sky, of mean 0."""
-    x, y = np.arange(shape[1]) / 4000.0, np.arange(shape[0])[:, None] / 4000.0
-    height = 0.0
-    for _ in range(6):
-        u, v = rng.normal(0.0, 1.2, 2)
-        height = height + rng.uniform(0.5, 1.5) * np.cos(2 * np.pi * (u * x + v * y) + rng.uniform(0, 2 * np.pi))
-    out = FRINGES * np.cos(2 * np.pi * 2.0 * (height + 3.0 * x * rng.normal() + 3.0 * y * rng.normal()))
-    return np.asarray(out - out.mean(), np.float32)
+    waves = [(*rng.normal(0.0, 1.2, 2), rng.uniform(0.5, 1.5), rng.uniform(0, 2 * np.pi)) for _ in range(6)]
+    wedge = 3.0 * rng.normal(size=2)
+
+    def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        u, v = x / 4000.0, y / 4000.0
+        total = wedge[0] * u + wedge[1] * v
+        for a, b, size, phase in waves:
+            total = total + size * np.cos(2 * np.pi * (a * u + b * v) + phase)
+        return np.asarray(total)
+
+    out = np.cos(np.float32(4 * np.pi) * focalplane.smooth(shape, height))
+    out *= np.float32(FRINGES)
+    return np.asarray(out - out.mean())
 
 
 # --- calibrations ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What charge does between the pixel where it landed and the digits: bleeding, and the way out through the registers."""
+"""What charge does between the pixel where it landed and the digits: moving, bleeding, and leaving by the registers."""
 
 import numpy as np
 from numba import njit
