@@ -68,6 +68,15 @@ class Exposed:
     truth_pixels: np.ndarray    # TRUTH_PIXELS
     facts: Facts
     noiseless: np.ndarray | None = None     # (ny, nx) float32 [ADU], expected counts without artifacts, when asked for
+    raw_mask: np.ndarray | None = None      # of a raw exposure: what is truly saturated, and listed defects
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(ny, nx) int32 BAD and SAT: those that the exposure arrives with, or of a raw one ought to be found."""
+        if isinstance(self.exposure, Exposure):
+            return self.exposure.mask
+        assert self.raw_mask is not None
+        return self.raw_mask
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
@@ -91,7 +100,7 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
                        facts.conditions.fwhm_eff / c.scale_arcsec, mask=mask,
                        surface_njy=hosts / electrons_per_njy / c.scale_arcsec**2)
     noiseless = (scene / c.gain).astype(np.float32) if keep_noiseless else None
-    return Exposed(exposure, truth, truth_pixels, facts, noiseless)
+    return Exposed(exposure, truth, truth_pixels, facts, noiseless, mask if c.product == "raw" else None)
 
 
 Made = tuple[Exposure | RawExposure, np.ndarray, np.ndarray]      # with the mask, true for a raw one, and TRUTH_PIXELS

@@ -15,7 +15,8 @@ import numpy as np
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.mask import BAD, NO_DATA, SAT
 from schemas.measures import TRACK, empty
-from simulators import observe
+from schemas.raw import Calibrations
+from simulators import observe, raw
 from simulators.artifacts import satellite_tracks
 from simulators.config import SimulationConfig
 from simulators.observe import Exposed, Facts, circumstances
@@ -63,7 +64,9 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
 
 def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposure:
     """An exposure of an earlier visit, for a template."""
-    return observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config)).exposure
+    exposure = observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config)).exposure
+    assert isinstance(exposure, Exposure), "what reaches beyond its detector is never raw"
+    return exposure
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[Input], masks: Masks) -> Exposed:
@@ -71,7 +74,12 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[
     earlier = list(dict.fromkeys(one.visit for one in template))
     exposed = observe.expose(sky, visit, detector, seed, keep_noiseless=True, template_visits=earlier)
     truth = _with_template(sky, exposed, template, masks)
-    return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts)
+    return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts, raw_mask=exposed.raw_mask)
+
+
+def calibrations(config: SimulationConfig, visit: Visit, detector: int, seed: int) -> Calibrations | None:
+    """What is known of a detector for a raw exposure; None where exposures come without signature."""
+    return raw.calibrations(config, detector, visit.band, seed) if config.camera.product == "raw" else None
 
 
 def tracks(config: SimulationConfig, visits: Sequence[Visit], seed: int) -> np.ndarray:
