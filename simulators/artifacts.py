@@ -62,11 +62,11 @@ def collect(expected: np.ndarray, config: SimulationConfig, visit: Visit, detect
     """
     scene, rows = _with_streaks(expected, config, visit, seed, wcs, zeropoint)
     scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
-    if response is not None:
-        scene = scene * response
-    if dark is not None:
-        scene = scene + dark
     scene = np.maximum(scene, 0.0)
+    if response is not None:         # both are positive
+        scene *= response
+    if dark is not None:
+        scene += dark
     image = stream(seed, "photons", visit.visit, detector).poisson(scene).astype(np.float64)
     del scene
     rows += glints + _add_cosmic_rays(image, config, visit, detector, seed)

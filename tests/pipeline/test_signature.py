@@ -12,9 +12,12 @@ import pytest
 
 from pipeline.calibrate.signature import remove_signature, unbent
 from pipeline.errors import InputError
-from pipeline.pixel_config import SignatureConfig
+from pipeline.pixel_config import PixelConfig, SignatureConfig
+from pipeline.steps import Step, run
+from pipeline.subtraction import Static, without_signature
 from schemas import mask as planes
 from schemas.exposure import Visit
+from schemas.measures import REFERENCE, empty
 from schemas.wcs import Wcs
 from simulators import focalplane, raw
 from tests.pipeline.raws import EFFECTS, Passed, passed, patches, settings, without
@@ -199,6 +202,22 @@ def test_calibrations_of_another_band_or_detector_are_refused() -> None:
     for wrong in (replace(right, band="g"), replace(right, detector=3)):
         with pytest.raises(InputError, match=r"visit 5: calibrations must be of \(detector, band, readout\) \(94, 'r'"):
             remove_signature(exposure, wrong, SignatureConfig())
+
+
+def test_a_raw_exposure_announces_its_step_and_others_pass_untouched() -> None:
+    config = settings(("read_noise",), shape=(64, 64))
+    found = passed(config, np.full((64, 64), 500.0), 500.0)
+    visit = found.removed.exposure.visit
+    exposure = raw.exposed(found.drawn, config, visit, 94, found.removed.exposure.wcs)
+    steps: list[Step] = []
+    static = Static(None, empty(REFERENCE), calibrations=found.calibrations)
+    plain = run(without_signature(exposure, static, PixelConfig()), steps.append)
+    assert [(step.name, step.size) for step in steps] == [("isr", exposure.amplifiers.size)]
+    assert np.array_equal(plain.image, found.removed.exposure.image)
+    assert run(without_signature(plain, Static(None, empty(REFERENCE)), PixelConfig()), steps.append) is plain
+    assert len(steps) == 1
+    with pytest.raises(InputError, match="a raw exposure of detector 94 needs calibrations, got none"):
+        run(without_signature(exposure, Static(None, empty(REFERENCE)), PixelConfig()))
 
 
 # --- acceptance ------------------------------------------------------------------------------------------------------

@@ -119,5 +119,6 @@ def test_an_exposure_of_the_sky_is_raw_where_the_scenario_says_so() -> None:
     sky, visit = Sky(config, 3), visits(config, 3)[0]
     exposed = observe.expose(sky, visit, 94, 3)
     assert exposed.exposure.amplifiers.shape == (16, 64 + 46, 10 + 32 + 54)      # type: ignore[union-attr]
+    assert set(np.unique(exposed.mask)) <= {0, planes.BAD, planes.SAT, planes.BAD | planes.SAT}
     earlier = observe.expose(sky, visit, 94, 3, around_px=10).exposure
     assert earlier.image.shape == (148, 276)             # type: ignore[union-attr]  # calibrated: a template's input
