@@ -20,6 +20,25 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of every section."""
 
 
+class SignatureConfig(Section, frozen=True):
+    """Signature removal of raw exposures; in brackets the switches of Rubin's IsrTaskLSST. Each switch is a control."""
+
+    overscan: Literal["mean", "median"] = "mean"   # of each row and column, clipped; [AP] MEDIAN_PER_ROW of digits
+    #                                    to which a random fraction was added (doDitherADU), which costs noise
+    parallel_overscan: bool = True     # [AP] doParallelOverscan
+    crosstalk: bool = True             # [AP] doCrosstalk; there with a quadratic term
+    linearity: bool = True             # [AP] doLinearize
+    deferred_charge: bool = True       # [AP] doDeferredCharge
+    bias: bool = True                  # [AP] doBias
+    dark: bool = True                  # [AP] doDark
+    brighter_fatter: bool = False      # [AP] doBrighterFatter False, for latency
+    brighter_fatter_iterations: AtLeastOne = 4
+    defects: bool = True               # [AP] doDefect and doInterpolate: filled along rows
+    grow_saturated_px: Count = 1       # [AP] growSaturationFootprintSize
+    flat: bool = True                  # [AP] doFlat
+    fringe: bool = True                # ours, where calibrations have fringes
+
+
 class CalibrateConfig(Section, frozen=True):
     enabled_astrometry: bool = True    # False: the pointing WCS is taken as it is (a control: astrometry gets worse)
     enabled_photometry: bool = True
@@ -123,6 +142,7 @@ class ReliabilityConfig(Section, frozen=True):
 class PixelConfig(Section, frozen=True):
     """What the pixel half is told."""
 
+    signature: SignatureConfig = SignatureConfig()
     calibrate: CalibrateConfig = CalibrateConfig()
     template: TemplateConfig = TemplateConfig()
     difference: DifferenceConfig = DifferenceConfig()

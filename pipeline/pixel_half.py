@@ -19,10 +19,11 @@ from pipeline.psf import Psf
 from pipeline.reasons import rejections
 from pipeline.reliability import VERSION, score
 from pipeline.steps import Step, Steps
-from pipeline.subtraction import Static, align, difference_image
+from pipeline.subtraction import Static, align, difference_image, without_signature
 from schemas import mask, table
 from schemas.exposure import Box, Exposure, Visit, magnitudes
 from schemas.measures import EXPOSURE_LOG, REJECTION, empty
+from schemas.raw import RawExposure
 from schemas.wcs import Wcs
 
 if TYPE_CHECKING:
@@ -60,16 +61,17 @@ class Measured:
     reliability_version: str = ""      # of the model that scored the sources
 
 
-def measure_sources(exposure: Exposure, static: Static, config: PixelConfig, *,
+def measure_sources(exposure: Exposure | RawExposure, static: Static, config: PixelConfig, *,
                     rng: np.random.Generator | None = None) -> Steps[Measured]:
     """The pixel half: from one detector's exposure to measured and scored sources with their cutouts.
 
     `rng` is asked only for the photon noise of injected sources. NoWorkFound without a template that overlaps;
     AlgorithmError where the data defeat a stage.
     """
-    science, template = yield from align(exposure, static, config, rng=rng)
+    plain = yield from without_signature(exposure, static, config)
+    science, template = yield from align(plain, static, config, rng=rng)
     difference = yield from difference_image(science, template, config)
-    return (yield from measure_difference(exposure, science, template, difference, config))
+    return (yield from measure_difference(plain, science, template, difference, config))
 
 
 def measure_difference(exposure: Exposure, science: Calibrated, template: Template, difference: Difference,
@@ -98,7 +100,7 @@ def measure_difference(exposure: Exposure, science: Calibrated, template: Templa
         images=Images(science, template, difference, detections.significance), reliability_version=VERSION)
 
 
-def log_row(exposure: Exposure) -> np.ndarray:
+def log_row(exposure: Exposure | RawExposure) -> np.ndarray:
     """EXPOSURE_LOG, one row: what is known of an exposure before anything is computed."""
     visit, row = exposure.visit, empty(EXPOSURE_LOG, 1)
     facts = {"visit": visit.visit, "detector": exposure.detector, "band": visit.band.encode(), "ra": visit.ra,

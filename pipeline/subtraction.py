@@ -1,4 +1,4 @@
-"""The pixel half up to the difference image, in two parts: `align` and `difference_image`.
+"""The pixel half up to the difference image, in three parts: `without_signature`, `align` and `difference_image`.
 
 Nothing of what comes after is imported here, so that a change of detection or measurement leaves it as good as it was.
 """
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.calibrate import calibrate
+from pipeline.calibrate.signature import remove_signature
 from pipeline.difference import subtract
-from pipeline.errors import NoWorkFound
+from pipeline.errors import InputError, NoWorkFound
 from pipeline.images import Calibrated, Difference, Template
 from pipeline.inject import inject
 from pipeline.pixel_config import PixelConfig
@@ -17,6 +18,7 @@ from pipeline.steps import Step, Steps
 from pipeline.template import warp
 from schemas import mask
 from schemas.exposure import Exposure
+from schemas.raw import Calibrations, RawExposure
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,21 @@ class Static:
     references: np.ndarray             # REFERENCE; empty: WCS and zeropoint are taken as given
     injections: np.ndarray | None = None   # INJECTION rows to add after calibration
     given_zeropoint: float = 31.4      # where there are no references
+    calibrations: Calibrations | None = None   # of the detector, for raw exposures
+
+
+def without_signature(exposure: Exposure | RawExposure, static: Static, config: PixelConfig) -> Steps[Exposure]:
+    """A raw exposure's signature removed; what comes without one is given back as it is. InputError without
+    calibrations for it.
+    """
+    if isinstance(exposure, Exposure):
+        return exposure
+    if static.calibrations is None:
+        raise InputError(f"visit {exposure.visit.visit}: a raw exposure of detector {exposure.detector} needs "
+                         "calibrations, got none")
+    removed = remove_signature(exposure, static.calibrations, config.signature)
+    yield Step("isr", exposure.amplifiers.size, left=removed)
+    return removed.exposure
 
 
 def align(exposure: Exposure, static: Static, config: PixelConfig, *,

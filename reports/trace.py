@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-STEP_ORDER: Final = ("calibrate", "inject", "warp", "subtract", "detect", "measure", "cutouts", "reliability",
+STEP_ORDER: Final = ("isr", "calibrate", "inject", "warp", "subtract", "detect", "measure", "cutouts", "reliability",
                      "satellites", "filter", "transform", "objects", "history", "ephemerides", "reload", "associate",
                      "statistics", "forced", "package", "save", "unsent", "send", "mark_sent")
 STORED: Final = frozenset(STEP_ORDER[STEP_ORDER.index("objects"):])   # rest on what earlier visits saved

@@ -19,7 +19,7 @@ from schemas.wcs import Wcs
 from simulators import bright_stars, events
 from simulators.bright_stars import Row, Stars
 from simulators.causes import Ledger
-from simulators.config import CameraConfig, SimulationConfig
+from simulators.config import SimulationConfig
 from simulators.kernels.detector import bleed
 from simulators.kernels.lines import add_line
 from simulators.passing import Track, aircraft_tracks, cross_section, satellite_tracks
@@ -41,15 +41,7 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
     """
     c, level = config.camera, float(np.median(expected))
     ledger = Ledger() if ledger is None else ledger
-    ledger.start(expected)
-    scene, rows = _with_bright_stars(expected, config, visit, detector, psf, stars, ledger)
-    scene, streaks = _with_streaks(scene, config, visit, seed, wcs, psf, zeropoint, ledger)
-    scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
-    ledger.note("glint", scene)
-    image = stream(seed, "photons", visit.visit, detector).poisson(np.maximum(scene, 0.0)).astype(np.float64)
-    ledger.note("photon noise", image)
-    rows += streaks + glints + _add_cosmic_rays(image, config, visit, detector, seed)
-    ledger.note("cosmic_ray", image)
+    image, rows = collect(expected, config, visit, detector, seed, wcs, psf, zeropoint, stars=stars, ledger=ledger)
     over = image > c.full_well
     if config.artifacts.bleeding:
         bleed(image, c.full_well)
@@ -57,7 +49,7 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
     ledger.note("saturation", image)
     saturated = image >= c.full_well
     mask = np.where(saturated, np.int32(planes.SAT), np.int32(0))
-    groups = _saturation_rows(over, saturated)
+    groups = saturation_rows(over, saturated)
     rows += groups + _add_charge_left(image, config, detector, seed, groups, level, ledger)
     image += c.read_noise * stream(seed, "read noise", visit.visit, detector).standard_normal(image.shape, np.float32)
     ledger.note("read noise", image)
@@ -65,7 +57,32 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
     rows += _add_defects(image, mask, config, detector, seed, level)
     ledger.note("defect", image)
     rows += _event_rows(config, visit, detector, seed, wcs, expected.shape)
-    return image, mask, _table(rows, visit, detector, c)
+    return image, mask, table(rows, visit, detector, c.gain)
+
+
+def collect(expected: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
+            psf: TruePsf, zeropoint: float, *, response: np.ndarray | None = None, dark: np.ndarray | None = None,
+            stars: Stars | None = None, ledger: Ledger | None = None) -> tuple[np.ndarray, list[Row]]:
+    """(electrons, rows) that collect in the pixels: what bright stars and what crosses the sky add to what is expected,
+    Poisson noise, cosmic rays. Light is multiplied by `response`, and `dark` electrons are added, where given.
+    """
+    ledger = Ledger() if ledger is None else ledger
+    ledger.start(expected)
+    scene, rows = _with_bright_stars(expected, config, visit, detector, psf, stars, ledger)
+    scene, streaks = _with_streaks(scene, config, visit, seed, wcs, psf, zeropoint, ledger)
+    scene, glints = _with_glints(scene, config, visit, detector, seed, psf)
+    ledger.note("glint", scene)
+    scene = np.maximum(scene, 0.0)
+    if response is not None:         # both are positive
+        scene *= response
+    if dark is not None:
+        scene += dark
+    image = stream(seed, "photons", visit.visit, detector).poisson(scene).astype(np.float64)
+    del scene
+    ledger.note("photon noise", image)
+    rows += streaks + glints + _add_cosmic_rays(image, config, visit, detector, seed)
+    ledger.note("cosmic_ray", image)
+    return image, rows
 
 
 def _with_bright_stars(scene: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, psf: TruePsf,
@@ -123,11 +140,12 @@ def _event_rows(config: SimulationConfig, visit: Visit, detector: int, seed: int
     return rows
 
 
-def _table(rows: list[Row], visit: Visit, detector: int, camera: CameraConfig) -> np.ndarray:
+def table(rows: list[Row], visit: Visit, detector: int, gain: float) -> np.ndarray:
+    """TRUTH_PIXELS of rows; their peaks are turned to ADU."""
     out = empty(TRUTH_PIXELS, len(rows))
     out["visit"], out["detector"], out["truthId"] = visit.visit, detector, np.arange(len(rows))
     for k, (kind, x0, y0, x1, y1, width, peak) in enumerate(rows):
-        out[k] = (visit.visit, detector, k, kind.encode(), x0, y0, x1, y1, width, peak / camera.gain)
+        out[k] = (visit.visit, detector, k, kind.encode(), x0, y0, x1, y1, width, peak / gain)
     return out
 
 
@@ -268,7 +286,7 @@ def _deposit(image: np.ndarray, x: np.ndarray, y: np.ndarray, charge: np.ndarray
 
 # --- saturation and defects ------------------------------------------------------------------------------------------
 
-def _saturation_rows(over: np.ndarray, saturated: np.ndarray) -> list[Row]:
+def saturation_rows(over: np.ndarray, saturated: np.ndarray) -> list[Row]:
     """A row per connected group of saturated pixels; 'bleed' where charge ran farther than it fell."""
     if not saturated.any():
         return []

@@ -9,6 +9,9 @@ import math
 from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
+
+from simulators.focalplane import detector_name, select
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -42,8 +45,32 @@ class FieldConfig(Strict, frozen=True):
     target_name: str = "simulated field"
 
 
+class RawConfig(Strict, frozen=True):
+    """What a raw image holds that signature removal has to undo: each effect can be switched off."""
+
+    bias: bool = True                                     # structure and drift; the level is always there
+    read_noise: bool = True
+    dark: bool = True
+    flat: bool = True                                     # vignetting, illumination, response of pixels
+    edge: bool = True                                     # roll-off of the response at the detector's border
+    defects: bool = True                                  # dead columns and hot pixels, at the rates of `artifacts`
+    fringe: bool = True                                   # in y alone
+    brighter_fatter: bool = True
+    saturation: bool = True                               # full wells and bleeding
+    cti: bool = True                                      # deferred charge in the serial register
+    linearity: bool = True
+    crosstalk: bool = True
+    calibration_frames: Count = 0                         # that each frame is the mean of; 0: calibrations are ideal
+
+
 class CameraConfig(Strict, frozen=True):
-    """One or more detectors on a square grid about the boresight."""
+    """One or more detectors: on a square grid about the boresight, or where LSSTCam has them.
+
+    With `layout = "lsstcam"` detectors lie, and are turned, as in LSSTCam; light is vignetted, the true WCS has its
+    distortion, and each detector has its own gain, read noise, dark current and full well, so that those below are not
+    used but by the choice of fluxes. A detector of other than its full size (4004 x 4096 of e2v, 4000 x 4072 of ITL,
+    as ny x nx) has the same centre and smaller amplifiers.
+    """
 
     ny: Annotated[int, Meta(ge=64, le=4100)] = 1000       # [pixel]; ITL science detectors are 4072 x 4000 (obs_lsst)
     nx: Annotated[int, Meta(ge=64, le=4100)] = 1000
@@ -61,6 +88,25 @@ class CameraConfig(Strict, frozen=True):
     psf_ellipticity: NotNegative = 0.03                   # mean and variation across a detector: assumed
     psf_field: Literal["detector", "focal_plane"] = "detector"   # shapes drawn for each detector, or one field of
     #                                                       optics and atmosphere that all detectors of a visit share
+    layout: Literal["square", "lsstcam"] = "square"
+    select: tuple[str, ...] = ()                          # of lsstcam: "all", "active", rafts "R22", detectors
+    #                                                       "R22_S11"; given, it takes the place of `detectors`
+    product: Literal["calibrated", "raw"] = "calibrated"  # "raw" (of lsstcam): amplifiers as read, whose signature
+    #                                                       the pipeline removes; earlier visits are calibrated anyway
+    raw: RawConfig = RawConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layout == "square":
+            if self.select or self.product == "raw":
+                raise ValueError('select and product = "raw" need layout = "lsstcam"')
+            return
+        if self.select:
+            force_setattr(self, "detectors", tuple(dict.fromkeys(d for word in self.select for d in select(word))))
+        for detector in self.detectors:
+            detector_name(detector)
+        if self.product == "raw" and (self.ny % 2 or self.nx % 8):
+            raise ValueError(f"sixteen amplifiers need ny a multiple of 2 and nx of 8, got {self.ny} and {self.nx}")
 
 
 class SchedulerConfig(Strict, frozen=True):

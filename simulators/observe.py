@@ -1,6 +1,7 @@
 """One detector's exposure of a visit, with the truth about it.
 
     sky, visit -> conditions, PSF, WCS -> noiseless electrons -> artifacts -> Poisson and read noise -> ADU
+                                                            '-> raw (`simulators.raw`), where the scenario asks for it
 
 An exposure depends on (seed, visit, detector) alone.
 """
@@ -8,13 +9,15 @@ An exposure depends on (seed, visit, detector) alone.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from msgspec.structs import replace
 
 from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Exposure, Visit
+from schemas.raw import RawExposure
 from schemas.wcs import Wcs
-from simulators import artifacts, camera, events, refraction
+from simulators import artifacts, camera, events, focalplane, raw, refraction
 from simulators.bright_stars import Stars
 from simulators.cadence import conditions_of
 from simulators.causes import Ledger
@@ -44,6 +47,7 @@ class Facts:
     noise_adu: float            # rms of a blank pixel [ADU]
     m5: float                   # formula, from the conditions
     pointing_offset_arcsec: float   # of the pointing WCS at the detector's centre
+    gain: float                 # electrons that were collected for 1 ADU
     cloud: Cloud | None = None      # with structure; the conditions' extinction is then that at the detector's centre
 
     def psf_at(self, x: float, y: float) -> np.ndarray:
@@ -65,11 +69,20 @@ class Facts:
 class Exposed:
     """What a detector saw, and what was there."""
 
-    exposure: Exposure
+    exposure: Exposure | RawExposure    # raw where `camera.product` says so
     truth: np.ndarray           # TRUTH: flux = science - template where the template's visits were given
     truth_pixels: np.ndarray    # TRUTH_PIXELS
     facts: Facts
     noiseless: np.ndarray | None = None     # (ny, nx) float32 [ADU], expected counts without artifacts, when asked for
+    raw_mask: np.ndarray | None = None      # of a raw exposure: what is truly saturated, and listed defects
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(ny, nx) int32 BAD and SAT: those that the exposure arrives with, or of a raw one ought to be found."""
+        if isinstance(self.exposure, Exposure):
+            return self.exposure.mask
+        assert self.raw_mask is not None
+        return self.raw_mask
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
@@ -80,7 +93,7 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
     `now` replaces the conditions that the visit's time gives. `template_visits` (those of the visit's band are used)
     give TRUTH its template fluxes; without them they are 0. `ledger` is told what each artifact adds.
     """
-    config = widened(sky.config, around_px)
+    config = _as_built(widened(sky.config, around_px), detector)
     c = config.camera
     facts = circumstances(sky, visit, detector, seed, now=now, around_px=around_px)
     electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
@@ -94,31 +107,64 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions 
         light = hosts.copy()
         _draw_points(light, sky, visit, points, facts, electrons_per_njy)
         scene = light * _thinned(facts, visit, light.shape) + background
-    image, mask, truth_pixels = artifacts.record(scene, config, visit, detector, seed, facts.wcs, facts.psf,
-                                                 facts.zeropoint + 2.5 * np.log10(c.gain),
-                                                 _bright(sky, visit, facts, electrons_per_njy), ledger)
-    exposure = Exposure(visit=visit, detector=detector, image=(image / c.gain).astype(np.float32), mask=mask,
-                        wcs=facts.pointing, gain=c.gain, read_noise=c.read_noise, saturation=c.full_well / c.gain)
+    bright = _bright(sky, visit, facts, electrons_per_njy)
+    make = _raw if c.product == "raw" else _calibrated
+    exposure, mask, truth_pixels = make(scene, config, visit, detector, seed, facts, bright, ledger)
     truth = truth_rows(sky, visit, detector, points, _template_flux(sky, visit, points, template_visits), facts.wcs,
                        facts.conditions.fwhm_eff / c.scale_arcsec, mask=mask,
                        surface_njy=hosts / electrons_per_njy / c.scale_arcsec**2)
     noiseless = (scene / c.gain).astype(np.float32) if keep_noiseless else None
-    return Exposed(exposure, truth, truth_pixels, facts, noiseless)
+    return Exposed(exposure, truth, truth_pixels, facts, noiseless, mask if c.product == "raw" else None)
+
+
+Made = tuple[Exposure | RawExposure, np.ndarray, np.ndarray]      # with the mask, true for a raw one, and TRUTH_PIXELS
+
+
+def _calibrated(scene: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, facts: Facts,
+                stars: Stars | None, ledger: Ledger | None) -> Made:
+    """The exposure as signature removal would leave it; light that is lost on its way is made up for."""
+    c = config.camera
+    lost = None if c.layout == "square" else focalplane.vignetting_map(detector, (c.ny, c.nx))
+    image, mask, truth_pixels = artifacts.record(scene if lost is None else scene * lost, config, visit, detector, seed,
+                                                 facts.wcs, facts.psf, facts.zeropoint + 2.5 * np.log10(c.gain), stars,
+                                                 ledger)
+    if lost is not None:
+        image = image / lost
+    exposure = Exposure(visit=visit, detector=detector, image=(image / c.gain).astype(np.float32), mask=mask,
+                        wcs=facts.pointing, gain=facts.gain, read_noise=c.read_noise, saturation=c.full_well / c.gain)
+    return exposure, mask, truth_pixels
+
+
+def _raw(scene: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, seed: int, facts: Facts,
+         stars: Stars | None, ledger: Ledger | None) -> Made:
+    if ledger is not None:
+        raise ValueError("what each cause adds is told of calibrated images, and this one is raw")
+    c = config.camera
+    drawn = raw.record(scene, facts.sky_adu * c.gain, config, visit, detector, seed, facts.wcs, facts.psf,
+                       facts.zeropoint + 2.5 * np.log10(c.gain), stars)
+    return raw.exposed(drawn, config, visit, detector, facts.pointing), drawn.mask, drawn.truth_pixels
+
+
+def _as_built(config: SimulationConfig, detector: int) -> SimulationConfig:
+    """The settings with what the detector's own gain, noise, dark current and full well are."""
+    c = camera.as_built(config.camera, detector)
+    return config if c is config.camera else replace(config, camera=c)
 
 
 def widened(config: SimulationConfig, around_px: int) -> SimulationConfig:
-    """The same focal plane with detectors that reach so many pixels into their neighbours."""
+    """The same focal plane with detectors that reach so many pixels into their neighbours; never raw."""
     if not around_px:
         return config
     c = config.camera
-    camera = replace(c, ny=c.ny + 2 * around_px, nx=c.nx + 2 * around_px, spacing_px=c.spacing_px - 2 * around_px)
+    camera = replace(c, ny=c.ny + 2 * around_px, nx=c.nx + 2 * around_px, spacing_px=c.spacing_px - 2 * around_px,
+                     product="calibrated")
     return replace(config, camera=camera)
 
 
 def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Conditions | None = None,
                   around_px: int = 0) -> Facts:
     """Everything true of an exposure but its pixels."""
-    config = widened(sky.config, around_px)
+    config = _as_built(widened(sky.config, around_px), detector)
     c = config.camera
     now = conditions_of(config, visit, seed) if now is None else now
     wcs = camera.true_wcs(c, visit, detector, seed)
@@ -129,11 +175,25 @@ def circumstances(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Cond
     above = cloud(config, visit, seed, now.extinction)
     if above is not None:
         now = dataclasses.replace(now, extinction=_at_centre(above, wcs, visit, (c.ny, c.nx)))
-    background = sky_electrons(visit.band, now.sky_mag, visit.exposure_s, c.scale_arcsec) + c.dark * visit.exposure_s
+    background = sky_electrons(visit.band, now.sky_mag, visit.exposure_s, c.scale_arcsec)
+    noise = background + c.dark * visit.exposure_s + c.read_noise**2
+    if c.product == "calibrated":
+        background += c.dark * visit.exposure_s
     zeropoint = zeropoint_e(visit.band, now.airmass, visit.exposure_s, now.extinction) - 2.5 * np.log10(c.gain)
-    return Facts(now, wcs, pointing, psf, float(zeropoint), background / c.gain,
-                 float(np.sqrt(background + c.read_noise**2)) / c.gain, m5(visit.band, now, visit.exposure_s, c),
-                 _offset_arcsec(wcs, pointing, (c.ny, c.nx)), above)
+    depth = m5(visit.band, now, visit.exposure_s, c)
+    passed = 1.0 if c.layout == "square" else _passed(detector, (c.ny, c.nx))
+    if passed != 1.0:         # fewer electrons of sky and sources; the image is scaled up
+        noise = (noise - c.read_noise**2) / passed + (c.read_noise / passed) ** 2
+        depth += 1.25 * float(np.log10(passed))
+    return Facts(now, wcs, pointing, psf, float(zeropoint), background / c.gain, float(np.sqrt(noise)) / c.gain, depth,
+                 _offset_arcsec(wcs, pointing, (c.ny, c.nx)), c.gain * passed, above)
+
+
+@cache
+def _passed(detector: int, shape: tuple[int, int]) -> float:
+    """Mean share of the light that reaches a detector."""
+    y, x = np.linspace(0, shape[0] - 1, 65)[:, None], np.linspace(0, shape[1] - 1, 65)
+    return float(focalplane.vignetting(*focalplane.positions_mm(detector, x, y, shape)).mean())
 
 
 def _seen_through(config: SimulationConfig, visit: Visit, detector: int, seed: int, now: Conditions

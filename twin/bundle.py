@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import write_exposure, write_table
 from pipeline.open import open_store
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
-from schemas.exposure import Box, Visit
+from schemas.exposure import Box, Exposure, Visit
 from schemas.table import take
 from simulators import observe
 from twin.folders import claimed
@@ -57,11 +57,15 @@ def bundled(run: Path, after: int = 0) -> list[Visit]:
 def fill(run: Path, out: Path, visits: list[Visit], after: int = 0) -> None:
     """Write a bundle of some visits into an empty folder."""
     here = observatory(run)
+    if here.config.camera.product == "raw":
+        raise InputError(f"{run}: its exposures are raw, and a bundle holds exposures without signature: run it with "
+                         'simulation.camera.product="calibrated"')
     for name in ("exposures", "templates", *(["state"] if after else [])):
         (out / name).mkdir()
     for visit in visits:
         for detector in here.config.camera.detectors:
             exposure = observe.expose(here.sky, visit, detector, here.seed).exposure     # pixels alone, no truth
+            assert isinstance(exposure, Exposure)
             write_exposure(out / "exposures" / f"{visit.visit:d}_{detector:d}.fits", exposure)
     templates = {}
     for band in dict.fromkeys(visit.band for visit in visits):

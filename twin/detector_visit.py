@@ -12,7 +12,7 @@ from pipeline.errors import NoWorkFound, PipelineError
 from pipeline.images import Calibrated, Template
 from pipeline.pixel_config import PixelConfig
 from pipeline.pixel_half import Measured, Static, log_row, measure_difference
-from pipeline.subtraction import align
+from pipeline.subtraction import align, without_signature
 from schemas.exposure import Exposure, Visit
 from schemas.measures import STAMP, STAMP_SIDE, empty
 from simulators.observe import Exposed
@@ -53,17 +53,18 @@ def measure(here: Observatory, visit: Visit, detector: int, template: Template |
             n_stamps: int, make: Make = make_difference) -> Seen:
     """Expose and measure; a failure of the pipeline is a result with its reason. `make` gives the difference image."""
     exposed = here.expose(visit, detector)
-    exposure = exposed.exposure
-    static = Static(template, history.references(here, exposure))
-    notes = Notes(visit.visit, detector, exposure.wcs)
+    taken = exposed.exposure
+    static = Static(template, history.references(here, taken), calibrations=here.calibrations(visit, detector))
+    notes = Notes(visit.visit, detector, taken.wcs)
     try:
+        exposure = notes.run(without_signature(taken, static, config))
         science, warped = notes.run(align(exposure, static, config))
         made = make(exposure, science, warped, config)
         notes.take(made.steps, made.trace)
         measured = notes.run(measure_difference(exposure, science, warped, made.difference, config))
     except PipelineError as error:
         status = "no_work" if isinstance(error, NoWorkFound) else "failed"
-        log = _with_truth(log_row(exposure), exposed, None)
+        log = _with_truth(log_row(taken), exposed, None)
         return Seen(Half(None, status, str(error), log, notes.steps, exposed.truth, exposed.truth_pixels,
                          empty(STAMP), notes.trace, stars(here.sky, visit, exposed, None)),
                     np.zeros((0, 3, STAMP_SIDE, STAMP_SIDE), np.float32))

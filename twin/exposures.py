@@ -15,7 +15,8 @@ import numpy as np
 from schemas.exposure import AB_ZEROPOINT_NJY, Exposure, Visit
 from schemas.mask import BAD, NO_DATA, SAT
 from schemas.measures import TRACK, empty
-from simulators import observe
+from schemas.raw import Calibrations
+from simulators import observe, raw
 from simulators.artifacts import satellite_tracks
 from simulators.config import SimulationConfig
 from simulators.events import without_missing
@@ -61,13 +62,14 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
             facts = circumstances(sky, visit, detector, seed, around_px=around_px(sky.config))
             per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
             out.append(Input(visit, detector, facts, (facts.noise_adu * per_adu) ** -2,
-                             per_adu / sky.config.camera.gain))
+                             per_adu / facts.gain))
     return out
 
 
 def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposure:
     """An exposure of an earlier visit, for a template."""
     exposed = observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config))
+    assert isinstance(exposed.exposure, Exposure), "what reaches beyond its detector is never raw"
     return without_missing(exposed.exposure, exposed.facts.wcs, sky.config, seed)
 
 
@@ -76,7 +78,12 @@ def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[
     earlier = list(dict.fromkeys(one.visit for one in template))
     exposed = observe.expose(sky, visit, detector, seed, keep_noiseless=True, template_visits=earlier)
     truth = _with_template(sky, exposed, template, masks)
-    return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts)
+    return Exposed(exposed.exposure, truth, exposed.truth_pixels, exposed.facts, raw_mask=exposed.raw_mask)
+
+
+def calibrations(config: SimulationConfig, visit: Visit, detector: int, seed: int) -> Calibrations | None:
+    """What is known of a detector for a raw exposure; None where exposures come without signature."""
+    return raw.calibrations(config, detector, visit.band, seed) if config.camera.product == "raw" else None
 
 
 def tracks(config: SimulationConfig, visits: Sequence[Visit], seed: int) -> np.ndarray:
@@ -136,7 +143,7 @@ def _local_noise(exposed: Exposed, truth: np.ndarray, inputs: Sequence[Input], w
     Photon noise of everything there is counted, hosts and the source itself, weighted with the squared PSF. The
     template's scene is the science one's without what changed.
     """
-    facts, gain = exposed.facts, exposed.exposure.gain
+    facts, gain = exposed.facts, exposed.facts.gain
     per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
     stamps = _stamps(facts, truth)
     square = stamps**2 / (stamps**2).sum(axis=(1, 2), keepdims=True)

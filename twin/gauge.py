@@ -52,6 +52,7 @@ from pipeline.prompt import deliver, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step, Steps
 from schemas.exposure import Exposure, Visit
+from schemas.raw import RawExposure
 from twin import history
 from twin.cache import Cache
 from twin.pool import assert_one_thread
@@ -154,10 +155,11 @@ class Night:
         """Both halves of a detector-visit, its exposure and template in memory."""
         about = self.visit(visit)
         exposure = in_memory(self.here.expose(about, detector).exposure)
-        static = Static(self._template(about.band), history.references(self.here, exposure))
+        static = Static(self._template(about.band), history.references(self.here, exposure),
+                        calibrations=self.here.calibrations(about, detector))
         return self._halves(exposure, static, replace(self._ports, clock=lambda: about.mjd_tai + CATALOGUE_DELAY_D))
 
-    def _halves(self, exposure: Exposure, static: Static, ports: Ports) -> Steps[None]:
+    def _halves(self, exposure: Exposure | RawExposure, static: Static, ports: Ports) -> Steps[None]:
         visit, detector, config = exposure.visit, exposure.detector, self.config
         box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
         known = yield from preload(visit, detector, box, ports, config)

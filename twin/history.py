@@ -11,6 +11,7 @@ from pipeline.images import Calibrated, Template
 from pipeline.ingest import read_template, write_template
 from pipeline.template import coadd
 from schemas.exposure import Exposure
+from schemas.raw import RawExposure
 from schemas.wcs import Wcs
 from twin.observatory import Observatory
 
@@ -20,7 +21,7 @@ def template_path(folder: Path, band: str) -> Path:
     return folder / "templates" / f"{band}.fits"
 
 
-def references(observatory: Observatory, exposure: Exposure) -> np.ndarray:
+def references(observatory: Observatory, exposure: Exposure | RawExposure) -> np.ndarray:
     """REFERENCE rows around an exposure."""
     box = footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC)
     return observatory.sky.references(box, observatory.seed)

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.template import Quality, select
 from schemas.exposure import Exposure, Visit
+from schemas.raw import Calibrations
 from simulators import cadence
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.perturbed import MissingPackage
@@ -85,6 +86,10 @@ class Observatory:
     def expose(self, visit: Visit, detector: int) -> Exposed:
         """An exposure of the night, its truth complete: template flux, optimum error, S/N, masks of the inputs."""
         return exposures.expose(self.sky, visit, detector, self.seed, self.inputs(visit.band), self.mask)
+
+    def calibrations(self, visit: Visit, detector: int) -> Calibrations | None:
+        """What the signature of a raw exposure is removed with; None where exposures come without."""
+        return exposures.calibrations(self.config, visit, detector, self.seed)
 
     def mask(self, visit: Visit, detector: int) -> np.ndarray:
         """The mask of an earlier exposure, uint8."""

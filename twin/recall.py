@@ -124,7 +124,7 @@ class Remembering(Observatory):
         pipeline = self.scenario.pipeline
         return key_of("difference", {
             "exposure": self.exposure_key(visit, detector), "template": self.template_key(visit.band),
-            "config": [pipeline.calibrate, pipeline.template, pipeline.difference]})
+            "config": [pipeline.signature, pipeline.calibrate, pipeline.template, pipeline.difference]})
 
     def half_key(self, visit: Visit, detector: int) -> str:
         """What decides a pixel half."""

@@ -33,12 +33,12 @@ def _true(sky: Sky, visit: Visit, exposed: Exposed) -> tuple[np.ndarray, np.ndar
     ra, dec = sky.stars_at(visit.mjd_tai)
     x, y = facts.wcs.pixels(ra, dec)
     ny, nx = exposure.shape
-    error = flux_error(flux, facts, exposure.gain)
+    error = flux_error(flux, facts, facts.gain)
     use = np.flatnonzero((x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5) & (flux >= MIN_SNR * error))
     rows = empty(STAR_TRUTH, len(use))
     rows["visit"], rows["detector"], rows["band"] = visit.visit, exposure.detector, visit.band.encode()
     rows["starId"], rows["flux"], rows["snr"] = sky.stars["id"][use], flux[use], flux[use] / error[use]
-    rows["judged"] = _clear(exposure.mask, x[use], y[use])
+    rows["judged"] = _clear(exposed.mask, x[use], y[use])
     light = contamination(x[use], y[use], *_everything(sky, visit, facts), facts) - flux[use]
     rows["isolated"] = light < MAX_CONTAMINATION * error[use]
     return rows, x[use], y[use], ra[use], dec[use]

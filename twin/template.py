@@ -81,6 +81,9 @@ def _of_run(run: Path, band: str) -> Found:
     from twin.history import references
 
     here = observatory(run)
+    if here.config.camera.product == "raw":
+        raise InputError(f"{run}: its exposures are raw, and a template is made of exposures without signature: run it "
+                         'with simulation.camera.product="calibrated"')
     sources = [Source(f"visit {visit.visit}, detector {detector}", partial(_drawn, observe.expose, here, visit,
                                                                            detector))
                for visit in here.visits if band in ("", visit.band) for detector in here.config.camera.detectors]
