@@ -29,8 +29,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Files of tests are shared out among processes: what one file made is made once.
 check: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: install check
 
