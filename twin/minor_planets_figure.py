@@ -73,8 +73,8 @@ def _rates(ax: Axes, mjd_tai: float, seed: int) -> None:
         ax.hist(rates, np.linspace(0, 0.4, 81).tolist(), density=True, histtype="stepfilled", color=CYCLE[k],
                 alpha=0.35, label=name)
         for quantile, value in zip(np.percentile(rates, [5, 50, 95]), measured, strict=True):
-            ax.vlines(quantile, 0, 23, CYCLE[k], lw=1.3, label="drawn" if quantile < 0.08 else None)
-            ax.vlines(value, 0, 23, INK, lw=1.0, ls=":", label="measured" if value < 0.08 else None)
+            ax.vlines(quantile, 0, 23, CYCLE[k], lw=1.3, label="drawn" if quantile < 0.08 else "")
+            ax.vlines(value, 0, 23, INK, lw=1.0, ls=":", label="measured" if value < 0.08 else "")
     ax.set(xlim=(0, 0.4), ylim=(0, 30), xlabel="rate [deg/day]; lines at 5, 50, 95 %", ylabel="density",
            title="Rates of the main belt on the ecliptic")
     ax.legend(loc="upper left", ncols=2)
