@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.difference.memory import scratch
 from pipeline.difference.spatial import SpatialKernel, over, powers, terms
 from pipeline.difference.stars import KernelStars
 from pipeline.errors import AlgorithmError
@@ -47,7 +48,7 @@ class Basis:
         inner = stamps.shape[1] - 2 * self.half
         given = np.ascontiguousarray(stamps, np.float32), self.filters.astype(np.float32)
         less = -self.mix[:, 0].astype(np.float32)
-        out = np.empty((len(stamps), len(self.pairs), inner * inner), np.float32)
+        out = scratch((len(stamps), len(self.pairs), inner * inner))
         _by_stars(kernels.respond, (*given, self.pairs.astype(np.int64), less), (out,), threads)
         return out
 

@@ -37,17 +37,25 @@ def plane(shape: tuple[int, ...], kind: type[np.generic] = np.float32) -> np.nda
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     if size < LEAST:
         return np.empty(shape, kind)
-    return np.asarray(_Loan(_taken(size))).view(kind).reshape(shape)
+    memory = _taken(size, size)
+    return np.asarray(_Loan(np.empty(size, np.uint8) if memory is None else memory)).view(kind).reshape(shape)
 
 
-def _taken(size: int) -> np.ndarray:
-    """Free memory of a size; threads may ask at once."""
+def scratch(shape: tuple[int, ...], kind: type[np.generic] = np.float32) -> np.ndarray:
+    """An array for a while, on a plane that waits for its use if one is large enough."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    memory = _taken(size, 1 << 62) if size >= LEAST else None
+    return np.empty(shape, kind) if memory is None else np.asarray(_Loan(memory))[:size].view(kind).reshape(shape)
+
+
+def _taken(least: int, most: int) -> np.ndarray | None:
+    """Free memory of a size in between, if there is any; threads may ask at once."""
     for _ in range(len(_free)):
         try:
             memory = _free.popleft()
         except IndexError:
             break
-        if len(memory) == size:
+        if least <= len(memory) <= most:
             return memory
         _free.append(memory)
-    return np.empty(size, np.uint8)
+    return None

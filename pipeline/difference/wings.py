@@ -9,6 +9,7 @@ import numpy as np
 from scipy import fft
 
 from pipeline.difference.kernel import intrinsic
+from pipeline.difference.memory import scratch
 from pipeline.difference.spatial import over
 from pipeline.kernels.difference import BIN
 
@@ -76,7 +77,7 @@ def _convolved(image: np.ndarray, rings: np.ndarray, threads: int) -> np.ndarray
     half = rings.shape[1] // 2
     size = [fft.next_fast_len(n + 2 * half, real=True) for n in image.shape]
     spectrum = fft.rfft2(image, size)
-    out = np.empty((len(rings), *image.shape), np.float32)
+    out = scratch((len(rings), image.shape[0], image.shape[1]))
     inner = np.s_[half:half + image.shape[0], half:half + image.shape[1]]
 
     def work(k: int) -> None:

@@ -48,3 +48,15 @@ def test_what_waits_is_bounded() -> None:
     held = [memory.plane(SHAPE) for _ in range(memory.KEPT + 3)]
     del held
     assert len(memory._free) == memory.KEPT
+
+
+def test_scratch_lies_on_a_waiting_plane_that_comes_back_whole() -> None:
+    first = memory.plane(SHAPE)
+    where = address(first)
+    del first
+    part = memory.scratch((1400, 1500))
+    assert address(part) == where
+    assert address(memory.plane(SHAPE)) != where
+    del part
+    assert address(memory.scratch((9, 9))) != where
+    assert sorted(len(block) for block in memory._free) == [4 * 1500 * 1500] * 2
