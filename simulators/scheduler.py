@@ -26,7 +26,6 @@ from simulators.weather import Weather, seeing
 BANDS: Final = "ugrizy"
 DAY_S: Final = 86400.0
 MEAN_GAP_S: Final = 5.3          # between visits of a block, for planning how many fit
-PARK_S: Final = 600.0            # a telescope that waited this long is parked
 MONTH: Final = 20000.0           # visits
 SEQUENCE_S: Final = 4200.0       # a deep-drilling sequence and its slews, at most
 FEWEST: Final = 4                # fields in a block
@@ -318,7 +317,7 @@ class Night:
         out = np.zeros((n, 7))
         taken = pointing.observe(ra, dec, np.full(n, BANDS.index(band)), np.full(n, visit_s), self.rotator,
                                  np.radians(SITE[1]), self.sidereal, almanac.SIDEREAL_RATE, telescope.now_s, end_s,
-                                 PARK_S, survey.mount, telescope.state, out)
+                                 survey.mount, telescope.state, out)
         rows = np.zeros(taken, RAW)
         rows["vector"], rows["field"], rows["band"], rows["note"] = vectors[:taken], ids[:taken], band, note
         rows["exposure_s"], rows["visit_s"], rows["snaps"] = exposure_s, visit_s, snaps

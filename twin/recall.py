@@ -27,6 +27,7 @@ from pipeline.images import Calibrated, Template
 from pipeline.pixel_config import PixelConfig
 from pipeline.pixels import PixelsOnDisk
 from schemas.exposure import Exposure, Visit
+from simulators import surveyed
 from simulators.observe import Exposed
 from twin import closure, exposures, history
 from twin.cache import Cache, Loan, link
@@ -63,7 +64,9 @@ class Remembering(Observatory):
     def __init__(self, scenario: "Scenario", cache: Cache) -> None:
         super().__init__(scenario, Path())
         self.cache = cache
-        self._drawn = {"simulation": self.config, "seed": self.seed}
+        self._drawn: dict[str, Any] = {"simulation": self.config, "seed": self.seed}
+        if self.config.cadence.surveyed and self.visits:     # a database may change behind its name
+            self._drawn["survey"] = list(surveyed.circumstances(self.config, self.seed).items())
         self._masks: dict[tuple[Visit, int], np.ndarray] = {}
 
     def expose(self, visit: Visit, detector: int) -> Exposed:

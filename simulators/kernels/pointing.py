@@ -114,9 +114,9 @@ def horizontal(hour_angle, dec, latitude, out):  # type: ignore[no-untyped-def] 
     out[2] = np.arctan2(np.sin(hour_angle), np.tan(latitude) * np.cos(dec) - np.sin(dec) * np.cos(hour_angle))
 
 
-@njit("i8(f8[::1], f8[::1], i8[::1], f8[::1], f8, f8, f8, f8, f8, f8, f8, f8[::1], f8[::1], f8[:, ::1])", cache=True)
-def observe(ra, dec, band, visit_s, rotator, latitude, sidereal, rate, start_s, end_s, park_s, mount, state,
-            out):  # type: ignore[no-untyped-def] # numba
+@njit("i8(f8[::1], f8[::1], i8[::1], f8[::1], f8, f8, f8, f8, f8, f8, f8[::1], f8[::1], f8[:, ::1])", cache=True)
+def observe(ra, dec, band, visit_s, rotator, latitude, sidereal, rate,  # type: ignore[no-untyped-def] # numba
+            start_s, end_s, mount, state, out):
     """Visits in the order given, until one would end after `end_s`; gives their number.
 
     Parameters
@@ -127,8 +127,8 @@ def observe(ra, dec, band, visit_s, rotator, latitude, sidereal, rate, start_s, 
         Angle of the camera rotator at the start of every visit.
     sidereal, rate : float
         Local sidereal angle at second 0 and its growth [radian/s].
-    start_s, end_s, park_s : float
-        When the last visit ended, when all must end; a telescope that waited longer than `park_s` is parked.
+    start_s, end_s : float
+        When the last visit ended, when all must end.
     state : (8,)
         What the telescope is at, changed in place: tracked ra, dec, rotator minus parallactic angle, cable angle of
         azimuth, band, overhead to come [s], 1 where it tracks and 0 where it is parked at altitude `state[7]`.

@@ -1,14 +1,19 @@
 """Surveys on the command line, and nights of scenarios that name one."""
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reports.store import Store
+from simulators import surveyed
 from simulators.opsim import read, write
 from tests.simulators.test_opsim import NEW, database
+from twin.cache import Cache
 from twin.cli import main
+from twin.recall import Remembering
+from twin.scenario import read_scenario
 
 SCENARIO = """\
 seed = 3
@@ -48,6 +53,22 @@ def test_a_scenario_that_names_a_database_runs_its_night(tmp_path: Path) -> None
     log = Store(tmp_path / "run").table("exposure_log")
     assert len(log) == 2
     assert log["status"].tolist() == [b"done", b"done"]
+
+
+def test_what_a_cache_keeps_depends_on_what_the_database_says(tmp_path: Path) -> None:
+    (tmp_path / "night.toml").write_text(SCENARIO)
+    keys = []
+    for sky in (21.0, 20.0):
+        path = survey(tmp_path / "survey.db")
+        base = sqlite3.connect(path)
+        base.execute("UPDATE observations SET skyBrightness = ?", (sky,))
+        base.commit()
+        base.close()
+        surveyed._covering.cache_clear()
+        here = Remembering(read_scenario(tmp_path / "night.toml"), Cache.open(tmp_path / "cache"))
+        keys.append(here.exposure_key(here.visits[0], 94))
+        path.unlink()
+    assert keys[0] != keys[1]
 
 
 def test_a_night_that_the_database_lacks_is_refused_in_one_line(tmp_path: Path,
