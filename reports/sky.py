@@ -139,21 +139,25 @@ def plot_densities(rows: Sequence[Density]) -> Figure:
                    label="published rates, K = 1.0 z", markersize=7)
         if row.crude:
             panel.plot(row.limits, row.crude, ":", color=INK, label="this sky, K = 1.0 z")
-        low, high = panel.get_ylim()
-        if high < 30 * low or low <= 0:
-            middle = max(float(np.median(row.ours)), 1e-12)
-            panel.set_ylim(middle / 6, middle * 6)
-        panel.set(yscale="log", title=f"{row.name.replace('_', ' ')}", xlabel="brighter than r")
+        panel.set(yscale="log", ylim=_decades(row), title=f"{row.name.replace('_', ' ')}", xlabel="brighter than r")
         panel.set_ylabel(row.what, fontsize=8)
         panel.title.set_fontsize(9)
         panel.tick_params(labelsize=8)
         if k == 0:
-            panel.legend(loc="lower right")
+            panel.legend(loc="lower right", fontsize=7)
     for panel in axes[len(rows):]:
         panel.set_axis_off()
     figure.subplots_adjust(left=0.065, right=0.985, top=1 - 0.32 / (0.5 + 2.7 * count),
                            bottom=0.55 / (0.5 + 2.7 * count), wspace=0.38, hspace=0.55)
     return figure
+
+
+def _decades(row: Density) -> tuple[float, float]:
+    """Limits of a logarithmic axis that hold all values and at least a decade."""
+    values = np.array([v for v in (*row.ours, *row.published, *row.crude) if np.isfinite(v) and v > 0] or [1.0])
+    low, high = float(values.min()), float(values.max())
+    more = max(1.6, float(np.sqrt(10.0 * low / high)))
+    return low / more, high * more
 
 
 def density_table(rows: Sequence[Density]) -> str:

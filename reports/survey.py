@@ -81,7 +81,7 @@ def _unweighted(matches: Matches, weight: np.ndarray) -> int:
 def plot(table: Survey) -> Figure:
     """Completeness by class, weighted and not, and how many of each the sky has."""
     rows = table.classes[table.classes["n"] > 0]
-    figure, (left, right) = panels(2, height=1.3 + 0.26 * max(len(rows), 5), labels=["dwarf nova  "])
+    figure, (left, right) = panels(2, height=1.7 + 0.26 * max(len(rows), 5), labels=["dwarf nova  "])
     if not len(rows):
         nothing(left, "no source of known weight has S/N 6")
         nothing(right, "")
@@ -98,7 +98,7 @@ def _plot_completeness(axes: Axes, rows: np.ndarray) -> None:
                   label="weighted to the sky")
     axes.plot(rows["plain"], place + 0.18, "x", color=WARM, label="of the sources injected")
     axes.set_yticks(place, [name.decode().replace("_", " ") for name in rows["class"]])
-    axes.set(xlim=(-0.02, 1.04), ylim=(-0.7, len(rows) - 0.3), xlabel="fraction with an alert, S/N ≥ 6",
+    axes.set(xlim=(-0.02, 1.04), ylim=(-0.7, len(rows) + 1.2), xlabel="fraction with an alert, S/N ≥ 6",
              title="Completeness by class")
     axes.legend(loc="upper left")
 
@@ -107,10 +107,10 @@ def _plot_density(axes: Axes, rows: np.ndarray) -> None:
     place = np.arange(len(rows))[::-1]
     axes.barh(place, rows["density"], 0.6, color=BLUE)
     for y, row in zip(place, rows, strict=True):
-        axes.annotate(f"{row['n']} of {row['objects']} sources", (row["density"], y), xytext=(4, 0), va="center",
-                      textcoords="offset points", fontsize=7.5, color=MUTED)
-    axes.set_yticks(place, [])
-    axes.set(xscale="log", xlabel="on the sky, per 10⁶ px and visit", ylim=(-0.7, len(rows) - 0.3),
+        axes.annotate(f"{row['n']} in the run, {row['objects']} different", (row["density"], y), xytext=(4, 0),
+                      va="center", textcoords="offset points", fontsize=7.5, color=MUTED)
+    axes.set_yticks([])
+    axes.set(xscale="log", xlabel="on the sky, per 10⁶ px and visit", ylim=(-0.7, len(rows) + 1.2),
              title="Sources of S/N ≥ 6 at the sky's density")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.45)
