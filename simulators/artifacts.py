@@ -56,7 +56,7 @@ def record(expected: np.ndarray, config: SimulationConfig, visit: Visit, detecto
     rows += _flattened(image, config, visit, detector, seed, level, ledger)
     rows += _add_defects(image, mask, config, detector, seed, level)
     ledger.note("defect", image)
-    rows += _event_rows(config, visit, detector, seed, wcs, expected.shape)
+    rows += event_rows(config, visit, detector, seed, wcs, expected.shape)
     return image, mask, table(rows, visit, detector, c.gain)
 
 
@@ -127,7 +127,7 @@ def _flattened(image: np.ndarray, config: SimulationConfig, visit: Visit, detect
     return [(*row[:6], row[6] * level) for row in rows]
 
 
-def _event_rows(config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
+def event_rows(config: SimulationConfig, visit: Visit, detector: int, seed: int, wcs: Wcs,
                 shape: tuple[int, ...]) -> list[Row]:
     """Rows of what changes no pixel here and yet makes false detections: a bent WCS, the template's end."""
     rows: list[Row] = []

@@ -57,7 +57,7 @@ def bent(wcs: Wcs, c: CameraConfig, by_arcsec: float, rng: np.random.Generator) 
     weights = rng.normal(size=(2, 3))
     weights *= by_arcsec / c.scale_arcsec / np.linalg.norm(weights, axis=1).max()
     terms = [_about_centre(dict(zip(powers, row / half**2, strict=True)), ox, oy) for row in weights]
-    return Wcs(wcs.crpix, wcs.crval, wcs.cd, "TAN-SIP", *terms)
+    return Wcs(wcs.crpix, wcs.crval, wcs.cd, "TAN-SIP", wcs.distortion_x + terms[0], wcs.distortion_y + terms[1])
 
 
 def _about_centre(terms: dict[tuple[int, int], float], ox: float, oy: float

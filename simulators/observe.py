@@ -77,6 +77,14 @@ class Exposed:
     raw_mask: np.ndarray | None = None      # of a raw exposure: what is truly saturated, and listed defects
 
     @property
+    def calibrated(self) -> Exposure:
+        """The exposure where it is a calibrated one; TypeError of a raw one."""
+        if not isinstance(self.exposure, Exposure):
+            raise TypeError(f"visit {self.exposure.visit.visit}, detector {self.exposure.detector}: a calibrated "
+                            "exposure is wanted, this one is raw")
+        return self.exposure
+
+    @property
     def mask(self) -> np.ndarray:
         """(ny, nx) int32 BAD and SAT: those that the exposure arrives with, or of a raw one ought to be found."""
         if isinstance(self.exposure, Exposure):
@@ -269,7 +277,7 @@ def scene_njy(sky: Sky, visit: Visit, detector: int, seed: int, band: str) -> np
     """(ny, nx) expected light [nJy per pixel] of a detector in a band at a visit's time, no sky and no noise."""
     there = dataclasses.replace(visit, band=band)
     facts = circumstances(sky, there, detector, seed)
-    c = sky.config.camera
+    c = camera.as_built(sky.config.camera, detector)
     electrons_per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
     image = _draw_galaxies(np.zeros((c.ny, c.nx)), sky, there, facts, electrons_per_njy)
     _draw_points(image, sky, there, sky.points(there), facts, electrons_per_njy)
@@ -352,7 +360,7 @@ def by_cause(sky: Sky, visit: Visit, detector: int, seed: int, *, now: Condition
     """
     ledger = Ledger(keep=True)
     facts = expose(sky, visit, detector, seed, now=now, ledger=ledger).facts
-    c = sky.config.camera
+    c = camera.as_built(sky.config.camera, detector)
     per_njy = 10 ** (0.4 * (facts.zeropoint - AB_ZEROPOINT_NJY)) * c.gain
     blank, points = np.zeros((c.ny, c.nx)), points_of(sky, visit)
     maps = {"sky": blank + facts.sky_adu * c.gain * _sky_shape(sky.config, visit, seed),

@@ -54,17 +54,17 @@ def stamp(name: str, seed: int = 3) -> tuple[np.ndarray, Exposed]:
     """((n, n) image in sigmas of the sky, the exposure) of one artifact."""
     kind, artifact, sections, half, magnitude = STAMPS[name]
     exposed = _exposed(artifact, sections, magnitude, seed, earlier=kind == "template_edge")
-    image = (exposed.exposure.image - exposed.facts.sky_adu) / exposed.facts.noise_adu
+    image = (exposed.calibrated.image - exposed.facts.sky_adu) / exposed.facts.noise_adu
     if kind == "bad_wcs":
         before = _exposed({}, sections, magnitude, seed)
         assert exposed.noiseless is not None
         assert before.noiseless is not None
         image = (exposed.noiseless - before.noiseless) / exposed.facts.noise_adu
     if exposed.facts.cloud is not None:
-        thin = exposed.facts.cloud.transmission(exposed.facts.wcs, exposed.exposure.visit, exposed.exposure.shape)
+        thin = exposed.facts.cloud.transmission(exposed.facts.wcs, exposed.calibrated.visit, exposed.calibrated.shape)
         image = 2.0 * (thin - thin.mean()) / thin.std()
     if kind == "template_edge":
-        image = np.where(exposed.exposure.mask & BAD, np.nan, image)
+        image = np.where(exposed.calibrated.mask & BAD, np.nan, image)
     rows = exposed.truth_pixels[exposed.truth_pixels["kind"] == kind.encode()]
     x, y = float(SIDE / 2), float(SIDE / 2)
     if len(rows) and half < SIDE // 2:
@@ -95,7 +95,7 @@ def _exposed(artifact: Mapping[str, object], sections: Mapping[str, Mapping[str,
         wcs = expose(sky, visit, 94, seed).facts.wcs
         sky.stars["flux"][0], (sky.stars["ra"][0], sky.stars["dec"][0]) = fluxes_njy(magnitude), wcs.sky(*STAR)
     exposed = expose(sky, visit, 94, seed, keep_noiseless=True)
-    whole = without_missing(exposed.exposure, exposed.facts.wcs, config, seed)
+    whole = without_missing(exposed.calibrated, exposed.facts.wcs, config, seed)
     return Exposed(whole, exposed.truth, exposed.truth_pixels, exposed.facts, exposed.noiseless)
 
 

@@ -69,8 +69,7 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
 def expose_earlier(sky: Sky, visit: Visit, detector: int, seed: int) -> Exposure:
     """An exposure of an earlier visit, for a template."""
     exposed = observe.expose(sky, visit, detector, seed, around_px=around_px(sky.config))
-    assert isinstance(exposed.exposure, Exposure), "what reaches beyond its detector is never raw"
-    return without_missing(exposed.exposure, exposed.facts.wcs, sky.config, seed)
+    return without_missing(exposed.calibrated, exposed.facts.wcs, sky.config, seed)
 
 
 def expose(sky: Sky, visit: Visit, detector: int, seed: int, template: Sequence[Input], masks: Masks) -> Exposed:
