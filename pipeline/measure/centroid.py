@@ -37,8 +37,8 @@ def centre(rows: np.ndarray, detections: Detections, model: PsfModel) -> None:
 def fill(rows: np.ndarray, found: np.ndarray, noise_scale: float, at: np.ndarray | slice = _ALL) -> None:
     """Put the kernel's numbers into MEASUREMENT columns of the rows `at`, in place."""
     rows["x"][at], rows["y"][at] = found[:, fits.X], found[:, fits.Y]
-    rows["xErr"][at] = np.sqrt(found[:, fits.XX]) * noise_scale
-    rows["yErr"][at] = np.sqrt(found[:, fits.YY]) * noise_scale
+    for name, column in (("xErr", fits.XX), ("yErr", fits.YY)):     # a fit may end where its curvature is not positive
+        rows[name][at] = np.sqrt(np.where(found[:, column] >= 0, found[:, column], np.nan)) * noise_scale
     rows["x_y_Cov"][at] = found[:, fits.XY] * noise_scale**2
     rows["centroid_flag"][at] = found[:, fits.FAILED] > 0
     rows["psfFlux"][at] = found[:, fits.FLUX]

@@ -6,7 +6,9 @@ from scipy.spatial import cKDTree
 
 from pipeline.config import DetectConfig, MeasureConfig
 from pipeline.detect import detect
+from pipeline.kernels import fits
 from pipeline.measure import measure, quality_cut
+from pipeline.measure.centroid import fill
 from pipeline.measure.flags import REMOVED, bbox_size
 from pipeline.measure.flux import PsfModel, force
 from pipeline.psf import Psf
@@ -289,3 +291,11 @@ def test_every_column_that_measurement_owes_is_filled_on_a_scene_of_all_kinds() 
             assert np.isfinite(found[name][ordinary]).all(), name
     assert all(np.isfinite(found[name][found["isDipole"]]).all() for name in MEASUREMENT.names
                if name.startswith("dipole"))
+
+
+def test_a_position_whose_fit_ended_on_no_minimum_has_no_error() -> None:
+    rows, found = empty(MEASUREMENT, 2), np.ones((2, 13))
+    found[0, fits.XX], found[1, fits.YY] = -1.0, 0.0
+    fill(rows, found, 2.0)
+    assert rows["xErr"].tolist() == pytest.approx([np.nan, 2.0], nan_ok=True)
+    assert rows["yErr"].tolist() == [2.0, 0.0]
