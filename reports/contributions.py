@@ -311,8 +311,12 @@ def unseen(c: Contrast, rho: float, events: float = EVENTS) -> Form:
 
 
 def freedom(c: Contrast, rho: float, variance: float) -> float:
-    """Degrees of freedom of a variance by the scatter of what it is made of (Satterthwaite 1946), below the visits."""
-    x = c.of_head - rho * c.of_base
+    """Degrees of freedom of a variance by the scatter of what it is made of (Satterthwaite 1946), below the visits.
+
+    What rounding leaves of equal influences is no scatter.
+    """
+    x, size = c.of_head - rho * c.of_base, np.abs(c.of_head) + np.abs(rho * c.of_base)
+    x = np.where(np.abs(x) > SAME * size, x, 0.0)
     scatter = 0.0
     for index, n in ((c.unit, c.n_units), (c.object, c.n_objects))[:1 + c.repeated]:
         squares = np.bincount(index, x, n) ** 2

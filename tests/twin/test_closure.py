@@ -206,7 +206,7 @@ def test_each_setting_of_the_pixel_half_changes_its_key_and_no_other_does() -> N
             assert not changed, path
         elif path[0] in ("calibrate", "template"):
             assert {"template", "difference", "half"} <= changed, path
-        elif path[0] == "difference":
+        elif path[0] in ("signature", "difference"):
             assert changed == {"difference", "half"}, path
         else:
             assert changed == {"half"}, path
