@@ -99,7 +99,8 @@ def record(expected: np.ndarray, sky: float, config: SimulationConfig, visit: Vi
         brighter_fatter(charge, sensor)
     saturated, over = _saturate(charge, sensor, readout, effects.saturation)
     rows += artifacts.saturation_rows(over, saturated)
-    rows += here.rows + artifacts.event_rows(config, visit, detector, seed, wcs, expected.shape)
+    rows += here.rows
+    rows += artifacts.event_rows(config, visit, detector, seed, wcs, expected.shape)
     mask = np.where(saturated, np.int32(planes.SAT), np.int32(0))
     mask[here.defects] |= planes.BAD
     digits = digitise(charge, sensor, readout, effects, here, stream(seed, "raw noise", visit.visit, detector))

@@ -180,13 +180,20 @@ def leaves(config: msgspec.Struct) -> list[tuple[str, ...]]:
     return out
 
 
+def another_tuple(value: tuple[object, ...]) -> tuple[object, ...]:
+    """Another one of the same kind; of three where there was none: a kernel's basis has so many widths."""
+    if all(isinstance(one, int | float) for one in value):
+        return tuple(one + 1 for one in value) or (1.0, 1.0, 1.0)  # type: ignore[operator]  # they are numbers
+    return (*value, *value[:1])
+
+
 def with_another(config: msgspec.Struct, path: tuple[str, ...]) -> msgspec.Struct:
     """The settings with one of them changed."""
     value = getattr(config, path[0])
     if len(path) > 1:
         return msgspec.structs.replace(config, **{path[0]: with_another(value, path[1:])})
     other = (not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float)
-             else f"{value}x" if isinstance(value, str) else (*value, 1) if isinstance(value, tuple) else 1.0)
+             else f"{value}x" if isinstance(value, str) else another_tuple(value) if isinstance(value, tuple) else 1.0)
     return msgspec.structs.replace(config, **{path[0]: other})
 
 
