@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import write_exposure, write_table
 from pipeline.open import open_store
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
-from schemas.exposure import Box, Exposure, Visit
+from schemas.exposure import Box, Visit
 from schemas.table import take
 from simulators import observe
 from twin.folders import claimed
@@ -64,8 +64,7 @@ def fill(run: Path, out: Path, visits: list[Visit], after: int = 0) -> None:
         (out / name).mkdir()
     for visit in visits:
         for detector in here.config.camera.detectors:
-            exposure = observe.expose(here.sky, visit, detector, here.seed).exposure     # pixels alone, no truth
-            assert isinstance(exposure, Exposure)
+            exposure = observe.expose(here.sky, visit, detector, here.seed).calibrated   # pixels alone, no truth
             write_exposure(out / "exposures" / f"{visit.visit:d}_{detector:d}.fits", exposure)
     templates = {}
     for band in dict.fromkeys(visit.band for visit in visits):

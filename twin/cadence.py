@@ -17,15 +17,9 @@ PANELS = ("visits per night", "slew gap [s]", "slew distance [deg]", "pair gap [
 
 def make(nights: int, seed: int, out: Path, progress: Progress) -> str:
     """Simulate nights from the survey's first into a database."""
-    from simulators.scheduler import Survey
-
     if out.exists():
         raise InputError(f"{out} exists; choose another name")
-    parts = []
-    for k, rows in enumerate(Survey(SchedulerConfig(), seed).nights(nights), 1):
-        parts.append(rows)
-        progress("nights", k, nights)
-    visits = np.concatenate(parts)
+    visits = _surveyed(nights, seed, progress)
     opsim.write(out, visits)
     return f"{len(visits)} visits in {len(np.unique(visits['night']))} of {nights} nights: {out}"
 
@@ -34,13 +28,7 @@ def validate(path: Path | None, seed: int, *, as_published: bool, plot: Path | N
              progress: Progress) -> tuple[str, bool]:
     """The figures of a database, or of a year of our scheduler, as a table; and whether all are within their bars."""
     if path is None:
-        from simulators.scheduler import Survey
-
-        parts = []
-        for k, rows in enumerate(Survey(SchedulerConfig(), seed).nights(BASELINE_NIGHTS), 1):
-            parts.append(rows)
-            progress("nights", k, BASELINE_NIGHTS)
-        visits = np.concatenate(parts)
+        visits = _surveyed(BASELINE_NIGHTS, seed, progress)
     else:
         try:
             visits = opsim.read(path)
@@ -50,6 +38,17 @@ def validate(path: Path | None, seed: int, *, as_published: bool, plot: Path | N
     if plot is not None:
         draw(visits, plot)
     return "\n".join(lines(found)), all(one.passed for one in found)
+
+
+def _surveyed(nights: int, seed: int, progress: Progress) -> np.ndarray:
+    """The visits of our scheduler's first nights."""
+    from simulators.scheduler import Survey
+
+    parts = []
+    for k, rows in enumerate(Survey(SchedulerConfig(), seed).nights(nights), 1):
+        parts.append(rows)
+        progress("nights", k, nights)
+    return np.concatenate(parts)
 
 
 def draw(visits: np.ndarray, path: Path) -> None:

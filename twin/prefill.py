@@ -3,7 +3,8 @@
     cadence.past -> truth of each visit -> simulators.catalogs -> report_sources -> DIR/prompt.duckdb
 
 The sky is the scenario's own, so what varies in the night has varied before, in the same DIAObjects. What a template
-decides is that of the night's templates. Asteroids are in no earlier visit: those of the night were elsewhere.
+decides is that of the night's templates, and where a band has none its visits have no work. Asteroids are in no
+earlier visit: those of the night were elsewhere.
 
     DIR/
       scenario.toml        the scenario as it was drawn: nights of another sky are refused
@@ -80,12 +81,12 @@ def prefill(scenario: Scenario, folder: Path, progress: Progress = lambda what, 
         store = DuckDBStore(folder / STORE)
         try:
             with ParquetRecorder(folder / "measures") as recorder:
-                _draw(here, visits, store, recorder, progress)
-                recorder.append("fact", _facts(scenario, len(visits)))
+                drawn = _draw(here, visits, store, recorder, progress)
+                recorder.append("fact", _facts(scenario, drawn))
             counts = store.counts()
         finally:
             store.close()
-    return Prefilled(folder, len(visits) * len(here.config.camera.detectors), counts["DiaObject"],
+    return Prefilled(folder, drawn, counts["DiaObject"],
                      counts["DiaSource"], counts["DiaForcedSource"], perf_counter() - begun)
 
 
@@ -105,14 +106,14 @@ def place(past: Path, scenario: Scenario, store: Path) -> None:
 
 
 def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: ParquetRecorder,
-          progress: Progress) -> None:
-    """Every earlier visit through the catalogue half, in time order."""
+          progress: Progress) -> int:
+    """Every earlier visit through the catalogue half, in time order; how many detector-visits that were."""
     config = msgspec.structs.replace(here.scenario.pipeline,
                                      alert=msgspec.structs.replace(here.scenario.pipeline.alert, produce=False))
     templates = {band: exposures.inputs(here.sky, here.template_visits(band), here.seed)
                  for band in dict.fromkeys(visit.band for visit in visits)}
     detectors = here.config.camera.detectors
-    jobs = [(visit, detector) for visit in visits for detector in detectors]
+    jobs = [(visit, detector) for visit in visits if templates[visit.band] for detector in detectors]
     for number, (visit, detector) in enumerate(jobs):
         now = visit.shutter_close_mjd_tai + DELAY_D
         ports = Ports(clock=partial(float, now), store=store, sink=open_sink("memory:"), recorder=recorder,
@@ -132,6 +133,7 @@ def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: 
         recorder.append("exposure_log", log)
         recorder.append("truth", truth)
         progress("earlier visits", number + 1, len(jobs))
+    return len(jobs)
 
 
 def _catalog(here: Observatory, visit: Visit, detector: int, facts: Facts, truth: np.ndarray,
@@ -161,7 +163,7 @@ def _error(facts: Facts, template: list[Input]) -> float:
 
 def _facts(scenario: Scenario, visits: int) -> np.ndarray:
     values = {"scenario": scenario.name, "seed": scenario.seed, "fidelity": "catalogue", "kind": "simulated past",
-              "visits": visits}
+              "detector_visits": visits}
     rows = empty(FACT, len(values))
     for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()

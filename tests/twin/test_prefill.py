@@ -112,6 +112,14 @@ def test_a_past_is_the_same_whoever_draws_it(past: Path, tmp_path: Path) -> None
         assert rows.tobytes() == again.tobytes()
 
 
+def test_visits_of_a_band_without_a_template_have_no_work(tmp_path: Path) -> None:
+    given: dict[str, dict[str, object]] = SMALL["simulation"]  # type: ignore[assignment]
+    missing = small(simulation=given | {"cadence": given["cadence"] | {"history_without": ["g"]},
+                                        "past": PAST | {"nights": 2, "blocks": ["gr"]}})
+    assert f"{prefill(missing, tmp_path / 'past')}".startswith("2 earlier detector-visits, ")
+    assert set(Store(tmp_path / "past").table("exposure_log")["band"]) == {b"r"}
+
+
 # --- the night after -------------------------------------------------------------------------------------------------
 
 def test_a_night_goes_on_with_the_objects_of_its_past(past: Path, tmp_path: Path) -> None:
