@@ -72,6 +72,8 @@ def _complain(message: str, code: int = USAGE_ERROR) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from twin.commands import add_all
+
     parser = argparse.ArgumentParser(prog="alert-twin", description="A digital twin of Rubin's Alert Production.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -246,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--plot", type=Path, metavar="FILE", help="draw the distributions, e.g. cadence.png")
     validate.add_argument("--quiet", action="store_true", help="no progress bar")
     validate.set_defaults(call=_validate_cadence)
+    add_all(commands)
     return parser
 
 

@@ -1,0 +1,12 @@
+"""Subcommands of services, one module each: `add(commands)` declares one, and imports what it runs only when it runs."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, _SubParsersAction
+
+    Commands = _SubParsersAction[ArgumentParser]
+
+
+def add_all(commands: "Commands") -> None:
+    """Declare all of them."""
