@@ -1,4 +1,4 @@
-"""Subcommands of services, one module each: `add(commands)` declares one, and imports what it runs only when it runs."""
+"""Subcommands of services, a module each: `add(commands)` declares one, and imports what it runs when it runs."""
 
 from typing import TYPE_CHECKING
 
