@@ -16,6 +16,7 @@ from pipeline.config import ObjectsConfig
 from pipeline.sphere import positions, unit_vectors
 from schemas import table
 from schemas.exposure import BANDS
+from schemas.table import DIA_OBJECT
 
 
 def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale: np.ndarray, now_mjd_tai: float,
@@ -51,6 +52,23 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     _position(objects, previous, rows, slot, stale, config)
     _fluxes(objects, previous, rows, slot, stale)
     return objects
+
+
+def recomputed(sources: np.ndarray, now_mjd_tai: float, config: ObjectsConfig) -> np.ndarray:
+    """New versions of the objects of `sources` from these alone, which must be all of theirs; in order of their ids.
+
+    Withdrawn sources do not count, and an object that has no other is left out.
+    """
+    counted = (sources["diaObjectId"] != 0) & np.isnan(sources["timeWithdrawnMjdTai"])
+    sources = table.take(sources, np.flatnonzero(counted))
+    order = np.lexsort((sources["diaSourceId"], sources["midpointMjdTai"], sources["diaObjectId"]))
+    sources = table.take(sources, order)
+    last = np.append(sources["diaObjectId"][1:] != sources["diaObjectId"][:-1], True)[:len(sources)]
+    newest = table.take(sources, np.flatnonzero(last))
+    nulls = DIA_OBJECT.empty(len(newest))
+    nulls["diaObjectId"] = 0
+    return update(newest, nulls, table.take(sources, np.flatnonzero(~last)), np.zeros(len(newest), bool), now_mjd_tai,
+                  config)
 
 
 def slots(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
