@@ -30,7 +30,7 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     previous : (n,) DIA_OBJECT
         The version before; a row of nulls (diaObjectId 0) for a new object.
     history : (h,) DIA_SOURCE
-        Earlier sources, in any order; those of other objects are ignored.
+        Earlier sources, in any order; those of other objects, and withdrawn ones, are ignored.
     stale : (n,) bool
         Objects whose history is not all loaded: their previous version is used instead of it.
     now_mjd_tai : float
@@ -39,8 +39,8 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     known = previous["diaObjectId"] != 0
     stale = stale & known
     slot = slots(history["diaObjectId"], sources["diaObjectId"])
-    used = np.flatnonzero((slot >= 0) & ~np.append(stale, False)[slot] & ~np.isin(history["diaSourceId"],
-                                                                                  sources["diaSourceId"]))
+    used = np.flatnonzero((slot >= 0) & ~np.append(stale, False)[slot] & np.isnan(history["timeWithdrawnMjdTai"])
+                          & ~np.isin(history["diaSourceId"], sources["diaSourceId"]))
     rows = table.join([table.take(history, used), sources])
     slot = np.concatenate([slot[used], np.arange(len(sources))])
     objects = table.copy(previous)

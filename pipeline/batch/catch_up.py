@@ -23,7 +23,6 @@ from pipeline.prompt import Summary, deliver, preload, report_sources
 from pipeline.steps import Steps
 from schemas import table
 from schemas.exposure import Box, Visit
-from schemas.table import DIA_OBJECT
 
 MARGIN_ARCSEC = 5.0     # objects this far outside a box may have been inside it before later visits moved them
 
@@ -52,8 +51,8 @@ class CaughtUp:
 class AsOf:
     """The prompt tables as the visits before a time left them, whenever those were processed.
 
-    A `pipeline.ports.PromptStore`. An object is what its sources of midpoints before `until` say, and is not there
-    without any. A save goes to the store itself, its objects computed from all of their sources.
+    A `pipeline.ports.PromptStore`. An object that has later sources is what those of midpoints before `until` say, and
+    is not there without any. A save goes to the store itself, its objects computed from all of their sources.
     """
 
     def __init__(self, store: PromptArchive, until: float, config: PipelineConfig) -> None:
@@ -63,8 +62,10 @@ class AsOf:
         """Versions as of the time; their validity starts with their last source."""
         now = self.store.objects(box.padded(MARGIN_ARCSEC))
         until = self.until if until is None else min(until, self.until)
-        found = recomputed(self.store.sources_of(now["diaObjectId"], until), until, self._config.objects)
+        later = now["lastDiaSourceMjdTai"] >= until
+        found = recomputed(self.store.sources_of(now["diaObjectId"][later], until), until, self._config.objects)
         found["validityStartMjdTai"] = found["lastDiaSourceMjdTai"]
+        found = table.join([table.take(now, np.flatnonzero(~later)), found])
         return table.take(found, box.contains(found["ra"], found["dec"]))
 
     def history(self, ids: np.ndarray, since: float, until: float) -> History:
@@ -89,13 +90,16 @@ class AsOf:
         """Nothing: the store belongs to whoever opened it."""
 
     def _versions(self, request: SaveRequest) -> np.ndarray:
-        """The request's objects from all their sources, later ones included, in the request's order."""
-        ids = request.objects["diaObjectId"]
+        """The request's objects; those that later visits know as well, from all their sources."""
+        sources = self.store.sources_of(request.objects["diaObjectId"])
+        ids = np.unique(sources["diaObjectId"][sources["midpointMjdTai"] >= self.until])
         if not len(ids):
-            return DIA_OBJECT.empty(0)
-        mine = table.take(request.sources, np.isin(request.sources["diaObjectId"], ids))
+            return request.objects
+        whole = table.join([sources, request.sources])
         now = float(request.objects["validityStartMjdTai"][0])
-        return recomputed(table.join([self.store.sources_of(ids), mine]), now, self._config.objects)
+        versions = recomputed(table.take(whole, np.isin(whole["diaObjectId"], ids)), now, self._config.objects)
+        rest = ~np.isin(request.objects["diaObjectId"], ids)
+        return table.join([table.take(request.objects, np.flatnonzero(rest)), versions])
 
 
 def settings(config: PipelineConfig) -> PipelineConfig:

@@ -3,7 +3,7 @@
     FOLDER/VISIT_DETECTOR.npz     one detector-visit
         facts         JSON: the visit, its WCS, the shape, the steps of the planes
         difference    whole numbers of a step, the noise over `noise_steps`; their bytes in planes, deflated
-        variance      logarithms in steps of 1/64
+        variance      logarithms over that of the median, in steps of 1/16
         bad           a bit per pixel: takes no part in a fit
         psf           stamps of the model, float32
     FOLDER/VISIT_DETECTOR.next    how many forced ids of it have been given out
@@ -14,7 +14,6 @@ Of an image of white noise a step of sigma / 8 keeps 5.1 bits per pixel, and add
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,7 +31,7 @@ from schemas.measures import FORCED, empty
 from schemas.wcs import Wcs
 
 FORM: Final = 1
-LOG_STEP: Final = 1 / 64
+LOG_STEP: Final = 1 / 16      # rounds a pixel's noise by 1 % rms
 FIRST_ID: Final = MAX_COUNT // 2     # counters of a night's own forced points stay below
 
 
@@ -99,8 +98,9 @@ class FolderArchive:
         with _opened(path) as parts:
             facts = json.loads(parts["facts"].tobytes())
             ny, nx = kept.shape
-            image = _whole(parts["difference"].tobytes(), ny * nx).astype(np.float32) * np.float32(facts["step"])
-            variance = np.exp(LOG_STEP * _whole(parts["variance"].tobytes(), ny * nx)).astype(np.float32)
+            image = _whole(parts["difference"].tobytes(), ny * nx) * np.float32(facts["step"])
+            variance = np.exp(np.float32(LOG_STEP) * _whole(parts["variance"].tobytes(), ny * nx))
+            variance *= np.float32(facts["variance"])
             bad = np.unpackbits(np.frombuffer(zlib.decompress(parts["bad"].tobytes()), np.uint8), count=ny * nx)
             basis = np.frombuffer(zlib.decompress(parts["psf"].tobytes()), np.float32).reshape(facts["psf_basis"])
         return KeptPixels(image.reshape(ny, nx), variance.reshape(ny, nx), bad.reshape(ny, nx).astype(np.int32),
@@ -218,15 +218,17 @@ def _packed(visit: Visit, detector: int, planes: Planes, noise_steps: float) -> 
     """The parts of a file."""
     known = np.isfinite(planes.image) & np.isfinite(planes.variance) & (planes.variance > 0)
     good = known & ~planes.bad
-    noise = float(np.sqrt(np.median(planes.variance[good]))) if good.any() else 1.0
-    step = noise / noise_steps
-    image = np.rint(np.clip(np.where(known, planes.image, 0.0) / step, -2.0**30, 2.0**30)).astype(np.int32)
-    variance = np.rint(np.log(np.where(known, planes.variance, noise**2)) / LOG_STEP).astype(np.int32)
+    typical = float(np.median(planes.variance[good])) if good.any() else 1.0
+    step = np.sqrt(typical) / noise_steps
+    image = np.rint(np.clip(np.where(known, planes.image, np.float32(0)) / np.float32(step), -2.0**30, 2.0**30))
+    variance = np.rint(np.log(np.where(known, planes.variance, np.float32(typical)) / np.float32(typical))
+                       / np.float32(LOG_STEP))
     basis = planes.psf.basis.astype(np.float32)
     facts = {"form": FORM, "visit": asdict(visit), "detector": int(detector), "shape": list(planes.image.shape),
-             "wcs": asdict(planes.wcs), "step": step, "noise_scale": float(planes.noise_scale),
+             "wcs": asdict(planes.wcs), "step": float(step), "variance": typical, "noise_scale": float(planes.noise_scale),
              "psf_basis": list(basis.shape), "psf_order": int(planes.psf.order)}
-    return {"facts": json.dumps(facts).encode(), "difference": _deflated(image), "variance": _deflated(variance),
+    return {"facts": json.dumps(facts).encode(), "difference": _deflated(image.astype(np.int32)),
+            "variance": _deflated(variance.astype(np.int32)),
             "bad": zlib.compress(np.packbits(planes.bad | ~known).tobytes(), 6),
             "psf": zlib.compress(basis.tobytes(), 6)}
 
@@ -236,23 +238,20 @@ def _deflated(values: np.ndarray) -> bytes:
 
     Noise has no repetitions to look for: run lengths and Huffman codes are all that helps, and fast.
     """
-    flat = values.ravel().astype(np.int64)
-    folded = ((flat << 1) ^ (flat >> 63)).astype(np.uint32)
-    coder = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    parts = [coder.compress(plane.tobytes()) for plane in _bytes_of(folded)]
+    flat = np.ascontiguousarray(values, "<i4").ravel()
+    planes = ((flat << 1) ^ (flat >> 31)).view(np.uint8).reshape(-1, 4)
+    coder = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    parts = [coder.compress(np.ascontiguousarray(planes[:, k]).tobytes()) for k in range(4)]
     return b"".join([*parts, coder.flush()])
 
 
 def _whole(data: bytes, count: int) -> np.ndarray:
-    """The whole numbers of `_deflated`."""
-    planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, count)
-    folded = sum(plane.astype(np.int64) << (8 * k) for k, plane in enumerate(planes))
-    return np.asarray((folded >> 1) ^ -(folded & 1))
-
-
-def _bytes_of(values: np.ndarray) -> Iterator[np.ndarray]:
-    for k in range(4):
-        yield ((values >> np.uint32(8 * k)) & np.uint32(255)).astype(np.uint8)
+    """The whole numbers of `_deflated`, as float32."""
+    planes = np.empty((count, 4), np.uint8)
+    for k, plane in enumerate(np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, count)):
+        planes[:, k] = plane
+    folded = planes.view("<u4").ravel()
+    return np.asarray(((folded >> 1).view("<i4") ^ -(folded & 1).view("<i4")).astype(np.float32))
 
 
 def _wcs(facts: dict[str, Any]) -> Wcs:
