@@ -1,13 +1,11 @@
 """A prompt store in one DuckDB file, with its outbox beside it.
 
-    night.db                  the prompt tables; `detector_visits`, what was saved; `outbox`, one row per packet
-    night.db.packets          the packets themselves, appended and fsynced before the commit that names them
+    night.db                  the prompt tables; `detector_visits`, what was saved; the outbox's rows
+    night.db.packets/         the packets themselves, appended and fsynced before the commit that names them
 
-Blobs inside DuckDB were up to 40 times slower at the 99th percentile. A crash between the append and the commit leaves
-bytes that no row names. One process owns the file.
+Blobs inside DuckDB were up to 40 times slower at the 99th percentile. One process owns the file.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 
 from pipeline.errors import NonRetriableError, RetriableError
 from pipeline.ports import History, SaveRequest, Segment
+from pipeline.stores import outbox
 from schemas.exposure import Box
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, VERSION, Table
 
@@ -25,9 +24,6 @@ TABLES_KEPT: Final = (DIA_OBJECT, DIA_SOURCE, DIA_FORCED_SOURCE, SS_SOURCE, SUMM
 
 _OWN_TABLES: Final = """
 CREATE TABLE IF NOT EXISTS detector_visits (visit BIGINT, detector SMALLINT, PRIMARY KEY (visit, detector));
-CREATE TABLE IF NOT EXISTS outbox (
-    visit BIGINT NOT NULL, detector SMALLINT NOT NULL, number INTEGER NOT NULL, id BIGINT NOT NULL,
-    start BIGINT NOT NULL, length INTEGER NOT NULL, sent BOOLEAN NOT NULL);
 CREATE TABLE IF NOT EXISTS schema_version (version VARCHAR PRIMARY KEY);
 """
 
@@ -36,13 +32,13 @@ class DuckDBStore:
     """The prompt tables of one process."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.packets_path = Path(path), Path(f"{path}.packets")
+        self.path = Path(path)
         try:
             self._connection = duckdb.connect(str(path), config={"threads": 1})
         except duckdb.Error as error:
             raise NonRetriableError(f"store {path} cannot be opened: {error}") from error
         self._create()
-        self._packets = self.packets_path.open("ab")
+        self._files = outbox.SegmentFiles(Path(f"{path}.packets"))
 
     def objects(self, box: Box, until: float | None = None) -> np.ndarray:
         where, values = _in_box(box)
@@ -69,11 +65,12 @@ class DuckDBStore:
     def save(self, request: SaveRequest, segment: Segment) -> None:
         where = f"visit {request.visit} detector {request.detector}"
         arriving = _arriving(request)
-        start = self._append(segment)
-        with self._registered(arriving | _outbox(segment, start)):
+        place = self._files.append(segment.packets)
+        with self._registered(arriving):
             try:
                 self._connection.execute("BEGIN TRANSACTION")
-                self._insert(request, arriving, segment)
+                self._insert(request, arriving)
+                self._insert_outbox(segment, place)
                 self._connection.execute("COMMIT")
             except duckdb.ConstraintException as error:
                 self._roll_back()
@@ -86,20 +83,16 @@ class DuckDBStore:
                 raise
 
     def unsent(self) -> list[Segment]:
-        found = self._read("SELECT visit, detector, id, start, length FROM outbox WHERE NOT sent "
-                           "ORDER BY start").fetchall()
-        groups: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-        for visit, detector, identifier, start, length in found:
-            groups.setdefault((visit, detector), []).append((identifier, start, length))
-        with self.packets_path.open("rb") as file:
-            return [Segment(visit, detector, np.array([row[0] for row in rows], np.int64),
-                            tuple(_piece(file, row[1], row[2]) for row in rows))
-                    for (visit, detector), rows in groups.items()]
+        name = str(self._read("SELECT name FROM outbox_state").fetchall()[0][0])
+        rows = self._read(f"SELECT {', '.join(outbox.COLUMNS)} FROM outbox WHERE NOT sent ORDER BY sequence")
+        return outbox.segments_of(rows.fetchnumpy(), self._files, name)
 
     def mark_sent(self, segment: Segment) -> None:
         try:
             self._connection.execute("UPDATE outbox SET sent = true WHERE visit = ? AND detector = ?",
                                      [int(segment.visit), int(segment.detector)])
+            if self._files.older():
+                self._forget_sent()
         except duckdb.Error as error:
             raise RetriableError(f"visit {segment.visit} detector {segment.detector} not marked: {error}") from error
 
@@ -116,13 +109,18 @@ class DuckDBStore:
                                 .fetchall()[0][0]) for table in TABLES_KEPT}
 
     def close(self) -> None:
-        self._packets.close()
+        self._files.close()
+        with suppress(duckdb.Error):
+            self._forget_sent()
         self._connection.close()
 
     def _create(self) -> None:
         for table in TABLES_KEPT:
             self._connection.execute(table.ddl("duckdb"))
-        self._connection.execute(_OWN_TABLES)
+        self._connection.execute(_OWN_TABLES + outbox.DDL)
+        self._check_outbox()
+        self._connection.execute("INSERT INTO outbox_state SELECT ?, 1 WHERE NOT EXISTS (FROM outbox_state)",
+                                 [outbox.new_name()])
         known = [row[0] for row in self._connection.execute("SELECT version FROM schema_version").fetchall()]
         if not known:
             self._connection.execute("INSERT INTO schema_version VALUES (?)", [VERSION])
@@ -130,19 +128,15 @@ class DuckDBStore:
             self._connection.close()
             raise NonRetriableError(f"store {self.path} has schema version {known[0]}, this program has {VERSION}")
 
-    def _append(self, segment: Segment) -> int:
-        """Put the packets on disk; the place of the first."""
-        start = self._packets.seek(0, os.SEEK_END)
-        if segment.packets:
-            try:
-                self._packets.write(b"".join(segment.packets))
-                self._packets.flush()
-                os.fsync(self._packets.fileno())
-            except OSError as error:
-                raise RetriableError(f"packets not written to {self.packets_path}: {error}") from error
-        return start
+    def _check_outbox(self) -> None:
+        present = {row[0] for row in self._connection.execute("DESCRIBE outbox").fetchall()}
+        missing = [column for column in outbox.COLUMNS if column not in present]
+        if missing:
+            self._connection.close()
+            raise NonRetriableError(f"store {self.path} is of an earlier version of this program: its outbox lacks the "
+                                    f"columns {', '.join(missing)}")
 
-    def _insert(self, request: SaveRequest, arriving: dict[str, Any], segment: Segment) -> None:
+    def _insert(self, request: SaveRequest, arriving: dict[str, Any]) -> None:
         execute = self._connection.execute
         execute("INSERT INTO detector_visits VALUES (?, ?)", [int(request.visit), int(request.detector)])
         if f"new_{DIA_OBJECT.name}" in arriving:
@@ -151,8 +145,21 @@ class DuckDBStore:
                     'WHERE old."diaObjectId" = new."diaObjectId" AND old."validityEndMjdTai" IS NULL')
         for name in arriving:
             execute(f'INSERT INTO "{name.removeprefix("new_")}" BY NAME SELECT * FROM "{name}"')
-        if len(segment):
-            execute("INSERT INTO outbox BY NAME SELECT * FROM new_outbox")
+
+    def _insert_outbox(self, segment: Segment, place: outbox.Place) -> None:
+        if not len(segment):
+            return
+        after = self._connection.execute("UPDATE outbox_state SET next_sequence = next_sequence + ? "
+                                         "RETURNING next_sequence", [len(segment)]).fetchall()[0][0]
+        with self._registered({"new_outbox": outbox.rows_of(segment, place, int(after) - len(segment))}):
+            self._connection.execute("INSERT INTO outbox BY NAME SELECT * FROM new_outbox")
+
+    def _forget_sent(self) -> None:
+        """Delete segment files of which everything was sent, and then their rows."""
+        found = self._connection.execute("SELECT DISTINCT segment FROM outbox WHERE NOT sent").fetchall()
+        removed = self._files.remove_unless({int(row[0]) for row in found})
+        if removed:
+            self._connection.execute("DELETE FROM outbox WHERE list_contains(?, segment)", [removed])
 
     def _select(self, table: Table, clause: str, values: Sequence[Any] = ()) -> np.ndarray:
         return table.from_columns(self._read(f'SELECT * FROM "{table.name}" {clause}', values).fetchnumpy())
@@ -185,24 +192,6 @@ def _arriving(request: SaveRequest) -> dict[str, dict[str, np.ndarray]]:
     return {name: found for (name, found), part in zip(columns.items(), rows, strict=True) if len(part)}
 
 
-def _outbox(segment: Segment, start: int) -> dict[str, dict[str, np.ndarray]]:
-    """Rows of the outbox for packets that begin at byte `start`."""
-    n = len(segment)
-    if not n:
-        return {}
-    lengths = np.array([len(packet) for packet in segment.packets], np.int64)
-    return {"new_outbox": {
-        "visit": np.full(n, segment.visit, np.int64), "detector": np.full(n, segment.detector, np.int16),
-        "number": np.arange(n, dtype=np.int32), "id": np.asarray(segment.ids, np.int64),
-        "start": start + np.concatenate([[0], np.cumsum(lengths)[:-1]]), "length": lengths,
-        "sent": np.zeros(n, bool)}}
-
-
 def _in_box(box: Box) -> tuple[str, list[float]]:
     across = "(ra >= ? OR ra <= ?)" if box.ra_min > box.ra_max else "(ra >= ? AND ra <= ?)"
     return f"dec >= ? AND dec <= ? AND {across}", [box.dec_min, box.dec_max, box.ra_min, box.ra_max]
-
-
-def _piece(file: Any, start: int, length: int) -> bytes:
-    file.seek(start)
-    return bytes(file.read(length))

@@ -1,11 +1,12 @@
 """A prompt store in memory: shipped for tests, and for detectors of catalogue fidelity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.errors import NonRetriableError
 from pipeline.ports import History, SaveRequest, Segment
+from pipeline.stores.outbox import new_name
 from schemas.exposure import Box
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, Table, copy, join, take
 
@@ -21,6 +22,7 @@ class MemoryStore:
         self._source_ids: set[int] = set()
         self._visits: set[tuple[int, int]] = set()
         self._outbox: dict[tuple[int, int], Segment] = {}
+        self._name, self._next_sequence = new_name(), 1
 
     def objects(self, box: Box, until: float | None = None) -> np.ndarray:
         rows = self._tables[DIA_OBJECT.name].rows
@@ -53,7 +55,8 @@ class MemoryStore:
         self._source_ids.update(request.sources["diaSourceId"].tolist())
         self._visits.add(key)
         if len(segment):
-            self._outbox[key] = segment
+            first, self._next_sequence = self._next_sequence, self._next_sequence + len(segment)
+            self._outbox[key] = replace(segment, sequences=np.arange(first, self._next_sequence), outbox=self._name)
 
     def unsent(self) -> list[Segment]:
         return list(self._outbox.values())
