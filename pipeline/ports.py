@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from schemas.exposure import Box, Visit
 
 Clock = Callable[[], float]      # TAI as MJD
+_none = partial(np.empty, 0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +21,29 @@ class Segment:
     visit: int
     detector: int
     ids: np.ndarray               # (n,) int64 diaSourceId
-    packets: tuple[bytes, ...]    # wire format: magic byte, schema id, Avro body
+    packets: Sequence[bytes]      # wire format: magic byte, schema id, Avro body; an outbox reads them when asked
+    keys: np.ndarray = field(default_factory=_none)        # (n,) int64 diaObjectId or ssObjectId; or empty
+    sequences: np.ndarray = field(default_factory=_none)   # (n,) int64 places in the outbox, increasing; empty before
+    outbox: str = ""              # the name of the outbox it lies in; empty before the save
 
     def __len__(self) -> int:
         return len(self.packets)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64 bytes of each packet."""
+        known = getattr(self.packets, "lengths", None)
+        return np.array(list(map(len, self.packets)), np.int64) if known is None else np.asarray(known)
+
+    @property
     def size(self) -> int:
         """Bytes of all packets."""
-        return sum(map(len, self.packets))
+        return int(self.lengths.sum())
+
+    def part(self, rows: slice) -> "Segment":
+        """Some of its packets."""
+        return Segment(self.visit, self.detector, self.ids[rows], self.packets[rows], self.keys[rows],
+                       self.sequences[rows], self.outbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +105,9 @@ class PromptStore(Protocol):
 
     def save(self, request: SaveRequest, segment: Segment) -> None: ...
 
-    def unsent(self) -> list[Segment]: ...
+    def unsent(self) -> list[Segment]:
+        """What the outbox still has to send, in order of `sequences`; packets may be read from disk when asked for."""
+        ...
 
     def mark_sent(self, segment: Segment) -> None: ...
 

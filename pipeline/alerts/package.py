@@ -27,7 +27,7 @@ END: Final = b"\x00"            # of an array
 def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarray, history: History,
             forced: np.ndarray, ss_sources: np.ndarray, orbits: np.ndarray, *, difference: Cutouts, science: Cutouts,
             template: Cutouts, wcs: Wcs, config: AlertConfig) -> Segment:
-    """One packet per source, in the order of `sources`.
+    """One packet per source, in the order of `sources`; keys are ssObjectIds of Solar System alerts, else diaObjectIds.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
         b"".join((WIRE_HEADER, long(identifier), heads, records.triggers.rows(i, i + 1),
                   records.history(slots[i]) if belongs[i] else NULL * 3, records.solar_system[i], *stamps[i]))
         for i, identifier in enumerate(ids.tolist()))
-    return Segment(visit.visit, detector, ids, packets)
+    keys = np.where(sources["ssObjectId"] != 0, sources["ssObjectId"], sources["diaObjectId"]).astype(np.int64)
+    return Segment(visit.visit, detector, ids, packets, keys)
 
 
 @dataclass(frozen=True, slots=True)

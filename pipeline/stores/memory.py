@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from pipeline.errors import NonRetriableError
 from pipeline.ports import History, ReplicaChunk, SaveRequest, Segment
 from pipeline.stores.amendments import Amendments
 from pipeline.stores.chunks import touched
+from pipeline.stores.outbox import new_name
 from schemas.exposure import Box
 from schemas.measures import empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, Table, copy, join, take
@@ -28,6 +29,7 @@ class MemoryStore(Amendments):
         self._source_ids: set[int] = set()
         self._visits: set[tuple[int, int]] = set()
         self._outbox: dict[tuple[int, int], Segment] = {}
+        self._name, self._next_sequence = new_name(), 1
         self._chunks: dict[int, ReplicaChunk] = {}
         self._updates = empty(UPDATE)
         self._deduplicated = -math.inf
@@ -61,7 +63,8 @@ class MemoryStore(Amendments):
         self._visits.add(key)
         self._touch(request.saved_mjd_tai, f"{key[0]} {key[1]}")
         if len(segment):
-            self._outbox[key] = segment
+            first, self._next_sequence = self._next_sequence, self._next_sequence + len(segment)
+            self._outbox[key] = replace(segment, sequences=np.arange(first, self._next_sequence), outbox=self._name)
 
     def unsent(self) -> list[Segment]:
         return list(self._outbox.values())
