@@ -64,7 +64,7 @@ def morning(night: Night, steps: Sequence[str] = STEPS, *, again: bool = False) 
 
 
 def _catch_up(night: Night) -> Steps[dict[str, Any]]:
-    missed = night.missed()
+    missed = [one for one in night.missed() if not night.store.contains(one.visit.visit, one.detector)]
     outcomes = yield from catch_up(missed, night.store, night.ports, night.config, keep=night.keep, done=night.done)
     summaries = [outcome.summary for outcome in outcomes if outcome.summary is not None]
     return {"missed": len(missed), **{status: sum(o.status == status for o in outcomes)

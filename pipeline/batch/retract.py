@@ -5,7 +5,7 @@ objects are computed again from the sources that are left, and those that have n
 withdrawn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,21 +28,21 @@ class Retracted:
     forced: int              # forced points withdrawn
     closed: int              # DIAObjects left without a source
     changed: int             # DIAObjects computed again
-    rows: np.ndarray         # RETRACTION: each withdrawn source with the reason
 
 
 def retract(store: Amendable, clock: Clock, sources: np.ndarray, forced: np.ndarray, reason: str,
-            config: PipelineConfig) -> Steps[Retracted]:
+            config: PipelineConfig, note: Callable[[np.ndarray], None] = lambda rows: None) -> Steps[Retracted]:
     """Withdraw DIASources, and forced points, given as rows of their tables; those already withdrawn are passed over.
 
-    Withdrawn first and put right after: whatever ends it between, the same call finishes it. InputError without a
-    reason.
+    `note` is given RETRACTION rows of the sources, with the reason, before they are withdrawn. Withdrawn first and put
+    right after: whatever ends it between, the same call finishes it. InputError without a reason.
     """
     if not reason.strip():
         raise InputError(f"a retraction needs a reason, got {reason!r}")
     fresh = table.take(sources, np.flatnonzero(np.isnan(sources["timeWithdrawnMjdTai"])))
     points = forced["diaForcedSourceId"][np.isnan(forced["timeWithdrawnMjdTai"])]
     began = clock()
+    note(_rows(fresh, began, reason))
     if len(fresh):
         yield from write("retract.sources", len(fresh), lambda: store.withdraw_sources(fresh["diaSourceId"], clock()),
                          config.retry)
@@ -58,11 +58,15 @@ def retract(store: Amendable, clock: Clock, sources: np.ndarray, forced: np.ndar
     changed = yield from _versions(store, clock, versions, config)
     closed = yield from write("retract.close", len(orphans), lambda: store.set_validity_end(orphans, clock()),
                               config.retry)
-    rows = empty(RETRACTION, len(fresh))
+    return Retracted(len(fresh), len(points), closed or 0, changed)
+
+
+def _rows(sources: np.ndarray, began: float, reason: str) -> np.ndarray:
+    rows = empty(RETRACTION, len(sources))
     for name in ("diaSourceId", "diaObjectId", "visit", "detector"):
-        rows[name] = fresh[name]
+        rows[name] = sources[name]
     rows["timeWithdrawnMjdTai"], rows["reason"] = began, reason.strip().encode()[:RETRACTION["reason"].itemsize]
-    return Retracted(len(fresh), len(points), closed or 0, changed, rows)
+    return rows
 
 
 def _versions(store: Amendable, clock: Clock, versions: np.ndarray, config: PipelineConfig) -> Steps[int]:

@@ -143,7 +143,7 @@ def test_a_merged_object_whose_sources_have_gone_is_merged_again_into_the_same()
 
 
 def test_unknown_algorithms_are_refused() -> None:
-    with pytest.raises(ValueError, match="batch.deduplicate.algorithm must be ours or deployed, got 'best'"):
+    with pytest.raises(ValueError, match=r"batch\.deduplicate\.algorithm must be ours or deployed, got 'best'"):
         duplicates(DIA_OBJECT.empty(2), DIA_SOURCE.empty(), DeduplicateConfig(algorithm="best"))
 
 

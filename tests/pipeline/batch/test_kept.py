@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.batch.kept import FIRST_ID, Archive, FolderArchive, MemoryArchive
 from pipeline.errors import InputError
-from pipeline.pixels import Planes, PixelsInMemory, PixelsOnDisk
+from pipeline.pixels import PixelsInMemory, PixelsOnDisk, Planes
 from schemas import mask as planes
 from schemas.exposure import Visit
 from schemas.wcs import Wcs
