@@ -120,9 +120,12 @@ def simulated(run: Path, config: PipelineConfig) -> Iterator[tuple[Night, Beside
     clock = MorningClock(max(float(np.nanmax(log["done_mjd_tai"])), beside.journal.latest()) + HOUR)
     ports = partial(Ports, clock=clock, recorder=beside.recorder, ephemerides=TableEphemerides(here.ephemerides()),
                     satellites=TrackSatellites(here.tracks()))
-    with _opened(f"duckdb:{run / STORE}", f"file:{run / 'alerts'}", ports) as (store, given):
-        yield _night(beside, store, given, config, visits[-1].mjd_tai + 1 / 86400,
-                     partial(_missed_of, run, log, beside.recorder), run / KEPT), beside
+    try:
+        with _opened(f"duckdb:{run / STORE}", f"file:{run / 'alerts'}", ports) as (store, given):
+            yield _night(beside, store, given, config, visits[-1].mjd_tai + 1 / 86400,
+                         partial(_missed_of, run, log, beside.recorder), run / KEPT), beside
+    finally:
+        shutil.rmtree(run / "scratch", ignore_errors=True)
 
 
 def _missed_of(run: Path, log: np.ndarray, recorder: VisitRecorder) -> list[Missed]:
