@@ -220,6 +220,9 @@ def stored(url: str, folder: Path, night: int | None, config: PipelineConfig) ->
 
     ports = partial(Ports, clock=tai_now, recorder=VisitRecorder(folder / "caught_up"), **_no_services())
     with _opened(url, "memory:", ports) as (store, given):
+        latest = float(store.table("DiaObject")["validityStartMjdTai"].max(initial=0.0))
+        if latest > tai_now():       # a simulated night, of a time to come
+            given = replace(given, clock=MorningClock(latest + HOUR))
         visits = np.unique(store.table("DetectorVisitProcessingSummary")["visit"])
         visits = visits[visits > 0]
         if not len(visits):
