@@ -5,8 +5,9 @@ place for that, a gigabyte for 14 MB; here a row's bytes lie together, and so do
 
     night.db.DiaSource    a page that says whose rows these are, then row `number` at number * itemsize
 
-The database is the truth: rows are appended before the commit that counts them, so what a crash leaves beyond the count
-is written over, and what is missing is filled from the database.
+The database is the truth. Rows are appended before the commit that counts them, so what a crash leaves beyond the count
+is written over. They reach the disk when the system likes, or at `sync`: a store remembers up to where that was, and
+reads what lies beyond from its tables when it is opened again.
 """
 
 import os
@@ -43,13 +44,20 @@ class RowFile:
         return (os.fstat(self._file).st_size - _HEADER) // self.table.dtype.itemsize
 
     def write(self, number: int, rows: np.ndarray) -> None:
-        """Put rows from a number on, on disk when it returns."""
+        """Put rows from a number on."""
         if len(rows):
             self._write([(number, rows)])
 
     def put(self, numbers: np.ndarray, rows: np.ndarray) -> None:
-        """Put rows at their numbers, on disk when it returns."""
+        """Put rows at their numbers."""
         self._write([(number, rows[k:k + 1]) for k, number in enumerate(numbers.tolist())])
+
+    def sync(self) -> None:
+        """Return when all is on disk."""
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise RetriableError(f"{self.path} not synchronized: {error.strerror}") from error
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Rows of those numbers, a copy."""
@@ -77,7 +85,6 @@ class RowFile:
         try:
             for number, rows in pieces:
                 _write_all(self._file, np.ascontiguousarray(rows).tobytes(), _HEADER + number * rows.itemsize)
-            os.fdatasync(self._file)
         except OSError as error:
             raise RetriableError(f"rows not written to {self.path}: {error.strerror}") from error
 
