@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.alerts.rows import HISTORY_ZEROS, TRIGGER_ZEROS, Encoded, encode, long
+from pipeline.alerts.rows import HISTORY_ZEROS, ORBIT_NEVER_NULL, TRIGGER_ZEROS, Encoded, encode, long
 from pipeline.alerts.stamps import Place, data, mask_unit, primary_header, psf_unit, variance_header
 from pipeline.config import AlertConfig
 from pipeline.images import Cutouts
@@ -211,7 +211,8 @@ def _solar_system(form: _Form, sources: np.ndarray, ss_sources: np.ndarray,
     orbit = np.array([by_name.get(name, -1) for name in rows["designation"].tolist()])
     known = np.flatnonzero(orbit >= 0)
     found = form.encode(SS_SOURCE, rows)
-    elements = form.encode(MPC_ORBITS, take(orbits, orbit[known]), beside={"ssObjectId": rows["ssObjectId"][known]})
+    elements = form.encode(MPC_ORBITS, take(orbits, orbit[known]), zeros=ORBIT_NEVER_NULL,
+                           beside={"ssObjectId": rows["ssObjectId"][known]})
     for k, i in enumerate(wanted.tolist()):
         out["ssSource"][i] = VALUE + found.rows(k, k + 1)
     for k, i in enumerate(wanted[known].tolist()):

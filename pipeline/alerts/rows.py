@@ -19,6 +19,7 @@ from schemas.table import TABLES, ZERO_IDS, Column, Table
 # Ids that a public alert writes as 0 and not as null: all of the trigger's, and a history row's parent.
 TRIGGER_ZEROS: Final = frozenset(ZERO_IDS)
 HISTORY_ZEROS: Final = frozenset({"parentDiaSourceId"})
+ORBIT_NEVER_NULL: Final = frozenset({"orbit_type_int"})     # -1, the deployed placeholder, is a value here
 
 _KINDS: Final = {"long": avro.INTEGER, "int": avro.INTEGER, "short": avro.INTEGER, "float": avro.FLOATING,
                  "double": avro.FLOATING, "boolean": avro.BOOLEAN, "timestamp": avro.TIME, "char": avro.TEXT,
@@ -51,7 +52,7 @@ def encode(table: Table, rows: np.ndarray, *, zeros: frozenset[str] = frozenset(
     Parameters
     ----------
     zeros : frozenset
-        Ids written as 0 where others would be null.
+        Integers written as they are where others of that value, 0 or -1, would be null.
     fields : tuple of Field
         The record of a version; without it the table's own columns, as in the newest version.
     blank : frozenset
