@@ -228,14 +228,13 @@ def uncertainty_parameter(rows: np.ndarray) -> np.ndarray:
 def _json(row: np.ndarray) -> bytes:
     """An orbit in the Minor Planet Center's JSON form, as far as it is known."""
     names = ("q", "e", "i", "node", "argperi", "peri_time")
+    names_of = [f"{form}_primary_provisional_designation" for form in ("packed", "unpacked")]
     return json.dumps({
         "COM": {"coefficient_names": names, "coefficient_values": [float(row[name]) for name in names],
                 "coefficient_uncertainties": [float(row[f"{name}_unc"]) for name in names]},
         "epoch_data": {"epoch": float(row["epoch_mjd"]), "timeform": "MJD", "timesystem": "TDT"},
         "magnitude_data": {"G": float(row["g"]), "H": float(row["h"])},
-        "designation_data": {
-            "packed_primary_provisional_designation": row["packed_primary_provisional_designation"].decode(),
-            "unpacked_primary_provisional_designation": row["unpacked_primary_provisional_designation"].decode()},
+        "designation_data": {name: bytes(row[name]).decode() for name in names_of},
         "orbit_fit_statistics": {"nopp": int(row["nopp"]), "U_param": int(row["u_param"]),
                                  "nobs_total": int(row["nobs_total"]), "nobs_total_sel": int(row["nobs_total_sel"]),
                                  "normalized_RMS": float(row["normalized_rms"])}}).encode()

@@ -32,12 +32,21 @@ def read_packet(packet: bytes) -> dict[str, Any]:
     except PacketError:
         raise
     except Exception as error:
-        raise PacketError(buffer.tell(), f"{type(error).__name__} {error}".strip()) from error
+        raise PacketError(buffer.tell(), _reason(error)) from error
     if buffer.tell() != len(packet):
         raise PacketError(buffer.tell(), f"{len(packet) - buffer.tell()} bytes are left over")
     if not isinstance(found, dict):
         raise PacketError(HEADER, f"an alert is a record, got {type(found).__name__}")
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Why decoding stopped, in the words of the format."""
+    known = {IndexError: "a union's branch that the schema does not have", EOFError: "it ends within a value",
+             UnicodeDecodeError: "a text that is not UTF-8", OverflowError: "a number out of range",
+             MemoryError: "more than fits into memory"}
+    said = next((text for kind, text in known.items() if isinstance(error, kind)), "")
+    return said or f"{type(error).__name__} {error}".strip()
 
 
 def read_cutout(content: bytes) -> Stamp:
