@@ -14,6 +14,7 @@ from pipeline.pixel_config import (
     Section,
     TemplateConfig,
 )
+from schemas.alert_versions import version
 
 
 class RetryConfig(Section, frozen=True):
@@ -71,6 +72,15 @@ class AlertConfig(Section, frozen=True):
     produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
     cutouts: str = "deployed"          # deployed (no mask, no CTYPE: public alerts) | paper (both)
+    schema: str = "11.1"               # [AP] lsst-alerts-v11; any version from 7.4 on that lsst-alert-packet ships
+    fields: str = "deployed"           # deployed (null what public alerts leave null) | all (whatever was measured)
+
+    def __post_init__(self) -> None:
+        if self.cutouts not in ("deployed", "paper"):
+            raise ValueError(f"alert.cutouts must be deployed or paper, got {self.cutouts!r}")
+        if self.fields not in ("deployed", "all"):
+            raise ValueError(f"alert.fields must be deployed or all, got {self.fields!r}")
+        version(self.schema)
 
 
 class PreloadConfig(Section, frozen=True):

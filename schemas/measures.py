@@ -70,7 +70,9 @@ EPHEMERIS: Final = np.dtype([
     ("observer_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),   # heliocentric position of the observer [au]
     ("vmag", "f4"), ("error_arcsec", "f4"),
     ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]
-    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8")])
+    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8"),
+    ("element_errors", "f8", (6,)),                     # one sigma of a ... mean_anomaly [au, deg]
+    ("arc_d", "f8"), ("n_oppositions", "i4"), ("n_observations", "i4")])   # what the orbit was fitted to
 
 # Tracks of catalogued satellites: what the allow-list service knows of an exposure. Great-circle segments [deg].
 TRACK: Final = np.dtype([("visit", "i8"), ("ra0", "f8"), ("dec0", "f8"), ("ra1", "f8"), ("dec1", "f8")])
