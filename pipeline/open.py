@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
-from pipeline.ports import AlertSink, PromptStore
+from pipeline.ports import AlertSink, PromptArchive
 
 
 def open_sink(url: str, *, headers: Mapping[str, str] | None = None) -> AlertSink:
@@ -27,7 +27,7 @@ def open_sink(url: str, *, headers: Mapping[str, str] | None = None) -> AlertSin
     raise InputError(f"alert sink {url!r}: expected kafka://host:port/topic, file:folder/ or memory:")
 
 
-def open_store(url: str) -> PromptStore:
+def open_store(url: str) -> PromptArchive:
     """The prompt store of `duckdb:path` or `memory:`."""
     match url.partition(":"):
         case "memory", ":", "":
