@@ -207,6 +207,21 @@ OUTCOME_FORCED: Final = np.dtype([
 # Direct-image sources: STAR_TRUTH of all nights of a test.
 OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])
 
+# DIASources withdrawn from the prompt tables, and why.
+RETRACTION: Final = np.dtype([
+    ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("visit", "i8"), ("detector", "i2"), ("timeWithdrawnMjdTai", "f8"),
+    ("reason", "S128")])
+
+# A visit as the morning leaves it, over its detectors.
+VISIT_SUMMARY: Final = np.dtype([
+    ("visit", "i8"), ("band", "S1"), ("midpointMjdTai", "f8"),
+    ("n_done", "i4"), ("n_caught_up", "i4"), ("n_no_work", "i4"), ("n_failed", "i4"),      # detectors
+    ("n_sources", "i4"), ("n_withdrawn", "i4"), ("n_ss", "i4"), ("n_founding", "i4"),      # DIASources
+    ("n_lost_founding", "i4"),                  # that founded a DIAObject which is now another's
+    ("n_forced", "i4"), ("n_precovered", "i4"), ("n_alerts", "i4"),
+    ("reliability", "f4"), ("snr", "f4"),       # medians over DIASources
+    ("psf_sigma_px", "f4"), ("zeropoint", "f4")])
+
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
 

@@ -41,6 +41,7 @@ class PlatformConfig(Section, frozen=True):
     timeout_s: Positive = 900.0            # WORKER_TIMEOUT in production (prompt_processing)
     costs: str = "reference.toml"          # cost table: beside the scenario, or shipped
     cost_scale: Positive = 1.0             # this platform's cores against the table's machine, as slowness
+    killed: tuple[AtLeastOne, ...] = ()    # visits of the night, by number, whose workers die when the image arrives
 
 
 class HistoryConfig(Section, frozen=True):
