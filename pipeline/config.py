@@ -4,6 +4,8 @@
 "paper" is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
 """
 
+from typing import Literal
+
 from pipeline.pixel_config import (
     CalibrateConfig,
     DetectConfig,
@@ -77,6 +79,12 @@ class PreloadConfig(Section, frozen=True):
     margin_arcsec: float = 20.0        # [AP] angleMargin of loadDiaCatalogs
 
 
+class PublishConfig(Section, frozen=True):
+    order: Literal["outbox", "write_first"] = "outbox"   # outbox (ours): packets lie on disk before the save, and are
+    #                                    sent until they have arrived | write_first (deployed): the save, then packets,
+    #                                    which are sent once; a crash in between or a failure to send loses them
+
+
 class PipelineConfig(PixelConfig, frozen=True):
     """The settings of both halves."""
 
@@ -87,6 +95,7 @@ class PipelineConfig(PixelConfig, frozen=True):
     objects: ObjectsConfig = ObjectsConfig()
     forced: ForcedConfig = ForcedConfig()
     alert: AlertConfig = AlertConfig()
+    publish: PublishConfig = PublishConfig()
 
 
 __all__ = [
@@ -102,6 +111,7 @@ __all__ = [
     "PipelineConfig",
     "PixelConfig",
     "PreloadConfig",
+    "PublishConfig",
     "ReliabilityConfig",
     "RetryConfig",
     "Section",
