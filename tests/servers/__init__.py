@@ -1,1 +1,0 @@
-"""Real servers for tests, on loopback ports, without containers: `python -m tests.servers fetch`, then fixtures."""
