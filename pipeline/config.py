@@ -4,6 +4,8 @@
 "paper" is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
 """
 
+from typing import Literal
+
 from pipeline.pixel_config import (
     CalibrateConfig,
     DetectConfig,
@@ -119,6 +121,12 @@ class BatchConfig(Section, frozen=True):
     precovery: PrecoveryConfig = PrecoveryConfig()
 
 
+class PublishConfig(Section, frozen=True):
+    order: Literal["outbox", "write_first"] = "outbox"   # outbox (ours): packets lie on disk before the save, and are
+    #                                    sent until they have arrived | write_first (deployed): the save, then packets,
+    #                                    which are sent once; a crash in between or a failure to send loses them
+
+
 class PipelineConfig(PixelConfig, frozen=True):
     """The settings of both halves."""
 
@@ -130,6 +138,7 @@ class PipelineConfig(PixelConfig, frozen=True):
     forced: ForcedConfig = ForcedConfig()
     alert: AlertConfig = AlertConfig()
     batch: BatchConfig = BatchConfig()
+    publish: PublishConfig = PublishConfig()
 
 
 __all__ = [
@@ -149,6 +158,7 @@ __all__ = [
     "PixelConfig",
     "PrecoveryConfig",
     "PreloadConfig",
+    "PublishConfig",
     "ReliabilityConfig",
     "RetryConfig",
     "Section",

@@ -128,7 +128,7 @@ def read_packets(folder: Path) -> Iterator[bytes]:
 
 @lru_cache(maxsize=4)
 def _container_header(identifier: int) -> bytes:
-    entries = {"avro.codec": b"null", "avro.schema": json.dumps(_plain(schema_of(identifier))).encode(),
+    entries = {"avro.codec": b"null", "avro.schema": json.dumps(plain(schema_of(identifier))).encode(),
                SCHEMA_ID_KEY: str(identifier).encode()}
     parts = [_MAGIC, long(len(entries))]
     for key, value in entries.items():
@@ -136,10 +136,10 @@ def _container_header(identifier: int) -> bytes:
     return b"".join([*parts, b"\x00"])
 
 
-def _plain(schema: Any) -> Any:
+def plain(schema: Any) -> Any:
     """A parsed schema without fastavro's own marks, its keys sorted: theirs differ from process to process."""
     if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
+        return {key: plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [plain(item) for item in schema]
     return schema

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import batch
+    from twin.commands import batch, schemas
 
-    batch.add(commands)
+    for command in (batch, schemas):
+        command.add(commands)
