@@ -1,5 +1,6 @@
 """A broker in this process, real packets for it, and commands that read from it."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,20 +9,35 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import fastavro
 from confluent_kafka import Producer
 
-from pipeline.alerts.read import source_id
+from pipeline.alerts.read import read_packet, schema_of, source_id
+from schemas import alert
 from tests.pipeline.alerts.test_package import full
 
 ROOT = Path(__file__).resolve().parents[3]
 TOPIC = "alerts-simulated"
-FAST = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 300}     # a consumer that is gone is soon forgotten
+FAST = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}     # a consumer that is gone is soon forgotten
 
 
 @lru_cache(maxsize=4)
 def packets(n: int = 12, per_object: int = 3) -> tuple[bytes, ...]:
     """Whole packets of one detector-visit, with histories and cutouts."""
     return tuple(full(n, per_object)[1].packets)
+
+
+@lru_cache(maxsize=4)
+def small_packets(n: int) -> tuple[bytes, ...]:
+    """Packets without cutouts: the mock broker keeps 5 MB of a partition."""
+    found = []
+    for packet in packets(n, 1):
+        buffer = io.BytesIO()
+        record = read_packet(packet)
+        record |= {name: None for name in record if name.startswith("cutout")}
+        fastavro.schemaless_writer(buffer, schema_of(alert.SCHEMA_ID), record)
+        found.append(alert.WIRE_HEADER + buffer.getvalue())
+    return tuple(found)
 
 
 def identifiers(found: Sequence[bytes]) -> list[int]:

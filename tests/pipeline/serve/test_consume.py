@@ -166,6 +166,22 @@ def test_a_handler_that_fails_is_given_all_again_that_it_had_not_stored(batch, f
     assert {one.packet for one in handler.kept} == set(packets())
 
 
+def test_offsets_committed_before_storing_would_lose_alerts():
+    """The control: the check above sees a consumer that commits as it reads."""
+    class Hasty(MemoryStream):
+        def batch(self, limit, wait_s):
+            found = super().batch(limit, wait_s)
+            self.committed = self.position
+            return found
+
+    stream, handler = Hasty(packets()), Keeping(fails_at=5)
+    with pytest.raises(RetriableError):
+        consume(stream, handler, DeadMemory(), batch=5, stop_when_idle=0.0)
+    stream.rewind()
+    consume(stream, handler, DeadMemory(), batch=5, stop_when_idle=0.0)
+    assert {one.packet for one in handler.kept} != set(packets())
+
+
 def test_offsets_are_committed_after_the_dead_letter_is_stored():
     class Full(DeadMemory):
         def put(self, rejected):
