@@ -1,6 +1,7 @@
 """What a consumer receives: a message, the alert in it, or the reason why there is none, and where that goes."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -115,9 +116,9 @@ def described(rejected: Rejected) -> dict[str, Any]:
 
 
 class DeadFolder:
-    """One JSON file per message, `topic_partition_offset.json`, its bytes in base64: a message set aside twice is one.
+    """One JSON file per message and reason, `topic_partition_offset_HASH.json`, the message's bytes in base64.
 
-    Written aside, synchronised to the disk, and renamed.
+    A message set aside twice for one reason is one file. Written aside, synchronised to the disk, and renamed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,7 +132,8 @@ class DeadFolder:
         message = rejected.message
         if not TOPIC_NAME.fullmatch(message.topic):
             raise ValueError(f"topic {message.topic!r} is not a name that Kafka allows")
-        name = f"{message.topic}_{int(message.partition):04d}_{int(message.offset):020d}.json"
+        kind = hashlib.blake2b(rejected.reason.encode(), digest_size=4).hexdigest()
+        name = f"{message.topic}_{int(message.partition):04d}_{int(message.offset):020d}_{kind}.json"
         headers = {key: _text(value) for key, value in message.headers}
         written_aside(self.folder / name, json.dumps(
             {**described(rejected), "headers": headers, "message": _text(message.value)}, indent=1).encode())

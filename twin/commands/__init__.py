@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import archive
+    from twin.commands import archive, filter
 
     archive.add(commands)
+    filter.add(commands)

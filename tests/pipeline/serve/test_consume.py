@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -109,11 +110,9 @@ def test_a_whole_packet_is_an_alert():
     (huge_cutout(), "packet unreadable"),
     (other_record(), "packet unreadable"),
     (b"<html>503 Service Unavailable</html>", "the first byte must be 0, got 60"),
-], ids=["empty", "short", "magic", "unknown-schema", "negative-schema", "left-over", "cut-by-one", "cut", "header-alone",
-        "too-big", "huge-cutout", "other-record", "not-avro"])
+], ids=["empty", "short", "magic", "unknown-schema", "negative-schema", "left-over", "cut-by-one", "cut",
+        "header-alone", "too-big", "huge-cutout", "other-record", "not-avro"])
 def test_what_is_no_packet_is_rejected_with_the_reason(value, said):
-    import re
-
     assert re.search(said, reason(value)), reason(value)
 
 
@@ -207,8 +206,10 @@ def test_a_dead_letter_file_gives_the_message_back(tmp_path):
     bad = Message(TOPIC, 3, 17, bytes(range(256)), (("simulated", b"true"),), 1772500000250)
     for _ in range(2):
         dead.put(Rejected(bad, "broken"))
-    path, = (tmp_path / "dead").iterdir()
-    assert path.name == f"{TOPIC}_0003_00000000000000000017.json"
+    dead.put(Rejected(bad, "another reason"))
+    path, other = sorted((tmp_path / "dead").iterdir(), key=lambda path: read_letter(path).reason, reverse=True)
+    assert re.fullmatch(TOPIC + r"_0003_00000000000000000017_[0-9a-f]{8}\.json", path.name)
+    assert read_letter(other).reason == "another reason"
     assert read_letter(path) == Rejected(bad, "broken")
     found = json.loads(path.read_text())
     assert (found["topic"], found["partition"], found["offset"], found["reason"]) == (TOPIC, 3, 17, "broken")
@@ -271,7 +272,7 @@ def test_dead_letters_that_reach_no_broker_stop_the_consumer():
 
 def test_no_broker_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr("pipeline.serve.consume.START_S", 0.3)
-    with pytest.raises(RetriableError, match="no broker at 127.0.0.1:1"):
+    with pytest.raises(RetriableError, match=r"no broker at 127.0.0.1:1"):
         KafkaStream("127.0.0.1:1", TOPIC, "group", settings={"log_level": 0})
 
 
