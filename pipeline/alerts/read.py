@@ -92,6 +92,11 @@ def schema_of(identifier: int) -> Any:
     return load_schema(path)
 
 
+def schema_json(identifier: int) -> bytes:
+    """The schema of an id as JSON, every record written out, the same in every process."""
+    return json.dumps(plain(schema_of(identifier))).encode()
+
+
 def to_container(packets: Sequence[bytes]) -> bytes:
     """An Avro object container file, one block per packet, of packets of one schema id.
 
@@ -128,7 +133,7 @@ def read_packets(folder: Path) -> Iterator[bytes]:
 
 @lru_cache(maxsize=4)
 def _container_header(identifier: int) -> bytes:
-    entries = {"avro.codec": b"null", "avro.schema": json.dumps(plain(schema_of(identifier))).encode(),
+    entries = {"avro.codec": b"null", "avro.schema": schema_json(identifier),
                SCHEMA_ID_KEY: str(identifier).encode()}
     parts = [_MAGIC, long(len(entries))]
     for key, value in entries.items():
