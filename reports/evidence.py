@@ -115,6 +115,22 @@ def searched(outcome: Outcome) -> Terms:
                  use=common(outcome, "visits") & (log["usable_px"] >= 0) & (log["nx"] > 0))
 
 
+def masked(outcome: Outcome, *, step: str, plane: str) -> Terms:
+    """Fraction of the pixels that a Step left in a mask plane, over detector-visits that both sides have done.
+
+    One cause at a time, as `searched` cannot tell them: a streak that one side sees and the other does not is 10^4
+    pixels, a ring about the detector where a kernel is a pixel wider 4000, and the two would hide the hundreds that
+    masks of saturated stars take. From the trace, which leaves out planes that have no pixel.
+    """
+    log = outcome.visits
+    traced = outcome.traces[outcome.traces["step"] == step.encode()]
+    of = traced[traced["quantity"] == f"mask:{plane}".encode()]
+    known, at = (located([log[n] for n in VISIT], [rows[n] for n in VISIT]) for rows in (traced, of))
+    pixels = np.where(at >= 0, of["value"][at], 0.0) if len(of) else np.zeros(len(log))
+    return terms(outcome, "visits", pixels, weight=log["nx"].astype(float) * log["ny"],
+                 use=common(outcome, "visits") & (known >= 0) & (log["nx"] > 0))
+
+
 def with_status(outcome: Outcome, *, statuses: tuple[bytes, ...]) -> Terms:
     """Fraction of detector-visits that ended so."""
     return terms(outcome, "visits", np.isin(outcome.visits["status"], statuses).astype(float))

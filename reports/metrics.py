@@ -66,9 +66,21 @@ def _template() -> Iterable[Metric]:
     # of a dozen inputs a half is no whole exposure
     yield _metric("template", "template_inputs", "exposures behind a template pixel", "exposures", "higher", 0.5,
                   mean(column="template_n_inputs"), "warp")
-    # areas are counted, not estimated: two pixels more around one saturated star are 40 of 10^6
-    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 2e-5,
+    # area is completeness: a fifth of what is minded there
+    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 0.002,
                   evidence.searched, "calibrate")
+    area = partial(partial, evidence.masked)
+    # counted, not estimated: two pixels more around one saturated star are 40 of 10^6
+    yield _metric("template", "saturated_area", "fraction of pixels masked as saturated", "", "lower", 2e-5,
+                  area(step="calibrate", plane="SAT"), "calibrate")
+    # a kernel wider by a pixel takes a ring of 0.4 % from a side of 1000 px
+    yield _metric("template", "missing_area", "fraction of the difference without data", "", "lower", RARE,
+                  area(step="subtract", plane="NO_DATA"), "subtract")
+    # satellites and cosmic rays that are there have to be masked: neither is better
+    yield _metric("template", "streak_area", "fraction of pixels masked as streaks", "", "neither", RARE,
+                  area(step="detect", plane="STREAK"), "detect")
+    yield _metric("template", "cosmic_ray_area", "fraction of pixels masked as cosmic rays", "", "neither", 0.10,
+                  area(step="detect", plane="CR"), "detect", relative=True)
 
 
 def _rate() -> Iterable[Metric]:
