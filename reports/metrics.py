@@ -33,7 +33,7 @@ NARROW: Final = 0.02            # completeness of few sources: no less can be to
 FALSE: Final = 0.10             # false detections: two thirds of the 15 % that a change must be found by
 FEW_FALSE: Final = 0.25         # of one cause
 PLACE: Final = 0.002            # arcsec: a hundredth of a pixel, below the 0.003" that must be found
-BRIGHT_MMAG: Final = 1.0        # median error of bright fluxes: half of the 2 mmag that must be found
+BRIGHT_MMAG: Final = 1.0        # typical error of bright fluxes: half of the 2 mmag that must be found
 BIAS_MMAG: Final = 2.0          # means have the outliers' scatter too
 PULL: Final = 0.05              # of a standard deviation of 1
 VARIANCE: Final = 0.10          # the same of its square
@@ -223,8 +223,10 @@ BRIGHT: Final = (20.0, np.inf)
 
 def _photometry() -> Iterable[Metric]:
     flux = partial(partial, evidence.flux_error, snr=BRIGHT)
+    yield _metric("photometry", "magnitude_error", "mean size of flux errors at S/N > 20", "mmag", "lower", BRIGHT_MMAG,
+                  partial(evidence.flux_size, snr=BRIGHT), "measure", primary=True)
     yield _metric("photometry", "magnitude_median", "median flux error at S/N > 20", "mmag", "lower", BRIGHT_MMAG,
-                  flux(flux="psfFlux", statistic="median"), "measure", primary=True)
+                  flux(flux="psfFlux", statistic="median"), "measure")
     yield _metric("photometry", "flux_bias", "flux bias at S/N > 20", "mmag", "lower", BIAS_MMAG,
                   flux(flux="psfFlux", statistic="abs_ratio"), "measure")
     yield _metric("photometry", "flux_bias_8_20", "flux bias at S/N 8–20", "mmag", "lower", 2 * BIAS_MMAG,

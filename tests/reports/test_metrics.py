@@ -81,14 +81,15 @@ def test_keys_are_unique_and_margins_positive_and_sections_known() -> None:
 
 def test_the_metrics_that_decide_are_eight() -> None:
     assert [metric.key for metric in METRICS if metric.primary] == [
-        "completeness_raw_5.5_8", "completeness_alerts_5.5_8", "false_alerts", "magnitude_median", "position_median",
+        "completeness_raw_5.5_8", "completeness_alerts_5.5_8", "false_alerts", "magnitude_error", "position_median",
         "association_accuracy", "solar_system_associated", "cpu.total"]
 
 
 def test_margins_allow_what_has_to_be_found() -> None:
     """2 % of completeness, 15 % of false alerts, 5 % of CPU, 0.003 arcsec and 2 mmag must not lie inside a margin."""
     for key, size in (("completeness_raw_5.5_8", 0.02), ("completeness_alerts_5.5_8", 0.02), ("false_alerts", 0.15),
-                      ("position_median", 0.003), ("magnitude_median", 2.0), ("cpu.total", 0.0501)):
+                      ("position_median", 0.003), ("magnitude_error", 2.0), ("magnitude_median", 2.0),
+                      ("cpu.total", 0.0501)):
         assert BY_KEY[key].margin < size
 
 
@@ -191,6 +192,11 @@ def test_fluxes_are_compared_on_pixels_that_are_clean_on_both_sides() -> None:
     ("clean", 0.5, {"clean": [1, 1, 1, 0, 0, 0]}),
     # 1 % of a flux is 10.857 mmag
     ("magnitude_median", 10.857, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
+    ("magnitude_error", 10.857, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
+    ("magnitude_error", 30.0, {"psfFlux": [3e9, 3000 * (1 - 0.0736827), 3000, 3000, 3000, 3000]}),   # 100 and 80 mmag
+    ("magnitude_error", 0.0, {"psfFlux": [9e3, 3000, 9e3, 9e3, 9e3, 3000], "isolated": [0, 1, 1, 1, 1, 1],
+                              "trail_length": [0, 0, 3, 0, 0, 0], "snr": [30, 30, 30, 5, 30, 30],
+                              "clean": [1, 1, 1, 1, 0, 1]}),
     ("flux_bias", 0.0, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
     ("flux_bias", 10.857, {"psfFlux": 2970.0}),
     ("flux_bias", 50.0, {"psfFlux": [3e9, 3000, 3000, 3000, 3000, 3000]}),      # the worst error counts as 300
