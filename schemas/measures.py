@@ -207,7 +207,7 @@ OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for n
 
 # --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) ------
 
-# One row per detector-visit of the night; NaN for what never happened. Of several attempts the last that got so far.
+# One row per detector-visit of the night; NaN for what never happened. Of several attempts the one that saved, or the last.
 PASSAGE: Final = np.dtype([
     ("visit", "i8"), ("detector", "i2"), ("field", "i8"),
     ("shutter_close_s", "f8"), ("readout_end_s", "f8"),
@@ -218,7 +218,8 @@ PASSAGE: Final = np.dtype([
     ("reloaded_s", "f8"), ("saved_s", "f8"),
     ("sent_s", "f8"), ("delivered_s", "f8"),             # acknowledged by Kafka; with the last of the brokers
     ("freed_s", "f8"),                                   # the worker is free again
-    ("pod", "i4"), ("attempts", "i2"),                   # workers that took its messages
+    ("message", "i4"), ("pod", "i4"),                    # of that attempt; -1: none
+    ("attempts", "i2"),                                  # messages that were taken
     ("capped", "?"),                                     # all pods that may be were there when its message came
     ("warm", "?"),                                       # the worker had the detector's calibrations
     ("n_detected", "i4"), ("n_satellites", "i4"), ("n_quality", "i4"), ("n_reliability", "i4"),
@@ -231,7 +232,7 @@ PASSAGE: Final = np.dtype([
 
 # One row per call of a shared service: in its queue from asked to start, served to end.
 CALL: Final = np.dtype([
-    ("row", "i4"), ("step", "i2"),                       # of `passage`; of CALL_STEPS
+    ("row", "i4"), ("message", "i4"), ("step", "i2"),    # of `passage`; of CALL_STEPS
     ("asked_s", "f8"), ("start_s", "f8"), ("end_s", "f8")])
 CALL_STEPS: Final = ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
                      "save", "export", "egress")

@@ -55,7 +55,12 @@ def _scheduled(scenario: Scenario) -> Plan:
                          f"nights has {longest}")
     night = night[:c.visits]
     start = float(night["observationStartMJD"][0])
-    return _made(start, (night["observationStartMJD"] - start) * DAY_S, night["fieldId"].astype("i8"), c)
+    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c)
+
+
+def _fields(number: np.ndarray) -> np.ndarray:
+    """Numbers of fields from 0: those of deep fields are negative in the scheduler's table."""
+    return np.where(number < 0, 1_000_000 - number, number)
 
 
 def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig) -> Plan:

@@ -28,6 +28,7 @@ from twin.troubles import Trouble
 NAN: Final = float("nan")
 TIMES: Final = tuple(name for name in PASSAGE.names or () if name.endswith("_s") and name not in (
     "shutter_close_s", "readout_end_s", "reference_s", "excess_s"))
+PUBLISHED, TAKEN, PRELOADED, ARRIVED, SEEN, MEASURED, STANDARDIZED, RELOADED, SAVED = range(9)    # of TIMES
 STEP: Final = {name: k for k, name in enumerate(CALL_STEPS)}
 COLUMN: Final = {name: k for k, name in enumerate(WORK_STEPS)}
 PIXEL_STEPS: Final = ("isr", "calibrate", "warp", "subtract", "detect", "measure", "cutouts", "reliability")
@@ -52,13 +53,15 @@ class Ended(Exception):
 class Message:
     """nextVisit for one detector, as it lies in the stream; `row` is -1 for a visit that is never taken."""
 
-    __slots__ = ("attempt", "capped", "detector", "limit", "limit_reason", "published", "row", "stamp", "troubled",
-                 "visit")
+    __slots__ = ("attempt", "capped", "detector", "limit", "limit_reason", "number", "pod", "row", "stamp", "times",
+                 "troubled", "visit", "warm")
 
-    def __init__(self, visit: int, detector: int, row: int, stamp: float, published: float, attempt: int = 0) -> None:
-        self.visit, self.detector, self.row, self.stamp = visit, detector, row, stamp
-        self.published, self.attempt, self.capped, self.troubled = published, attempt, False, False
+    def __init__(self, number: int, visit: int, detector: int, row: int, stamp: float, published: float,
+                 attempt: int = 0) -> None:
+        self.number, self.visit, self.detector, self.row, self.stamp = number, visit, detector, row, stamp
+        self.attempt, self.pod, self.capped, self.warm, self.troubled = attempt, -1, False, False, False
         self.limit, self.limit_reason = np.inf, "timeout"
+        self.times = [published, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class PromptProcessing:
         self.times = {name: array("d", [NAN]) * n for name in TIMES}
         self.reason: list[str] = ["no nextVisit"] * n
         self.pod, self.attempts = array("i", [-1]) * n, array("i", [0]) * n
+        self.message, self._n_messages = array("i", [-1]) * n, 0
         self.capped, self.warm = bytearray(n), bytearray(n)
         self.n_sent, self.n_sent_twice = array("i", [0]) * n, array("i", [0]) * n
         self._saved = bytearray(n)
@@ -209,18 +213,19 @@ class PromptProcessing:
                 self.counters["out_of_order"] += n
             newest = max(newest, visit)
             for detector in range(n):
-                self._publish(Message(visit, detector, visit * n + detector if real else -1, stamp, env.now))
+                self._publish(visit, detector, visit * n + detector if real else -1, stamp)
         self._open -= 1
 
-    def _publish(self, message: Message) -> None:
+    def _publish(self, visit: int, detector: int, row: int, stamp: float, published: float = NAN, attempt: int = 0
+                 ) -> None:
         """Into the stream; to the pod that has been idle for longest, if there is one."""
-        row, self._open = message.row, self._open + 1
-        message.capped = not self.unlimited and self._alive >= self.config.workers
-        message.troubled = bool(self._troubled[message.visit])
+        self._n_messages += 1
+        self._open += 1
+        message = Message(self._n_messages - 1, visit, detector, row, stamp,
+                          self.env.now if published != published else published, attempt)
+        message.troubled = bool(self._troubled[visit])
         if row >= 0 and not self._saved[row]:
-            if message.attempt == 0 and self.times["published_s"][row] != self.times["published_s"][row]:
-                self.times["published_s"][row] = message.published
-            self.reason[row] = "not taken"
+            self.reason[row], self.times["published_s"][row] = "not taken", message.times[PUBLISHED]
         if self._idle:
             self._idle.popleft()[0].succeed(message)
             return
@@ -250,9 +255,18 @@ class PromptProcessing:
                 spread = pods.startup_spread
                 self._start_pod(pods.startup_s * np.exp(spread * self._startup.normal() - 0.5 * spread**2)
                                 if late and pods.startup_s else 0.0)
+            if self._alive >= cap:
+                self._mark_capped()
             if not self._open:
                 return
             yield env.timeout(pods.poll_s)
+
+    def _mark_capped(self) -> None:
+        """What waits now waits because no more pods may be."""
+        for message in reversed(self._waiting):
+            if message.capped:
+                return
+            message.capped = True
 
     def _start_pod(self, startup_s: float) -> None:
         self._alive += 1
@@ -298,9 +312,8 @@ class PromptProcessing:
         if env.now - message.stamp > front.expiry_s:
             self._fail(message, "expired")
             return True
+        message.times[TAKEN], message.pod = env.now, pod
         if row >= 0:
-            self.times["taken_s"][row] = env.now
-            self.pod[row], self.capped[row] = pod, message.capped
             self.attempts[row] += 1
         message.limit, message.limit_reason = env.now + self.config.timeout_s, "timeout"
         kill = self._trouble("worker_killed", message) if message.attempt == 0 else None
@@ -312,8 +325,8 @@ class PromptProcessing:
         except Ended as ended:
             reason = ended.reason
             self._fail(message, reason)
-        if row >= 0:
-            self.times["freed_s"][row] = env.now
+        if row >= 0 and (message.times[SAVED] == message.times[SAVED] or not self._saved[row]):
+            self._keep(message)
         dies = reason in DIES
         if reason in RETRIABLE and row >= 0 and not self._saved[row]:
             unacknowledged = dies and front.acknowledge == "last"
@@ -321,13 +334,22 @@ class PromptProcessing:
                 env.process(self._again(message, front.redeliver_s if unacknowledged else 0.0))
         return not dies
 
+    def _keep(self, message: Message) -> None:
+        """The times of an attempt that saved, or that failed where none has saved yet."""
+        row = message.row
+        for name, value in zip(TIMES, message.times, strict=False):
+            self.times[name][row] = value
+        self.times["freed_s"][row] = self.env.now
+        self.message[row], self.pod[row] = message.number, message.pod
+        self.capped[row], self.warm[row] = message.capped, message.warm
+
     def _again(self, message: Message, after_s: float) -> Events:
         """A message that somebody claims, or that is asked for again."""
         self._open += 1
         self.counters["redelivered"] += 1
         yield self.env.timeout(after_s)
-        self._publish(Message(message.visit, message.detector, message.row, message.stamp, self.env.now,
-                              message.attempt + 1))
+        self._publish(message.visit, message.detector, message.row, message.stamp, message.times[PUBLISHED],
+                      message.attempt + 1)
         self._open -= 1
 
     def _fail(self, message: Message, reason: str) -> None:
@@ -341,11 +363,11 @@ class PromptProcessing:
 
     def _work(self, message: Message, cache: "deque[int]", *, cold: bool) -> Events:
         """From the message to the end of the export; Ended where there will be no alerts."""
-        env, row, times = self.env, message.row, self.times
+        env, row, times = self.env, message.row, message.times
         if row < 0:
             yield from self._wait_for_nothing(message)
         missing = yield from self._preload(message, cache, cold=cold)
-        times["preloaded_s"][row] = env.now
+        times[PRELOADED] = env.now
         yield from self._image(message)
         if missing:
             yield from self._spend(message, self._single[row])
@@ -354,16 +376,16 @@ class PromptProcessing:
         if message.troubled:
             yield from self._pixel_troubles(message)
         yield from self._spend(message, self._pixel[row])
-        times["measured_s"][row] = env.now
+        times[MEASURED] = env.now
         memory = self.config.pods.memory_base_mb + self.config.pods.memory_source_mb * self._detected[row]
         if memory > self.config.pods.memory_mb:
             raise Ended("out of memory")
         if not (yield from self._call(message, "satellites")):
             raise Ended("satellites")
         yield from self._spend(message, self._first[row])
-        times["standardized_s"][row] = env.now
+        times[STANDARDIZED] = env.now
         yield from self._call(message, "reload")     # where it fails the objects of preload are used
-        times["reloaded_s"][row] = env.now
+        times[RELOADED] = env.now
         yield from self._spend(message, self._second[row])
         if self._fresh[row] > self.max_new_objects:
             raise Ended("too many new objects")
@@ -382,7 +404,7 @@ class PromptProcessing:
         if self._no_template[message.visit] or not (yield from self._call(message, "templates")):
             missing = "no template"
         if message.detector in cache:
-            self.warm[row] = True
+            message.warm = True
         elif (yield from self._call(message, "calibs")):
             cache.append(message.detector)
         else:
@@ -408,7 +430,7 @@ class PromptProcessing:
             yield from self._spend(message, seen - now)
             if arrived > seen:
                 raise Ended("no image")
-        self.times["arrived_s"][row], self.times["seen_s"][row] = arrived, seen
+        message.times[ARRIVED], message.times[SEEN] = arrived, seen
         if message.troubled and self._trouble("mismatch", message) is not None:
             raise Ended("mismatch")
 
@@ -436,7 +458,7 @@ class PromptProcessing:
         if self._saved[row]:
             raise Ended("done already")
         self._saved[row] = True
-        self.times["saved_s"][row] = self.env.now
+        message.times[SAVED] = self.env.now
         self.reason[row] = "committed, not sent"
         if message.troubled and self._trouble("commits_then_fails", message) is not None:
             self.counters["unanswered"] += 1
@@ -482,7 +504,7 @@ class PromptProcessing:
         slow = self._trouble("kafka_throttled", message)
         factor = slow.config.factor if slow is not None and slow.at(now) else 1.0
         start, end, _ = self._egress.book(now, self._seconds_per_byte * self._bytes[row] * factor, np.inf)
-        self._calls.extend((row, STEP["egress"], now, start, end))
+        self._calls.extend((row, message.number, STEP["egress"], now, start, end))
         self.times["sent_s"][row], self.times["delivered_s"][row] = now, end
 
     # --- time -------------------------------------------------------------------------------------------------------
@@ -510,7 +532,7 @@ class PromptProcessing:
             if not refused:
                 until = min(message.limit, now + config.timeout_s)
                 start, end, served = desk.book(now, seconds, until)
-                self._calls.extend((row, number, now, start, end))
+                self._calls.extend((row, message.number, number, now, start, end))
                 if end > now:
                     yield env.timeout(end - now)
                 if served:
@@ -519,7 +541,7 @@ class PromptProcessing:
                     raise Ended(message.limit_reason)
             if attempt < tries:
                 paused = min(config.pause_s, message.limit - env.now)
-                self._calls.extend((row, number, env.now, env.now + paused, env.now + paused))
+                self._calls.extend((row, message.number, number, env.now, env.now + paused, env.now + paused))
                 yield from self._spend(message, config.pause_s)
         return False
 
@@ -552,7 +574,7 @@ class PromptProcessing:
         rows["readout_end_s"] = rows["shutter_close_s"] + self.config.readout_s
         for name in TIMES:
             rows[name] = np.frombuffer(self.times[name], float)
-        rows["pod"], rows["attempts"] = self.pod, self.attempts
+        rows["message"], rows["pod"], rows["attempts"] = self.message, self.pod, self.attempts
         rows["capped"], rows["warm"] = np.frombuffer(self.capped, np.uint8), np.frombuffer(self.warm, np.uint8)
         for name in ("n_detected", "n_satellites", "n_quality", "n_reliability", "n_new_objects", "n_alerts",
                      "n_fresh", "bytes"):
@@ -565,7 +587,7 @@ class PromptProcessing:
 
 
 def _calls(flat: "array[float]") -> np.ndarray:
-    table = np.frombuffer(flat, float).reshape(-1, 5)
+    table = np.frombuffer(flat, float).reshape(-1, 6)
     rows = np.zeros(len(table), CALL)
     for k, name in enumerate(CALL.names or ()):
         rows[name] = table[:, k]

@@ -1,7 +1,7 @@
 """Faults of a scenario laid on the visits of a night: which are touched, from when to when.
 
-A fault touches the i-th of the visits whose shutter opens in its span where floor((i + 1) rate) > floor(i rate): evenly,
-and known beforehand, so that what must come of it can be counted by hand.
+A fault touches the i-th of the visits whose shutter opens in its span where floor((i + 1) rate) > floor(i rate):
+evenly, and known beforehand, so that what must come of it can be counted by hand.
 """
 
 from collections.abc import Sequence
