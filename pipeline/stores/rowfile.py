@@ -20,6 +20,7 @@ from pipeline.errors import NonRetriableError, RetriableError
 from schemas.table import Table
 
 _HEADER: Final = 4096
+_GROWTH: Final = 64 * 1024 * 1024          # bytes by which the file grows, so that it is mapped anew seldom
 
 
 class RowFile:
@@ -40,7 +41,7 @@ class RowFile:
         self._mapped = table.empty().view(self._void)
 
     def __len__(self) -> int:
-        """Whole rows in the file, those never committed included."""
+        """Rows that the file has room for, those never written included."""
         return (os.fstat(self._file).st_size - _HEADER) // self.table.dtype.itemsize
 
     def write(self, number: int, rows: np.ndarray) -> None:
@@ -50,7 +51,8 @@ class RowFile:
 
     def put(self, numbers: np.ndarray, rows: np.ndarray) -> None:
         """Put rows at their numbers."""
-        self._write([(number, rows[k:k + 1]) for k, number in enumerate(numbers.tolist())])
+        if len(rows):
+            self._write([(number, rows[k:k + 1]) for k, number in enumerate(numbers.tolist())])
 
     def sync(self) -> None:
         """Return when all is on disk."""
@@ -81,8 +83,13 @@ class RowFile:
         if last >= len(self._mapped):
             self._mapped = np.memmap(self.path, self._void, "r", offset=_HEADER, shape=(len(self),))
 
+    def _grow(self, rows: int) -> None:
+        if rows > len(self):
+            os.ftruncate(self._file, _HEADER + rows * self.table.dtype.itemsize + _GROWTH)
+
     def _write(self, pieces: list[tuple[int, np.ndarray]]) -> None:
         try:
+            self._grow(max(number + len(rows) for number, rows in pieces))
             for number, rows in pieces:
                 _write_all(self._file, np.ascontiguousarray(rows).tobytes(), _HEADER + number * rows.itemsize)
         except OSError as error:
