@@ -4,6 +4,8 @@
 "paper" is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
 """
 
+from typing import Literal
+
 from pipeline.pixel_config import (
     CalibrateConfig,
     DetectConfig,
@@ -14,6 +16,7 @@ from pipeline.pixel_config import (
     Section,
     TemplateConfig,
 )
+from schemas.alert_versions import version
 
 
 class RetryConfig(Section, frozen=True):
@@ -71,6 +74,15 @@ class AlertConfig(Section, frozen=True):
     produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
     cutouts: str = "deployed"          # deployed (no mask, no CTYPE: public alerts) | paper (both)
+    schema: str = "11.1"               # [AP] lsst-alerts-v11; any version from 7.4 on that lsst-alert-packet ships
+    fields: str = "deployed"           # deployed (null what public alerts leave null) | all (whatever was measured)
+
+    def __post_init__(self) -> None:
+        if self.cutouts not in ("deployed", "paper"):
+            raise ValueError(f"alert.cutouts must be deployed or paper, got {self.cutouts!r}")
+        if self.fields not in ("deployed", "all"):
+            raise ValueError(f"alert.fields must be deployed or all, got {self.fields!r}")
+        version(self.schema)
 
 
 class PreloadConfig(Section, frozen=True):
@@ -109,6 +121,12 @@ class BatchConfig(Section, frozen=True):
     precovery: PrecoveryConfig = PrecoveryConfig()
 
 
+class PublishConfig(Section, frozen=True):
+    order: Literal["outbox", "write_first"] = "outbox"   # outbox (ours): packets lie on disk before the save, and are
+    #                                    sent until they have arrived | write_first (deployed): the save, then packets,
+    #                                    which are sent once; a crash in between or a failure to send loses them
+
+
 class PipelineConfig(PixelConfig, frozen=True):
     """The settings of both halves."""
 
@@ -120,6 +138,7 @@ class PipelineConfig(PixelConfig, frozen=True):
     forced: ForcedConfig = ForcedConfig()
     alert: AlertConfig = AlertConfig()
     batch: BatchConfig = BatchConfig()
+    publish: PublishConfig = PublishConfig()
 
 
 __all__ = [
@@ -139,6 +158,7 @@ __all__ = [
     "PixelConfig",
     "PrecoveryConfig",
     "PreloadConfig",
+    "PublishConfig",
     "ReliabilityConfig",
     "RetryConfig",
     "Section",

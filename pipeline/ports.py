@@ -84,11 +84,33 @@ class SaveRequest:
         return len(self.objects) + len(self.sources) + len(self.forced) + len(self.ss_sources)
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far an outbox was sent: up to this sequence, which belongs to this diaSourceId."""
+
+    outbox: str
+    sequence: int
+    id: int
+
+
 class AlertSink(Protocol):
     """Where alerts go."""
 
-    def send(self, packets: Sequence[bytes]) -> int:
-        """Send all of them; how many of the first were acknowledged, without a gap."""
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps the position of each outbox together with the packets: then nothing arrives twice."""
+        ...
+
+    def position(self, outbox: str) -> Position | None:
+        """How far it holds an outbox; None where it holds nothing of it, or does not remember."""
+        ...
+
+    def send(self, packets: Sequence[bytes], keys: Sequence[int] = (), position: Position | None = None) -> int:
+        """Send all of them; how many of the first were acknowledged, without a gap.
+
+        `keys` are the objects the packets are about, or none. With a `position`, a sink that remembers takes packets
+        and position together or not at all.
+        """
         ...
 
     def close(self) -> None: ...

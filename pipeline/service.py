@@ -275,10 +275,10 @@ def open_ports(site: SiteConfig, folder: Path, out: Path, world: World, recorder
     if site.inject.count and (site.sink or site.store):
         raise InputError(f"sink {site.sink!r}, store {site.store!r}: a run with injected sources writes to its own "
                          "folder only; leave both empty")
+    sink = open_sink(site.sink or f"file:{out / 'alerts'}", check=True)
     store = open_store(site.store or f"duckdb:{out / 'prompt.duckdb'}")
     restore(store, site, folder)
-    return Ports(clock, store, open_sink(site.sink or f"file:{out / 'alerts'}"), recorder, world.ephemerides,
-                 world.satellites)
+    return Ports(clock, store, sink, recorder, world.ephemerides, world.satellites)
 
 
 def _table(name: str, folder: Path, dtype: np.dtype) -> np.ndarray:

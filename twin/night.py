@@ -23,7 +23,7 @@ import simpy
 
 from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError, NoWorkFound, PipelineError, VisitTimeout
-from pipeline.open import open_sink, open_store
+from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
@@ -94,7 +94,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     begun = perf_counter()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
-    if sink.startswith("kafka:") and not any_topic and sink.rsplit("/", 1)[-1] != TOPIC:
+    if topic_of(sink) not in (None, TOPIC) and not any_topic:
         raise InputError(f"sink {sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
                          "expressly (--any-topic)")
     if past is not None and store:
@@ -334,7 +334,7 @@ def with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
 def _ports(place: Place, recorder: ParquetRecorder) -> Iterator[Ports]:
     """The outside of a simulated night: its store and its sink."""
     store = open_store(place.store)
-    sink = open_sink(place.sink, headers={"simulated": "true"})
+    sink = open_sink(place.sink, headers={"simulated": "true"}, check=True)
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import batch
+    from twin.commands import archive, batch, counts, filter, schemas
 
-    batch.add(commands)
+    for command in (counts, archive, filter, schemas, batch):
+        command.add(commands)
