@@ -300,8 +300,8 @@ def _association(report: Report, tag: str) -> Section:
     shown = {"this run": table} if morning is None else {"the night": table, "after the batch": morning}
     columns = [_associated(one) for one in shown.values()]
     rows = [(*cells[0], *(cell[1] for cell in cells[1:])) for cells in zip(*columns, strict=True)]
-    text = (f"Judged by truth: {_share_of(table.accuracy)} of {table.accuracy.n} alerts of true sources carry the right "
-            "object, static ones the DIAObject of their source, known asteroids their SSObject.")
+    text = (f"Judged by truth: {_share_of(table.accuracy)} of {table.accuracy.n} alerts of true sources carry the "
+            "right object, static ones the DIAObject of their source, known asteroids their SSObject.")
     if morning is not None:
         text += (f" The morning's batch leaves {morning.duplicates} of the night's {table.duplicates} duplicate "
                  f"DIAObjects, and {morning.merged} that hold two true sources ({table.merged} before).")

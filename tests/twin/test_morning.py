@@ -339,7 +339,8 @@ def field_of(name: str, seed: int) -> np.ndarray:
 @pytest.mark.accept
 def test_ours_and_the_deployed_algorithm_side_by_side() -> None:
     """A table by field and by what the night re-reads; each figure is of 4 visits of 34 s and 3 seeds."""
-    print('\nfield    reload  sources | duplicates before | deployed: left merged  (> 1.5")  | ours: left  merged  (> 1.5")')
+    print('\nfield    reload  sources | duplicates before | deployed: left merged  (> 1.5")  '
+          '| ours: left  merged  (> 1.5")')
     for name, (ra, dec, _) in FIELDS.items():
         for reload, pixel_s in ((False, lambda i: 50.0), (True, slow_then_fast)):
             config = PipelineConfig(associate=AssociateConfig(reload=reload),
