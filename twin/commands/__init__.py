@@ -10,3 +10,6 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
+    from twin.commands import packets
+
+    packets.add(commands)
