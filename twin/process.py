@@ -22,6 +22,7 @@ from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
 from twin.folders import claim
+from twin.keeping import keeper
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.trace_catalogue import DELIVERY, VisitTracer
 
@@ -81,7 +82,9 @@ def _process(exposures: Sequence[Exposure], world: service.World, site: service.
     with ParquetRecorder(out / "measures") as recorder:
         ports = service.open_ports(site, folder, out, world, recorder, tai_now)
         try:
-            for outcome in service.process(exposures, world, site, ports, cpu_clock=time.process_time, look=look):
+            keep = keeper(site.pipeline.batch.precovery, service.kept_folder(site, folder, out))
+            for outcome in service.process(exposures, world, site, ports, cpu_clock=time.process_time, look=look,
+                                           keep=keep):
                 _record(outcome, recorder, out)
                 recorder.append("trace", tracers[id(outcome.exposure)].rows())
                 done += outcome.summary is not None

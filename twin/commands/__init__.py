@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import archive, filter
+    from twin.commands import archive, batch, counts, filter, schemas
 
-    archive.add(commands)
-    filter.add(commands)
+    for command in (counts, archive, filter, schemas, batch):
+        command.add(commands)
