@@ -293,7 +293,7 @@ class FilterService:
         for _ in range(TRIES):
             try:
                 sent += self._sink(one, visit.messages[ids[0]]).send(packets[sent:])
-            except (PipelineError, OSError) as error:      # one user's sink must not stop the others'
+            except (PipelineError, OSError, ValueError) as error:     # one user's sink must not stop the others'
                 reason = " ".join(str(error).split())
             if sent == len(packets):
                 break

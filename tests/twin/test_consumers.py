@@ -10,8 +10,11 @@ import pytest
 
 from pipeline.alerts.read import read_packet, read_packets, source_id
 from pipeline.sinks.kafka import KafkaSink
-from tests.pipeline.serve.streams import ROOT, TOPIC, Broker, command
+from tests.pipeline.serve.conftest import broker
+from tests.pipeline.serve.streams import ROOT, Broker, command
 from tests.twin.nights import night, ports_of, sky, visit_of
+
+__all__ = ["broker"]     # a fixture
 
 VISITS = 3
 PER_VISIT = 26       # more than a user's 20
@@ -21,11 +24,12 @@ class Keeping(KafkaSink):
     """A Kafka sink that remembers what it sent."""
 
     def __init__(self, broker: Broker) -> None:
-        super().__init__(broker.servers, TOPIC, headers={"simulated": "true"})
+        super().__init__(broker.servers, broker.topic, headers={"simulated": "true"},
+                         transactions=broker.real)
         self.sent: list[bytes] = []
 
-    def send(self, packets):
-        acknowledged = super().send(packets)
+    def send(self, packets, keys=(), position=None):
+        acknowledged = super().send(packets, keys, position)
         self.sent += packets[:acknowledged]
         return acknowledged
 
@@ -40,13 +44,6 @@ def sent(broker):
     return {source_id(packet): packet for packet in sink.sent}
 
 
-@pytest.fixture
-def broker():
-    made = Broker()
-    yield made
-    made.close()
-
-
 def test_archive_and_filters_have_what_the_twin_sent(broker, sent, tmp_path):
     (tmp_path / "filters.toml").write_text(f"""
         [[filters]]
@@ -59,9 +56,9 @@ def test_archive_and_filters_have_what_the_twin_sent(broker, sent, tmp_path):
         sql = "SELECT alertId AS diaSourceId FROM history GROUP BY alertId HAVING count(*) >= 2 ORDER BY alertId"
         packets = 10
         """)
-    stream = ("--kafka", broker.url(), "--stop-when-idle", 0.3)
-    with command("archive", "ingest", *stream, "--store", tmp_path / "store", cwd=tmp_path) as ingest, \
-            command("filter", *stream, "--config", tmp_path / "filters.toml", cwd=tmp_path) as filters:
+    with command("archive", "ingest", *broker.stream, "--store", tmp_path / "store", cwd=tmp_path) as ingest, \
+            command("filter", *broker.stream, "--group", f"{broker.group}-filter", "--config",
+                    tmp_path / "filters.toml", cwd=tmp_path) as filters:
         for process in (ingest, filters):
             errors = process.communicate(timeout=90)[1]
             assert process.returncode == 0, errors
@@ -98,7 +95,7 @@ def kcat():
 
 def test_kcat_reads_the_same_packets(broker, sent, kcat):
     """An independent consumer: the lengths and bytes of the messages are those of the packets."""
-    read = subprocess.run([kcat, "-C", "-b", broker.servers, "-t", TOPIC, "-e", "-q", "-f", "%S %h\\n%s"],
+    read = subprocess.run([kcat, "-C", "-b", broker.servers, "-t", broker.topic, "-X", "isolation.level=read_committed", "-e", "-q", "-f", "%S %h\\n%s"],
                           capture_output=True, timeout=60, check=True, env={**os.environ, "LC_ALL": "C"}).stdout
     found = []
     while read:

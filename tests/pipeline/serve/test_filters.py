@@ -586,7 +586,7 @@ def test_the_command_filters_a_topic(broker, tmp_path):
         sink = "file:{tmp_path}/eve/"
         sql = "COPY alerts TO '{tmp_path}/stolen.csv'"
         """)
-    with command("filter", "--config", path, "--kafka", broker.url(), "--stop-when-idle", 0.3, cwd=tmp_path) as process:
+    with command("filter", "--config", path, *broker.stream, cwd=tmp_path) as process:
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert sorted(identifiers(list(read_packets(tmp_path / "anna")))) == sorted(by_x()[:5])
