@@ -27,7 +27,7 @@ from pipeline.sinks.kafka import KafkaSink
 from pipeline.steps import Step, run
 from pipeline.stores.duckdb import DuckDBStore
 from schemas.exposure import Visit
-from tests.twin.nights import known_for, measured_of, ports_of, sky, visit_of
+from tests.twin.nights import MJD, known_for, measured_of, ports_of, sky, visit_of
 
 FIELDS = 25                    # visits go round: most objects have some history, none a long one
 TABLES = {"DiaSource": "diaSourceId", "DiaForcedSource": "diaForcedSourceId", "DiaObject": "diaObjectId"}
@@ -57,6 +57,11 @@ class Nowhere:
 
     def append(self, table: str, rows: np.ndarray) -> None:
         pass
+
+
+def clock() -> float:
+    """It goes on from life to life."""
+    return MJD + time.time() / 86400
 
 
 def field_visit(i: int) -> Visit:
@@ -108,7 +113,7 @@ def live(life: Life) -> None:
     store = DuckDBStore(Path(life.store))
     sink = KafkaSink(life.servers, life.topic, settings={"compression.type": "lz4"}, transactions=life.transactions)
     try:
-        work(life, store, ports_of(store, sink=sink, recorder=Nowhere()), note)
+        work(life, store, ports_of(store, sink=sink, recorder=Nowhere(), clock=clock), note)
     finally:
         sink.close()
         store.close()

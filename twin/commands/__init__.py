@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import schemas
+    from twin.commands import deliver, schemas
 
+    deliver.add(commands)
     schemas.add(commands)
