@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
-from pipeline.ports import AlertSink, PromptStore
+from pipeline.ports import AlertSink, PromptArchive
 
 
 def open_sink(url: str, *, headers: Mapping[str, str] | None = None, check: bool = False) -> AlertSink:
@@ -44,7 +44,7 @@ def _kafka(url: str, headers: Mapping[str, str] | None, check: bool) -> AlertSin
     return sink
 
 
-def open_store(url: str) -> PromptStore:
+def open_store(url: str) -> PromptArchive:
     """The prompt store of `duckdb:path` or `memory:`."""
     match url.partition(":"):
         case "memory", ":", "":

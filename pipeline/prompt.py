@@ -207,7 +207,8 @@ def _package(measured: Measured, associated: Associated, index: np.ndarray, vers
 
 
 def _stamps(cutouts: Cutouts, index: np.ndarray) -> Cutouts:
-    return Cutouts(tuple(cutouts.image[i] for i in index), tuple(cutouts.variance[i] for i in index), cutouts.psf)
+    return Cutouts(tuple(cutouts.image[i] for i in index), tuple(cutouts.variance[i] for i in index), cutouts.psf,
+                   tuple(cutouts.mask[i] for i in index) if cutouts.mask else ())
 
 
 def _waiting(ports: Ports, only: tuple[int, int] | None) -> list[Waiting]:

@@ -50,6 +50,7 @@ from twin.halves import (
     scratch,
     template_job,
 )
+from twin.keeping import KEPT, keeper
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
@@ -164,6 +165,9 @@ class Night:
         self.templates = {band: _template(place, band, pool) for band in here.earlier}
         self.ahead = LookAhead(pool, pixel_half, unknown, 2 * processes, self._template_of)
         self.log: list[np.ndarray] = []
+        self.killed = {here.visits[number - 1].visit for number in self.scenario.platform.killed
+                       if number <= len(here.visits)}
+        self.keep = keeper(self.config.batch.precovery, place.folder / KEPT)
 
     @property
     def template_notes(self) -> dict[str, str]:
@@ -203,6 +207,8 @@ class Night:
                 known = yield from drive(preload(visit, job.detector, box, self.ports, self.config), p,
                                          partial(self._note, job, trace=tracer))
                 yield p.until(arrives)
+                if visit.visit in self.killed:
+                    raise PipelineError("the worker was killed")
                 half = self._half(job)
                 yield from replay([(w.step, w.cpu_s) for w in half.steps], p, partial(self._note_half, job, half.steps))
                 status, reason = half.status, half.reason
@@ -218,6 +224,7 @@ class Night:
                 if half is None:
                     self.ahead.forget(job)
                 elif half.measured is not None:
+                    self.keep(half.measured)
                     half.measured.pixels.close()
             if alarm.is_alive:
                 alarm.interrupt()
@@ -290,7 +297,7 @@ class Night:
             self.recorder.append("trace", half.trace)
             self.recorder.append("star", half.stars)
             if half.measured is not None:
-                self.recorder.append("measurement", _with_visit(half.measured.sources, job))
+                self.recorder.append("measurement", with_visit(half.measured.sources, job))
         self.progress("detector-visits", len(self.log), len(self.jobs))
 
 
@@ -314,7 +321,8 @@ def _template(place: Place, band: str, pool: Executor) -> Future[str]:
     return future
 
 
-def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
+def with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
+    """MEASUREMENT rows with the detector-visit in front."""
     rows = np.zeros(len(sources), MEASURED)
     rows["visit"], rows["detector"] = job.visit.visit, job.detector
     for name in MEASUREMENT.names or ():
@@ -359,4 +367,4 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
     return rows
 
 
-__all__ = ["Night", "Outcome", "run_night", "scratch"]
+__all__ = ["Night", "Outcome", "run_night", "scratch", "with_visit"]

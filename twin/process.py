@@ -23,6 +23,7 @@ from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
 from twin.folders import claim
+from twin.keeping import keeper
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.trace_catalogue import DELIVERY, VisitTracer
 
@@ -82,9 +83,10 @@ def _process(exposures: Sequence[Exposure], world: service.World, site: service.
     with ParquetRecorder(out / "measures") as recorder:
         ports = service.open_ports(site, folder, out, world, recorder, tai_now)
         try:
+            keep = keeper(site.pipeline.batch.precovery, service.kept_folder(site, folder, out))
             with sending(ports, site.pipeline) as (used, saved):
                 for outcome in service.process(exposures, world, site, used, cpu_clock=time.process_time, look=look,
-                                               saved=saved):
+                                               keep=keep, saved=saved):
                     _record(outcome, used.recorder, out)
                     used.recorder.append("trace", tracers[id(outcome.exposure)].rows())
                     done += outcome.summary is not None

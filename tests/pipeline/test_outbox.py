@@ -139,7 +139,7 @@ def test_a_store_of_before_the_outbox_had_sequences_is_refused(tmp_path):
     path = tmp_path / "night.db"
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE outbox (visit BIGINT, sent BOOLEAN)")
-    with pytest.raises(NonRetriableError, match="its outbox lacks the columns sequence, detector, number"):
+    with pytest.raises(NonRetriableError, match="its table outbox lacks the columns sequence, detector, number"):
         open_store(f"duckdb:{path}")
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import deliver, schemas
+    from twin.commands import archive, batch, counts, deliver, filter, schemas
 
-    deliver.add(commands)
-    schemas.add(commands)
+    for command in (counts, archive, filter, schemas, batch, deliver):
+        command.add(commands)
