@@ -205,9 +205,9 @@ OUTCOME_FORCED: Final = np.dtype([
 # Direct-image sources: STAR_TRUTH of all nights of a test.
 OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])
 
-# --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) ------
+# --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) -----
 
-# One row per detector-visit of the night; NaN for what never happened. Of several attempts the one that saved, or the last.
+# One row per detector-visit; NaN for what never happened. Of several attempts the one that saved, or the last.
 PASSAGE: Final = np.dtype([
     ("visit", "i8"), ("detector", "i2"), ("field", "i8"),
     ("shutter_close_s", "f8"), ("readout_end_s", "f8"),

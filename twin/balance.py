@@ -1,5 +1,5 @@
-"""What has to hold in every night at counts fidelity, with or without faults: nothing vanishes, and queues are as long as
-their waits say.
+"""What has to hold in every night at counts fidelity, with or without faults: nothing vanishes, and queues are as long
+as their waits say.
 """
 
 from typing import Final

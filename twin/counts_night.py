@@ -1,4 +1,4 @@
-"""A night at counts fidelity from a scenario to a run folder, and the same night with no fault and unlimited workers."""
+"""A night at counts fidelity from a scenario to a run folder, beside the same with no fault and unlimited workers."""
 
 import shutil
 import sys
@@ -173,7 +173,7 @@ def failures(passages: np.ndarray) -> dict[str, int]:
 def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
     """FACT rows: the run's circumstances, and where its numbers come from."""
     costs, judged = night.made.costs, night.requirement
-    origins = sorted({f"{'measured' if costs.origin(name) == 'measured' else 'modelled'}" for name in costs.file.steps})
+    origins = sorted({costs.origin(name).partition(":")[0] for name in costs.file.steps}, key=str)
     values = {
         "scenario": scenario.name, "description": scenario.description, "seed": scenario.seed, "fidelity": "counts",
         "kind": "simulated", "wall_s": f"{wall_s:.1f}", "origin_mjd_tai": repr(night.made.plan.origin_mjd_tai),

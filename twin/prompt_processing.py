@@ -85,7 +85,7 @@ class PromptProcessing:
     Parameters
     ----------
     unlimited : bool
-        A pod at once for every message: the platform that nobody waits for.
+        A warm pod at once for every message: the platform that nobody waits for.
     """
 
     def __init__(self, config: PlatformConfig, plan: Plan, numbers: Numbers, troubles: Sequence[Trouble] = (), *,
@@ -98,7 +98,8 @@ class PromptProcessing:
         for trouble in troubles:
             self._by_kind.setdefault(trouble.config.kind, []).append(trouble)
         self._troubled = np.logical_or.reduce([t.touched for t in troubles]) if troubles else np.zeros(len(plan), bool)
-        self.services = {name: Service(getattr(config.services, name).servers) for name in set(CALL_SERVICES) - {"egress"}}
+        self.services = {name: Service(getattr(config.services, name).servers)
+                         for name in config.services.__struct_fields__}
         self._desks: list[tuple[Service, ServiceConfig, str]] = [
             (self.services[name], getattr(config.services, name), name) for name in CALL_SERVICES if name != "egress"]
         self._egress = Service(1)
@@ -300,7 +301,7 @@ class PromptProcessing:
             assert message is not None
             self._busy += 1
             began = env.now
-            lives = yield from self._take(number, message, cache, cold=done == 0)
+            lives = yield from self._take(number, message, cache, cold=done == 0 and not self.unlimited)
             self._account()
             self._busy_spans += env.now - began
             self._busy -= 1
