@@ -85,6 +85,33 @@ def test_the_morning_takes_the_duplicates_away(backend: str, config: PipelineCon
     store.close()
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_object_that_another_source_took_over_gives_its_first_source_back(killed: bool) -> None:
+    """Faint sources are made twice; then only a bright neighbour 0.7" away is seen, and taken for the second object."""
+    truth, store = sky(25, snr=12.0), MemoryStore()
+    neighbour = truth.copy()
+    neighbour["dec"] += 0.7 / 3600
+    neighbour["flux"] = neighbour["science_flux"] = 6000.0
+    neighbour["truthId"] += 100
+    visits = visits_of(3)
+    late = replace(visits[2], mjd_tai=visits[2].mjd_tai + 0.02)
+    both = np.concatenate([truth, neighbour])
+    ports = concurrent_night([*visits[:2], late], lambda visit: neighbour if visit is late else truth, NO_RELOAD, store)
+    assert judge(store, both).duplicates == 25
+    assert judge(store, both).merged == 25
+    if killed:
+        steps = deduplicate(store, ports.clock, NO_RELOAD)
+        while next(steps).name != "deduplicate.versions":
+            pass
+        steps.close()
+        assert judge(store, both).merged == 0
+    done = run(deduplicate(store, ports.clock, NO_RELOAD))
+    assert done.strays == (0 if killed else 25)
+    after = judge(store, both)
+    assert (after.duplicates, after.merged, len(after.owners)) == (0, 0, 50)
+    consistent(store)
+
+
 def consistent(store: Any) -> None:
     """Objects are what their sources say, and nothing belongs to a closed one."""
     objects, sources = store.table("DiaObject"), store.table("DiaSource")
