@@ -102,19 +102,27 @@ def merge(store: Amendable, clock: Clock, merges: Merges, sources: np.ndarray, c
 
 
 def _forced(store: Amendable, clock: Clock, merges: Merges, config: PipelineConfig) -> Steps[tuple[int, int]]:
-    """Forced points of removed objects to those that are kept; of two of one visit the kept object's own stays."""
-    points = yield from read("deduplicate.forced", lambda: store.forced_of(merges.removed), config.retry)
-    points = table.take(points, np.flatnonzero(np.isnan(points["timeWithdrawnMjdTai"])))
+    """Forced points of removed objects to those that are kept; of two of one visit the kept object's own stays.
+
+    What did not move is read again, not taken from the answer: a move that is tried again has moved nothing.
+    """
+    points = yield from _alive(store, merges, config)
     if not len(points):
         return 0, 0
     ids = points["diaForcedSourceId"]
-    left = yield from write("deduplicate.forced_moved", len(ids), lambda: store.reassign_forced(
+    yield from write("deduplicate.forced_moved", len(ids), lambda: store.reassign_forced(
         ids, _owners(points["diaObjectId"], merges), clock()), config.retry)
-    assert left is not None
+    left = (yield from _alive(store, merges, config))["diaForcedSourceId"]
     if len(left):
         yield from write("deduplicate.forced_withdrawn", len(left), lambda: store.withdraw_forced(left, clock()),
                          config.retry)
     return len(ids) - len(left), len(left)
+
+
+def _alive(store: Amendable, merges: Merges, config: PipelineConfig) -> Steps[np.ndarray]:
+    """Forced points of removed objects that are not withdrawn."""
+    points = yield from read("deduplicate.forced", lambda: store.forced_of(merges.removed), config.retry)
+    return table.take(points, np.flatnonzero(np.isnan(points["timeWithdrawnMjdTai"])))
 
 
 def _owners(ids: np.ndarray, merges: Merges) -> np.ndarray:
