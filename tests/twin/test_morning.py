@@ -365,6 +365,18 @@ def _shifted(store: MemoryStore, degrees: float) -> np.ndarray:
     return rows
 
 
+def test_the_deployed_deduplication_moves_sources_and_leaves_the_rest_as_it_was() -> None:
+    store, truth = MemoryStore(), sky(20)
+    ports = concurrent_night(visits_of(6), truth, NO_RELOAD, store)
+    done = run(deduplicate(store, ports.clock, batch("deployed", NO_RELOAD)))
+    assert (done.merged, done.forced, done.withdrawn, judge(store, truth).duplicates) == (20, 0, 0, 0)
+    objects, forced = store.table("DiaObject"), store.table("DiaForcedSource")
+    current = take(objects, np.isnan(objects["validityEndMjdTai"]))
+    assert current["nDiaSources"].tolist() == [6] * 20
+    assert np.all(current["r_psfFluxNdata"] < 6)                             # statistics are not computed again
+    assert not np.all(np.isin(forced["diaObjectId"], current["diaObjectId"]))    # forced points of closed objects
+
+
 # --- both algorithms -------------------------------------------------------------------------------------------------
 
 FIELDS = {"plain": (330.0, -12.0, False), "RA 0": (0.0, -12.0, False), "dec -85": (200.0, -85.0, False),
