@@ -195,8 +195,11 @@ def with_another(config: msgspec.Struct, path: tuple[str, ...]) -> msgspec.Struc
     value = getattr(config, path[0])
     if len(path) > 1:
         return msgspec.structs.replace(config, **{path[0]: with_another(value, path[1:])})
-    other = (not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float)
-             else CHOICES.get(path[0], f"{value}x") if isinstance(value, str) else another_tuple(value) if isinstance(value, tuple) else 1.0)
+    if isinstance(value, str):
+        other: object = CHOICES.get(path[0], f"{value}x")
+    else:
+        other = (not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float)
+                 else another_tuple(value) if isinstance(value, tuple) else 1.0)
     return msgspec.structs.replace(config, **{path[0]: other})
 
 
