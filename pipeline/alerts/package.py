@@ -39,7 +39,7 @@ LEFT_NULL: Final[Mapping[str, frozenset[str]]] = {
 def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarray, history: History,
             forced: np.ndarray, ss_sources: np.ndarray, orbits: np.ndarray, *, difference: Cutouts, science: Cutouts,
             template: Cutouts, wcs: Wcs, config: AlertConfig) -> Segment:
-    """One packet per source, in the order of `sources`.
+    """One packet per source, in the order of `sources`; keys are ssObjectIds of Solar System alerts, else diaObjectIds.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
         "cutoutDifference": stamps[0], "cutoutScience": stamps[1], "cutoutTemplate": stamps[2]}
     columns = [fields.get(name, repeat(NULL)) for name in form.version.fields]
     packets = tuple(map(b"".join, zip(repeat(form.version.header, len(ids)), *columns, strict=False)))
-    return Segment(visit.visit, detector, ids, packets)
+    keys = np.where(sources["ssObjectId"] != 0, sources["ssObjectId"], sources["diaObjectId"]).astype(np.int64)
+    return Segment(visit.visit, detector, ids, packets, keys)
 
 
 @dataclass(frozen=True, slots=True)

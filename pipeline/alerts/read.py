@@ -95,7 +95,7 @@ def schema_of(identifier: int) -> Any:
 
 def schema_json(identifier: int) -> str:
     """The Avro schema of an id as JSON, every record written out where it is first used: what registries serve."""
-    return json.dumps(_plain(schema_of(identifier)))
+    return json.dumps(plain(schema_of(identifier)))
 
 
 def to_container(packets: Sequence[bytes]) -> bytes:
@@ -142,10 +142,10 @@ def _container_header(identifier: int) -> bytes:
     return b"".join([*parts, b"\x00"])
 
 
-def _plain(schema: Any) -> Any:
+def plain(schema: Any) -> Any:
     """A parsed schema without fastavro's own marks, its keys sorted: theirs differ from process to process."""
     if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
+        return {key: plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [plain(item) for item in schema]
     return schema

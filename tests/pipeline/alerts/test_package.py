@@ -121,6 +121,11 @@ def test_a_solar_system_alert_has_its_orbit_and_no_history():
         assert found["diaSource"]["ssObjectId"] == row["ssObjectId"]
 
 
+def test_a_packets_key_is_the_object_it_is_about():
+    sources, segment = full()
+    assert segment.keys.tolist() == [*sources["diaObjectId"][:-2].tolist(), 77, 78]
+
+
 def test_a_solar_system_object_without_an_orbit_has_a_null_there():
     sources = triggers(1, np.random.default_rng(0))
     sources["ssObjectId"], sources["diaObjectId"] = 7, 0
