@@ -233,3 +233,18 @@ def wait_for(happened, timeout_s=30.0):
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.002)
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("per_object", [1, 7, 40])
+def test_archiving_from_memory_to_a_folder(benchmark, tmp_path, per_object):
+    """Messages per second are 300 over the time; with 1, 7 and 40 earlier sources, each with forced photometry."""
+    sent, places = packets(300, per_object), iter(range(100))
+
+    def archived():
+        handler = Ingest(open_archive(str(tmp_path / str(next(places))), create=True))
+        tally = consume(MemoryStream(sent), handler, DeadMemory(), stop_when_idle=0.0)
+        handler.close()
+        return tally.accepted
+
+    assert benchmark.pedantic(archived, rounds=3) == 300

@@ -524,6 +524,20 @@ def test_users_topics_say_that_alerts_are_simulated(serve, tmp_path):
     assert sinks.headers["anna"] == {"filter": "anna", "simulated": "true"}
 
 
+@pytest.mark.bench
+@pytest.mark.parametrize("users", [1, 20])
+@pytest.mark.parametrize("per_object", [1, 7, 40])
+def test_filters_on_a_visit_of_500_alerts(benchmark, runner, tmp_path, users, per_object):
+    """The difference between 20 users and one is what a filter costs, the rest what the visit does."""
+    sent = packets(500, per_object)
+    (tmp_path / "spool").write_bytes(b"".join(sent))
+    ends = list(itertools.accumulate(map(len, sent)))
+    made = Order(str(tmp_path / "spool"), tuple(zip([0, *ends[:-1]], map(len, sent), strict=True)),
+                 tuple(job(GOOD, f"user{i}") for i in range(users)), 2)
+    answer = benchmark.pedantic(lambda: runner.run(made), rounds=3)
+    assert [len(one.ids) for one in answer.outcomes] == [20] * users
+
+
 # ---------------------------------------------------------------- the config
 
 def written(tmp_path, text):
