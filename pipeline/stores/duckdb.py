@@ -236,7 +236,8 @@ class DuckDBStore(Amendments):
                            DIA_OBJECT.name: Runs(lambda numbers: self._is_current[numbers])}
         self._by_pixel = Runs(lambda numbers: self._is_current[numbers])
         for table in (DIA_SOURCE, DIA_FORCED_SOURCE):
-            found = self._read(f'SELECT "diaObjectId", number FROM "{table.name}" WHERE "diaObjectId" <> 0').fetchnumpy()
+            query = f'SELECT "diaObjectId", number FROM "{table.name}" WHERE "diaObjectId" <> 0'
+            found = self._read(query).fetchnumpy()
             self._by_object[table.name].add(np.asarray(found["diaObjectId"]), np.asarray(found["number"]))
         found = self._read(f'SELECT "diaObjectId", pixelId, number FROM "{DIA_OBJECT.name}" '
                            'WHERE "validityEndMjdTai" IS NULL').fetchnumpy()
@@ -353,7 +354,8 @@ class DuckDBStore(Amendments):
     def _point(self, owners: np.ndarray, pixels: np.ndarray, numbers: np.ndarray) -> None:
         """Make those versions of DIAObjects current."""
         if len(numbers) and numbers.max() >= len(self._is_current):
-            self._is_current = np.concatenate([self._is_current, np.zeros(max(len(self._is_current), len(numbers)), bool)])
+            more = np.zeros(max(len(self._is_current), len(numbers)), bool)
+            self._is_current = np.concatenate([self._is_current, more])
         self._is_current[numbers] = True
         self._by_object[DIA_OBJECT.name].add(owners, numbers)
         self._by_pixel.add(pixels, numbers)
