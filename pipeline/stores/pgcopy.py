@@ -94,7 +94,8 @@ def _missing(column: Column, values: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), bool)
     if column.datatype in ("float", "double"):
         return np.isnan(values)
-    return np.asarray(values == column.null)
+    missing: np.ndarray = values == column.null
+    return missing
 
 
 def _split(wire: np.ndarray, missing: np.ndarray) -> list[bytes]:
