@@ -182,15 +182,17 @@ def process(exposures: Sequence[Exposure], world: World, site: SiteConfig, ports
             measure: Callable[[Exposure, Static, PipelineConfig, np.random.Generator | None], Measured] | None = None,
             cpu_clock: Callable[[], float],
             look: Callable[[Exposure, Step], None] = lambda exposure, step: None,
-            keep: Callable[[Measured], None] = lambda measured: None) -> Iterator[Outcome]:
+            keep: Callable[[Measured], None] = lambda measured: None,
+            saved: Callable[[], None] | None = None) -> Iterator[Outcome]:
     """Each exposure through preload, the pixel half, the catalogue half and delivery; one outcome per exposure.
 
     A visit that fails is an outcome with its reason, and the next goes on. `measure` may run the pixel half elsewhere.
     `look` is shown each Step with what it left, beyond the time that is measured; `keep` what was measured, its pixels
-    still at hand, once it is delivered.
+    still at hand, once it is delivered. `saved` is called in place of the delivery where somebody else delivers
+    (`pipeline.sender`).
     """
     for exposure in exposures:
-        outcome = _process_one(exposure, world, site, ports, measure, cpu_clock, look)
+        outcome = _process_one(exposure, world, site, ports, measure, cpu_clock, look, saved)
         if outcome.measured is not None and outcome.summary is not None:
             keep(outcome.measured)
         yield outcome
@@ -214,7 +216,7 @@ def kept_folder(site: SiteConfig, folder: Path, out: Path) -> Path:
 
 def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Ports,
                  measure: Callable[..., Measured] | None, cpu_clock: Callable[[], float],
-                 look: Callable[[Exposure, Step], None]) -> Outcome:
+                 look: Callable[[Exposure, Step], None], saved: Callable[[], None] | None) -> Outcome:
     steps: list[tuple[Step, float]] = []
     last = cpu_clock()
 
@@ -237,7 +239,10 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
             run(measure_sources(exposure, static, site.pipeline, rng=rng), note)
         log = measured.log.copy()
         summary = run(report_sources(measured, known, ports, site.pipeline), note)
-        run(deliver(ports, site.pipeline), note)
+        if saved is None:
+            run(deliver(ports, site.pipeline), note)
+        else:
+            saved()
         log["status"] = b"done"
         log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
         log["n_alerts"] = summary.n_alerts

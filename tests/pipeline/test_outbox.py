@@ -190,6 +190,31 @@ def test_a_duckdb_store_forgets_what_was_sent_with_its_files(tmp_path):
     assert list((tmp_path / "night.db.packets").iterdir()) == []
 
 
+def test_a_store_whose_tables_find_no_room_saves_nothing_and_goes_on_when_there_is_some(tmp_path):
+    store = open_store(f"duckdb:{tmp_path / 'night.db'}")
+    owners = np.arange(500) + 1
+
+    def save(visit):
+        sources = sources_of(owners + visit * 1000, owners, float(visit))
+        store.save(request(visit, sources=sources), segment(visit, 0, 3))
+
+    save(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(path.stat().st_size for path in tmp_path.glob("night.db*") if path.is_file())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 20_000, hard))
+    try:
+        for visit in (2, 3):
+            with pytest.raises(RetriableError, match="File too large"):
+                save(visit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not store.contains(2, 0)
+    assert len(store.table("DiaSource")) == 500
+    save(2)
+    assert [one.sequences.tolist() for one in store.unsent()] == [[1, 2, 3], [4, 5, 6]]
+    store.close()
+
+
 def test_a_store_on_a_full_disk_saves_nothing_and_goes_on_when_there_is_room(tmp_path):
     """The file-size limit of this process stands for the disk."""
     store = open_store(f"duckdb:{tmp_path / 'night.db'}")

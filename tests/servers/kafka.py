@@ -1,5 +1,6 @@
 """One Apache Kafka broker in KRaft mode, with a listener of every kind of authentication."""
 
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ class Kafka:
 
     folder: Path
     heap_mb: int = 384
+    quick_start: bool = True       # compile quickly rather than well: not for timings
     ports: dict[str, int] = field(default_factory=dict)
     server: JavaServer | None = None
 
@@ -67,7 +69,8 @@ class Kafka:
         if not self.ports:
             self._format()
         classes = f"{kafka_jars()}/*"
-        self.server = JavaServer((f"-Xmx{self.heap_mb}m", "-XX:TieredStopAtLevel=1", "-cp", classes, "kafka.Kafka",
+        compile_ = ("-XX:TieredStopAtLevel=1",) if self.quick_start else ()
+        self.server = JavaServer((f"-Xmx{self.heap_mb}m", *compile_, "-cp", classes, "kafka.Kafka",
                                   str(self.folder / "server.properties")), self.folder, self.ports["PLAINTEXT"])
         self.server.start(self._ready)
         return self
@@ -87,6 +90,13 @@ class Kafka:
     def certificate(self) -> Path:
         """The authority that a client of TLS must trust."""
         return self.folder / "broker.pem"
+
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used."""
+        assert self.server is not None
+        assert self.server.process is not None
+        fields = Path(f"/proc/{self.server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def topic(self, name: str, partitions: int = 1, **settings: str) -> str:
         """Make a topic."""
