@@ -264,14 +264,14 @@ class DuckDBStore(Amendments):
         owners = self._rows[table.name].column("diaObjectId", numbers)
         if not len(numbers):
             return numbers
-        return numbers[ids[np.minimum(np.searchsorted(ids, owners), len(ids) - 1)] == owners]
+        return np.asarray(numbers[ids[np.minimum(np.searchsorted(ids, owners), len(ids) - 1)] == owners])
 
     def _current_numbers(self, ids: np.ndarray) -> np.ndarray:
         """Numbers of the current versions of objects."""
         return self._still_current(self._by_object[DIA_OBJECT.name].find(np.unique(np.asarray(ids, np.int64))))
 
     def _still_current(self, numbers: np.ndarray) -> np.ndarray:
-        return numbers[self._is_current[numbers]]
+        return np.asarray(numbers[self._is_current[numbers]])
 
     def _find(self, table: Table, column: str, values: np.ndarray) -> np.ndarray:
         rows = self._rows[table.name]

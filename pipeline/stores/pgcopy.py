@@ -93,7 +93,7 @@ def _missing(column: Column, values: np.ndarray) -> np.ndarray:
     if not column.nullable or column.datatype == "boolean":
         return np.zeros(len(values), bool)
     if column.datatype in ("float", "double"):
-        return np.isnan(values)
+        return np.asarray(np.isnan(values))
     missing: np.ndarray = values == column.null
     return missing
 

@@ -195,7 +195,8 @@ class PostgresStore(Amendments):
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._reading():
-            return self._connection.execute(query, values).fetchall()
+            found: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return found
 
     def _select(self, table: Table, clause: str, values: Sequence[Any] = ()) -> np.ndarray:
         query = f'COPY (SELECT {pgcopy.selection(table)} FROM "{table.name}" {clause}) TO STDOUT (FORMAT BINARY)'

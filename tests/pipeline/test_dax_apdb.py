@@ -82,7 +82,8 @@ def sorted_table(store, name, *keys):
 def same(ours, theirs):
     """Columns against lists of the database, whose null is None."""
     for column, values in zip(ours, zip(*theirs, strict=True), strict=True):
-        np.testing.assert_allclose(column, [math.nan if value is None else value for value in values], rtol=0, atol=1e-9)
+        expected = [math.nan if value is None else value for value in values]
+        np.testing.assert_allclose(column, expected, rtol=0, atol=1e-9)
 
 
 def test_a_night_and_its_morning_are_as_the_real_apdb_has_them(real, store):
