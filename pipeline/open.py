@@ -45,7 +45,7 @@ def _kafka(url: str, headers: Mapping[str, str] | None, check: bool) -> AlertSin
 
 
 def open_store(url: str) -> PromptArchive:
-    """The prompt store of `duckdb:path` or `memory:`."""
+    """The prompt store of `duckdb:path`, `postgresql://user@host:port/database?packets=FOLDER` or `memory:`."""
     match url.partition(":"):
         case "memory", ":", "":
             from pipeline.stores.memory import MemoryStore
@@ -55,7 +55,13 @@ def open_store(url: str) -> PromptArchive:
             if not Path(path).absolute().parent.is_dir():
                 raise InputError(f"prompt store {url!r}: there is no folder {Path(path).absolute().parent}")
             return DuckDBStore(Path(path))
-    raise InputError(f"prompt store {url!r}: expected duckdb:path or memory:")
+        case "postgresql", ":", rest if rest.startswith("//"):
+            try:
+                from pipeline.stores.postgres import PostgresStore
+            except ImportError as error:
+                raise InputError(f"prompt store {url!r}: install rubin-alert-twin[postgres] ({error})") from error
+            return PostgresStore(url)
+    raise InputError(f"prompt store {url!r}: expected duckdb:path, postgresql://... or memory:")
 
 
 def _folder(url: str, name: str) -> Path:

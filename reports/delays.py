@@ -1,4 +1,4 @@
-"""Where the time of every alert went: the critical path from the end of readout to the brokers, and who waited for what.
+"""Where the time of every alert went: the critical path from the end of readout to the brokers, and who waited for it.
 
 A detector-visit does one thing at a time, and before its image is there two: the worker preloads while the image comes.
 The later of the two is what was waited for. So its delay is a sum of parts, each of one activity or queue.
@@ -39,7 +39,8 @@ def parts(passages: np.ndarray, calls: np.ndarray) -> np.ndarray:
     wait = after(p["published_s"], p["taken_s"])
     again = p["attempts"] > 1
     out[:, PART["nextVisit"]] = np.where(preload, np.maximum(np.minimum(p["published_s"], p["preloaded_s"]) - t0, 0), 0)
-    for name, chosen in (("another try", again), ("workers", ~again & p["capped"]), ("start-up", ~again & ~p["capped"])):
+    for name, chosen in (("another try", again), ("workers", ~again & p["capped"]),
+                         ("start-up", ~again & ~p["capped"])):
         out[:, PART[name]] = np.where(preload & chosen, wait, 0.0)
     called = [PART[name] for name in ("registry queue", "registry", "storage queue", "storage", "ephemeris queue",
                                       "ephemeris")]
@@ -66,8 +67,7 @@ def _add_calls(out: np.ndarray, p: np.ndarray, calls: np.ndarray, late_image: np
     mine = _of_attempt(p, calls)
     rows, t0 = mine["row"], p["readout_end_s"][mine["row"]]
     counts = (mine["step"] > PRELOAD_STEPS) | ~late_image[rows]
-    queue, served = (np.array([PART[f"{name}{kind}"] if f"{name}{kind}" in PART else 0 for name in CALL_SERVICES])
-                     for kind in (" queue", ""))
+    queue, served = (np.array([PART.get(f"{name}{kind}", 0) for name in CALL_SERVICES]) for kind in (" queue", ""))
     for column, begin, end in ((queue, "asked_s", "start_s"), (served, "start_s", "end_s")):
         spent = np.where(counts, np.maximum(mine[end] - np.maximum(mine[begin], t0), 0.0), 0.0)
         flat = rows.astype(np.int64) * len(PARTS) + column[mine["step"]]
@@ -92,8 +92,8 @@ def causes(passages: np.ndarray, these: np.ndarray, reference: np.ndarray, holde
     """(cause, excess) of each detector-visit whose alerts are late or lost; b"" and NaN of the others.
 
     The cause is the part that took most longer than with no fault and unlimited workers (`these` against `reference`,
-    both of `parts`), `workers` with what held them then (`holders`, of `held_by`); the reason where nothing was sent. Who
-    is late there as well is late of itself: `itself:` and its longest part.
+    both of `parts`), `workers` with what held them then (`holders`, of `held_by`); the reason where nothing was sent.
+    Who is late there as well is late of itself: `itself:` and its longest part.
     """
     cause, excess = np.zeros(len(passages), "S24"), np.full(len(passages), np.nan)
     late = is_late(passages, limit_s) & (passages["n_alerts"] > 0)

@@ -222,9 +222,9 @@ VISIT_SUMMARY: Final = np.dtype([
     ("reliability", "f4"), ("snr", "f4"),       # medians over DIASources
     ("psf_sigma_px", "f4"), ("zeropoint", "f4")])
 
-# --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) ------
+# --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) -----
 
-# One row per detector-visit of the night; NaN for what never happened. Of several attempts the one that saved, or the last.
+# One row per detector-visit; NaN for what never happened. Of several attempts the one that saved, or the last.
 PASSAGE: Final = np.dtype([
     ("visit", "i8"), ("detector", "i2"), ("field", "i8"),
     ("shutter_close_s", "f8"), ("readout_end_s", "f8"),

@@ -7,7 +7,7 @@ Everything is keyed by seed and visit, so that a night of other machines, faults
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ class CountsModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     source: str
     law: Literal["drawn", "constant"] = "drawn"     # constant: means, rounded
+    detected: NotNegative = 0.0           # mean of the sample it was fitted to; a scenario says how many alerts it has
     visit_spread: NotNegative = 0.0       # of ln of the density, between fields
     detector_shape: NotNegative = 0.0     # of the gamma between detectors; 0: they are alike
     satellites: Fraction = 0.0            # shares

@@ -1,5 +1,5 @@
-"""The law of numbers at counts fidelity, fitted to nights at catalogue fidelity: sources drawn from truth, and the whole
-catalogue half run on them.
+"""The law of numbers at counts fidelity, fitted to nights at catalogue fidelity: sources drawn from truth, and the
+whole catalogue half run on them.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,8 +116,9 @@ def fit_model(rows: np.ndarray, source: str, before: CountsModel | None = None) 
     each = rows["bytes"][rows["n_alerts"] > 0] / rows["n_alerts"][rows["n_alerts"] > 0]
     objects = max(int(later["n_objects"].sum()), 1)
     return msgspec.structs.replace(
-        before, source=source, law="drawn", detector_shape=float(n.mean() ** 2 / excess) if excess > 0 else 0.0,
-        satellites=before.satellites, quality=shares["quality"], reliability=shares["reliability"],
+        before, source=source, law="drawn", detected=float(n.mean()),
+        detector_shape=float(n.mean() ** 2 / excess) if excess > 0 else 0.0,
+        quality=shares["quality"], reliability=shares["reliability"],
         new_objects=shares["new_objects"], fresh=float(later["n_fresh"].sum() / max(later["n_alerts"].sum(), 1)),
         objects_per_alert=objects / max(int(later["n_alerts"].sum()), 1),
         history_per_object=float(later["n_history"].sum()) / objects,

@@ -31,7 +31,7 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import InputError, NoWorkFound, PipelineError
 from pipeline.open import open_sink, open_store
 from pipeline.pixel_half import Measured
-from pipeline.ports import Ports, PromptArchive
+from pipeline.ports import Clock, Ports, PromptArchive
 from pipeline.steps import Steps
 from reports.store import Store, empty
 from schemas.ids import day_obs
@@ -89,6 +89,7 @@ class Beside:
     run: Path | None
     visits: np.ndarray                 # (n,) int64 of the night; of a store alone those of the observing day
     since: float
+    whole: bool = False                # the prompt tables are recorded whole, as `process` does, not the night's alone
     recorder: VisitRecorder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,9 +121,12 @@ def simulated(run: Path, config: PipelineConfig) -> Iterator[tuple[Night, Beside
     clock = MorningClock(max(float(np.nanmax(log["done_mjd_tai"])), beside.journal.latest()) + HOUR)
     ports = partial(Ports, clock=clock, recorder=beside.recorder, ephemerides=TableEphemerides(here.ephemerides()),
                     satellites=TrackSatellites(here.tracks()))
-    with _opened(f"duckdb:{run / STORE}", f"file:{run / 'alerts'}", ports) as (store, given):
-        yield _night(beside, store, given, config, visits[-1].mjd_tai + 1 / 86400,
-                     partial(_missed_of, run, log, beside.recorder), run / KEPT), beside
+    try:
+        with _opened(f"duckdb:{run / STORE}", f"file:{run / 'alerts'}", ports) as (store, given):
+            yield _night(beside, store, given, config, visits[-1].mjd_tai + 1 / 86400,
+                         partial(_missed_of, run, log, beside.recorder), run / KEPT), beside
+    finally:
+        shutil.rmtree(run / "scratch", ignore_errors=True)
 
 
 def _missed_of(run: Path, log: np.ndarray, recorder: VisitRecorder) -> list[Missed]:
@@ -177,28 +181,30 @@ def produced(out: Path, config: Path | None, science: Sequence[Path], template: 
              ) -> Iterator[tuple[Night, Beside]]:
     """The morning of a run folder of `alert-twin process`; `science` are the files of its night, for the catch-up."""
     from pipeline import service
-    from twin.process import fits_files, tai_now
+    from twin.process import fits_files
 
     site, place = service.read_site(config)
     if site.inject.count:
         raise InputError(f"inject.count {site.inject.count}: a run with injected sources has no morning")
     settings = changed(site.pipeline)
     log = Store(out).table("exposure_log")
-    beside = Beside(out / "batch", out, np.unique(log["visit"]), float(np.nanmin(log["midpointMjdTai"])))
     missed: list[Missed] = []
-    ports = partial(Ports, clock=tai_now, recorder=beside.recorder)
+    services = _no_services()
     if science:
         exposures = service.read_exposures(fits_files(science), site.header)
         world = service.read_world(site, place, template, template_from)
         service.check_overlap(exposures, world, site)
-        missed = [replace(one, measure=partial(_recorded, one, beside.recorder))
-                  for one in service.missed(exposures, world, site)]
+        missed = service.missed(exposures, world, site)
         services = {"ephemerides": world.ephemerides, "satellites": world.satellites}
-    else:
-        services = _no_services()
-    until = max([float(np.nanmax(log["midpointMjdTai"])), *(one.visit.mjd_tai for one in missed)]) + 1 / 86400
+    visits = np.union1d(log["visit"], np.array([one.visit.visit for one in missed], np.int64))
+    times = np.array([*log["midpointMjdTai"].tolist(), *(one.visit.mjd_tai for one in missed)])
+    since, until = float(np.nanmin(times)), float(np.nanmax(times)) + 1 / 86400
+    beside = Beside(out / "batch", out, visits, since, whole=True)
+    missed = [replace(one, measure=partial(_recorded, one, beside.recorder)) for one in missed]
+    ports = partial(Ports, clock=lambda: 0.0, recorder=beside.recorder)
     with _opened(site.store or f"duckdb:{out / STORE}", site.sink or f"file:{out / 'alerts'}",
                  partial(ports, **services)) as (store, given):
+        given = replace(given, clock=_clock(store))
         yield _night(beside, store, given, settings, until, lambda: missed, service.kept_folder(site, place, out)
                      ), beside
 
@@ -213,10 +219,9 @@ def _recorded(one: Missed, recorder: VisitRecorder) -> Steps[Measured]:
 @contextmanager
 def stored(url: str, folder: Path, night: int | None, config: PipelineConfig) -> Iterator[tuple[Night, Beside]]:
     """The morning of a store alone: nothing to catch up and nothing kept; `night` is YYYYMMDD, the last one if None."""
-    from twin.process import tai_now
-
-    ports = partial(Ports, clock=tai_now, recorder=VisitRecorder(folder / "caught_up"), **_no_services())
+    ports = partial(Ports, clock=lambda: 0.0, recorder=VisitRecorder(folder / "caught_up"), **_no_services())
     with _opened(url, "memory:", ports) as (store, given):
+        given = replace(given, clock=_clock(store))
         visits = np.unique(store.table("DetectorVisitProcessingSummary")["visit"])
         visits = visits[visits > 0]
         if not len(visits):
@@ -256,6 +261,14 @@ def _opened(url: str, sink: str, ports: Callable[..., Ports]) -> Iterator[tuple[
         store.close()
 
 
+def _clock(store: PromptArchive) -> Clock:
+    """The wall clock; of a simulated night, whose time is yet to come, a clock that begins after it."""
+    from twin.process import tai_now
+
+    latest = float(store.table("DiaObject")["validityStartMjdTai"].max(initial=0.0))
+    return MorningClock(latest + HOUR) if latest > tai_now() else tai_now
+
+
 def _no_services() -> dict[str, Any]:
     from pipeline.ephemerides import TableEphemerides
     from pipeline.satellites import TrackSatellites
@@ -272,7 +285,8 @@ def consolidate(beside: Beside, store: PromptArchive) -> dict[str, Any]:
     """Write the run as the morning leaves it; the night in numbers. Done again it writes the same."""
     caught_up = caught(beside, store)
     log = _log(beside, store, caught_up)
-    rows = {name: _of(store.table(name), beside) for name in PROMPT_TABLES}
+    whole = {name: store.table(name) for name in PROMPT_TABLES}
+    rows = {name: _of(table, beside) for name, table in whole.items()}
     tables = Tables(rows["DiaObject"], rows["DiaSource"], rows["DiaForcedSource"],
                     rows["DetectorVisitProcessingSummary"], log, caught_up)
     visits = visit_summaries(tables)
@@ -280,7 +294,7 @@ def consolidate(beside: Beside, store: PromptArchive) -> dict[str, Any]:
     aside = beside.folder / ".measures.writing"
     shutil.rmtree(aside, ignore_errors=True)
     with ParquetRecorder(aside) as recorder:
-        for name, table in {**rows, "exposure_log": log, "visit_summary": visits,
+        for name, table in {**(whole if beside.whole else rows), "exposure_log": log, "visit_summary": visits,
                             "retraction": read_retractions(beside.retractions)}.items():
             recorder.append(name, table)
     _link(beside, aside, caught_up)

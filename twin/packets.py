@@ -122,6 +122,7 @@ def _triggers(n: int, visit: Visit, detector: int, wcs: Wcs, rng: np.random.Gene
     rows["x"], rows["y"] = rng.uniform(50, SHAPE[1] - 50, n), rng.uniform(50, SHAPE[0] - 50, n)
     rows["ra"], rows["dec"] = wcs.sky(rows["x"].astype(float), rows["y"].astype(float))
     rows["timeProcessedMjdTai"] = visit.mjd_tai + 60.0 / 86400.0
+    rows["bboxSize"] = rng.integers(12, SIDE, n, endpoint=True)
     return rows
 
 
@@ -164,8 +165,8 @@ def _rows(table: Table, n: int, rng: np.random.Generator, band: str) -> np.ndarr
             continue
         if column.datatype in ("float", "double"):
             rows[column.name] = 1000.0 * rng.standard_normal(n, np.float32)
-        elif column.name == "band":
-            rows[column.name] = band.encode()
+        elif column.is_text:
+            rows[column.name] = band.encode() if column.name == "band" else b"0.2"       # or a version
         elif column.datatype in ("int", "short"):
             rows[column.name] = rng.integers(20, 60, n)
     return rows

@@ -53,14 +53,14 @@ class Ended(Exception):
 class Message:
     """nextVisit for one detector, as it lies in the stream; `row` is -1 for a visit that is never taken."""
 
-    __slots__ = ("attempt", "capped", "detector", "limit", "limit_reason", "number", "pod", "row", "stamp", "times",
-                 "troubled", "visit", "warm")
+    __slots__ = ("attempt", "capped", "detector", "limit", "limit_reason", "number", "pod", "queued", "row", "stamp",
+                 "times", "troubled", "visit", "warm")
 
     def __init__(self, number: int, visit: int, detector: int, row: int, stamp: float, published: float,
                  attempt: int = 0) -> None:
         self.number, self.visit, self.detector, self.row, self.stamp = number, visit, detector, row, stamp
         self.attempt, self.pod, self.capped, self.warm, self.troubled = attempt, -1, False, False, False
-        self.limit, self.limit_reason = np.inf, "timeout"
+        self.limit, self.limit_reason, self.queued = np.inf, "timeout", published
         self.times = [published, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN]
 
 
@@ -72,8 +72,10 @@ class Ran:
     calls: np.ndarray          # CALL
     pods: np.ndarray           # POD
     counters: dict[str, int]   # in_vain, redelivered, out_of_order, unanswered, without_ephemerides, not_exported
-    queue_area: float          # messages in the stream x seconds, summed as it went
-    busy_area: float           # pods at work x seconds
+    queue_area: float          # messages in the stream x seconds, summed as their number changed
+    queue_waits: float         # seconds that messages lay there, summed message by message
+    busy_area: float           # pods at work x seconds, summed as their number changed
+    busy_spans: float          # seconds that pods were at work, summed message by message
     end_s: float
 
 
@@ -83,7 +85,7 @@ class PromptProcessing:
     Parameters
     ----------
     unlimited : bool
-        A pod at once for every message: the platform that nobody waits for.
+        A warm pod at once for every message: the platform that nobody waits for.
     """
 
     def __init__(self, config: PlatformConfig, plan: Plan, numbers: Numbers, troubles: Sequence[Trouble] = (), *,
@@ -96,7 +98,8 @@ class PromptProcessing:
         for trouble in troubles:
             self._by_kind.setdefault(trouble.config.kind, []).append(trouble)
         self._troubled = np.logical_or.reduce([t.touched for t in troubles]) if troubles else np.zeros(len(plan), bool)
-        self.services = {name: Service(getattr(config.services, name).servers) for name in set(CALL_SERVICES) - {"egress"}}
+        self.services = {name: Service(getattr(config.services, name).servers)
+                         for name in config.services.__struct_fields__}
         self._desks: list[tuple[Service, ServiceConfig, str]] = [
             (self.services[name], getattr(config.services, name), name) for name in CALL_SERVICES if name != "egress"]
         self._egress = Service(1)
@@ -134,7 +137,7 @@ class PromptProcessing:
         self._waiting: deque[Message] = deque()
         self._idle: deque[tuple[simpy.Event, float]] = deque()
         self._alive = self._busy = self._open = 0
-        self._queue_area = self._busy_area = self._accounted = 0.0
+        self._queue_area = self._queue_waits = self._busy_area = self._busy_spans = self._accounted = 0.0
 
     def _prepare_night(self) -> None:
         """Costs of local work in sums, images' arrivals, and when each visit's message comes."""
@@ -230,6 +233,7 @@ class PromptProcessing:
             self._idle.popleft()[0].succeed(message)
             return
         self._account()
+        message.queued = self.env.now
         self._waiting.append(message)
         if self.unlimited:
             self._start_pod(0.0)
@@ -284,6 +288,7 @@ class PromptProcessing:
             self._account()
             if self._waiting:
                 message: Message | None = self._waiting.popleft()
+                self._queue_waits += env.now - message.queued
             elif self.unlimited:
                 break
             else:
@@ -295,8 +300,10 @@ class PromptProcessing:
                 self._account()
             assert message is not None
             self._busy += 1
-            lives = yield from self._take(number, message, cache, cold=done == 0)
+            began = env.now
+            lives = yield from self._take(number, message, cache, cold=done == 0 and not self.unlimited)
             self._account()
+            self._busy_spans += env.now - began
             self._busy -= 1
             self._open -= 1
             done += 1
@@ -396,7 +403,7 @@ class PromptProcessing:
 
     def _preload(self, message: Message, cache: "deque[int]", *, cold: bool) -> Generator[simpy.Event, Any, str]:
         """What is known of the field; why single frames have to do, or ""."""
-        row, missing = message.row, ""
+        missing = ""
         if cold and self.config.pods.cold_s:
             yield from self._spend(message, self.config.pods.cold_s)
         if not (yield from self._call(message, "registry")):
@@ -583,7 +590,7 @@ class PromptProcessing:
         rows["reason"] = [reason.encode() for reason in self.reason]
         rows["reference_s"] = rows["excess_s"] = NAN
         return Ran(rows, _calls(self._calls), _pods(self._pods), dict(self.counters), self._queue_area,
-                   self._busy_area, float(self.env.now))
+                   self._queue_waits, self._busy_area, self._busy_spans, float(self.env.now))
 
 
 def _calls(flat: "array[float]") -> np.ndarray:

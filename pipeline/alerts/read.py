@@ -32,7 +32,8 @@ def read_packet(packet: bytes) -> dict[str, Any]:
     except PacketError:
         raise
     except Exception as error:
-        raise PacketError(buffer.tell(), _reason(error)) from error
+        at = buffer.tell()
+        raise PacketError(at, "it ends within a value" if at >= len(packet) else _reason(error)) from error
     if buffer.tell() != len(packet):
         raise PacketError(buffer.tell(), f"{len(packet) - buffer.tell()} bytes are left over")
     if not isinstance(found, dict):
@@ -42,8 +43,8 @@ def read_packet(packet: bytes) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Why decoding stopped, in the words of the format."""
-    known = {IndexError: "a union's branch that the schema does not have", EOFError: "it ends within a value",
-             UnicodeDecodeError: "a text that is not UTF-8", OverflowError: "a number out of range",
+    known = {IndexError: "a union's branch that the schema does not have", OverflowError: "a number out of range",
+             UnicodeDecodeError: "a text that is not UTF-8", EOFError: "a length beyond its end",
              MemoryError: "more than fits into memory"}
     said = next((text for kind, text in known.items() if isinstance(error, kind)), "")
     return said or f"{type(error).__name__} {error}".strip()
@@ -92,9 +93,9 @@ def schema_of(identifier: int) -> Any:
     return load_schema(path)
 
 
-def schema_json(identifier: int) -> bytes:
-    """The schema of an id as JSON, every record written out, the same in every process."""
-    return json.dumps(plain(schema_of(identifier))).encode()
+def schema_json(identifier: int) -> str:
+    """The Avro schema of an id as JSON, every record written out where it is first used: what registries serve."""
+    return json.dumps(plain(schema_of(identifier)))
 
 
 def to_container(packets: Sequence[bytes]) -> bytes:
@@ -133,7 +134,7 @@ def read_packets(folder: Path) -> Iterator[bytes]:
 
 @lru_cache(maxsize=4)
 def _container_header(identifier: int) -> bytes:
-    entries = {"avro.codec": b"null", "avro.schema": schema_json(identifier),
+    entries = {"avro.codec": b"null", "avro.schema": schema_json(identifier).encode(),
                SCHEMA_ID_KEY: str(identifier).encode()}
     parts = [_MAGIC, long(len(entries))]
     for key, value in entries.items():

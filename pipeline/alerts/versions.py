@@ -1,13 +1,11 @@
 """Every version of the alert schema that lsst-alert-packet ships, under the id that its packets carry."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
-from pipeline.alerts.read import plain, schema_of
+from pipeline.alerts.read import schema_json
+from schemas import alert_versions
 
 SUBJECT: Final = "alert-packet"                  # holds all versions (syncAllSchemasToRegistry.py)
 TOPIC_SUBJECT: Final = "lsst-alerts-v{}-value"   # of one version, as TopicNameStrategy calls it
@@ -25,13 +23,8 @@ class AlertSchema:
 @cache
 def packaged() -> tuple[AlertSchema, ...]:
     """All of them, oldest first."""
-    spec = find_spec("lsst.alert.packet")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("lsst-alert-packet is not installed")
-    numbers = sorted((int(path.parts[-3]), int(path.parts[-2]))
-                     for path in (Path(spec.origin).parent / "schema").glob("[0-9]*/[0-9]*/lsst.v*.alert.avsc"))
-    return tuple(AlertSchema(major * 100 + minor, f"{major}.{minor}",
-                             json.dumps(plain(schema_of(major * 100 + minor)))) for major, minor in numbers)
+    return tuple(AlertSchema(major * 100 + minor, f"{major}.{minor}", schema_json(major * 100 + minor))
+                 for major, minor in alert_versions.packaged())
 
 
 @dataclass(frozen=True, slots=True)

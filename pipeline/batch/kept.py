@@ -226,7 +226,8 @@ def _packed(visit: Visit, detector: int, planes: Planes, noise_steps: float) -> 
     basis = planes.psf.basis.astype(np.float32)
     facts = {"form": FORM, "visit": asdict(visit), "detector": int(detector), "shape": list(planes.image.shape),
              "wcs": asdict(planes.wcs), "step": float(step), "variance": typical,
-             "noise_scale": float(planes.noise_scale), "psf_basis": list(basis.shape), "psf_order": int(planes.psf.order)}
+             "noise_scale": float(planes.noise_scale), "psf_basis": list(basis.shape),
+             "psf_order": int(planes.psf.order)}
     return {"facts": json.dumps(facts).encode(), "difference": _deflated(image.astype(np.int32)),
             "variance": _deflated(variance.astype(np.int32)),
             "bad": zlib.compress(np.packbits(planes.bad | ~known).tobytes(), 6),

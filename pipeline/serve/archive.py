@@ -201,7 +201,7 @@ class Archive:
         if identifier in self._schemas:
             return
         if self._store.get(schema_key(identifier)) is None:
-            self._store.put(schema_key(identifier), schema_json(identifier))
+            self._store.put(schema_key(identifier), schema_json(identifier).encode())
         self._schemas.add(identifier)
 
 

@@ -8,13 +8,12 @@ The Kafka consumer reads `read_committed`: of a producer's transactions that wer
 
 import json
 import logging
+import os
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
@@ -34,6 +33,7 @@ from pipeline.serve.messages import (
     described,
     examine,
 )
+from pipeline.sinks.kafka_url import KafkaUrl
 
 LOG: Final = logging.getLogger(__name__)
 BATCH: Final = 100             # messages between commits (alert_database_ingester)
@@ -168,8 +168,9 @@ class KafkaStream:
         self._ended: set[tuple[str, int]] = set()
         self._joined = False
         try:
-            self._consumer = Consumer({**SETTINGS, **(settings or {}), **FIXED, "bootstrap.servers": servers,
-                                       "group.id": group, "logger": LOG})
+            given = {key: value for key, value in (settings or {}).items() if key != "compression.type"}
+            self._consumer = Consumer({**SETTINGS, **given, **FIXED, "bootstrap.servers": servers, "group.id": group,
+                                       "logger": LOG})
         except KafkaException as error:
             raise InputError(f"Kafka settings: {error.args[0].str()}") from error
         try:
@@ -266,52 +267,34 @@ class KafkaDeadLetters:
         self._producer.flush(self._delivery_s)
 
 
-def open_stream(url: str, group: str, *, settings: Mapping[str, Any] | None = None) -> KafkaStream:
-    """The stream of `kafka://host:port/topic`; several hosts are joined by commas."""
-    servers, topic = _address("alert stream", url)
-    return KafkaStream(servers, topic, group, settings=settings)
+def open_stream(url: str, group: str) -> KafkaStream:
+    """The stream of `kafka://host:port/topic`, or any other Kafka URL (`pipeline.sinks.kafka_url`)."""
+    to = _parsed("alert stream", url)
+    ours = sorted({*FIXED, "bootstrap.servers", "group.id"} & set(to.settings))
+    if ours:
+        raise InputError(f"alert stream {url!r}: {ours[0]} is set by the consumer itself")
+    return KafkaStream(to.servers, to.topic, group, settings=to.settings)
 
 
-def open_dead_letters(url: str, *, settings: Mapping[str, Any] | None = None) -> DeadLetters:
+def open_dead_letters(url: str) -> DeadLetters:
     """Dead letters in `file:folder/` or `kafka://host:port/topic`."""
-    if url.startswith("kafka:"):
-        servers, topic = _address("dead letters", url)
-        return KafkaDeadLetters(servers, topic, settings=settings)
     scheme, colon, folder = url.partition(":")
+    if scheme.startswith("kafka"):
+        to = _parsed("dead letters", url)
+        return KafkaDeadLetters(to.servers, to.topic, settings=to.settings)
     if scheme != "file" or not colon or not folder.strip("/"):
         raise InputError(f"dead letters {url!r}: expected file:folder/ or kafka://host:port/topic")
     return DeadFolder(Path(folder))
 
 
-def _address(what: str, url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    topic = parts.path.strip("/")
-    if parts.scheme != "kafka" or not parts.netloc or not TOPIC_NAME.fullmatch(topic) or parts.query or parts.fragment:
-        raise InputError(f"{what} {url!r}: expected kafka://host:port/topic")
-    return parts.netloc, topic
-
-
-def client_settings(path: Path | None) -> dict[str, Any]:
-    """librdkafka's settings from a TOML file, `security.protocol = "SASL_SSL"`, for brokers that ask who one is."""
-    if path is None:
-        return {}
+def _parsed(what: str, url: str) -> KafkaUrl:
     try:
-        found = _flat(tomllib.loads(path.read_text()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file ({error})") from None
-    for key, value in found.items():
-        if key in FIXED or key in ("bootstrap.servers", "group.id"):
-            raise InputError(f"{path}: {key} is set by the consumer itself")
-        if not isinstance(value, str | int | float):       # the value is not shown: it may be a password
-            raise InputError(f"{path}: {key} is a text, a number, true or false, got {type(value).__name__}")
-    return found
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        to = KafkaUrl.parse(url, os.environ)
+    except InputError as error:
+        raise InputError(str(error).replace("alert sink", what, 1)) from None
+    if not TOPIC_NAME.fullmatch(to.topic):
+        raise InputError(f"{what} {url!r}: expected kafka://host:port/topic")
+    return to
 
 
 def _message(one: KafkaMessage) -> Message:

@@ -107,8 +107,11 @@ def _naive(value: Any) -> Any:
 
 
 def _joined(parts: Sequence[Columns]) -> Columns:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.ma.concatenate([part[name] for part in parts])
-            if any(isinstance(part[name], np.ma.MaskedArray) for part in parts)
-            else np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return parts[0] if len(parts) == 1 else {name: _concatenated([part[name] for part in parts]) for name in parts[0]}
+
+
+def _concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    values = np.concatenate([np.ma.getdata(array) for array in arrays])
+    if not any(isinstance(array, np.ma.MaskedArray) for array in arrays):
+        return values
+    return np.ma.MaskedArray(values, np.concatenate([np.ma.getmaskarray(array) for array in arrays]))

@@ -186,7 +186,7 @@ class FilterService:
     """A handler that gives every user what his filter selects."""
 
     def __init__(self, config: FilterConfig, *, clock: Callable[[], float] = time.monotonic,
-                 sinks: Callable[..., AlertSink] = open_sink) -> None:
+                 sinks: Callable[..., AlertSink] = open_sink, runner: Runner | None = None) -> None:
         self.config = config
         self.delivered: dict[str, int] = {one.user: 0 for one in config.filters}
         self.alerts = self.visits = 0
@@ -196,7 +196,8 @@ class FilterService:
         self._sinks: dict[tuple[str, bool], AlertSink] = {}
         self._folder = Path(config.state)
         self._ledger = Ledger(self._folder)
-        self._runner = Runner()
+        self._runner = runner or Runner()
+        self._lent = runner is not None                        # then its owner closes it
         self._spools = self._folder / "spool"
         shutil.rmtree(self._spools, ignore_errors=True)        # what is there was never committed, and comes again
         self._spools.mkdir()
@@ -237,7 +238,8 @@ class FilterService:
         return [one for visit in list(self._open.values()) for one in self._close(visit)]
 
     def close(self) -> None:
-        self._runner.close()
+        if not self._lent:
+            self._runner.close()
         for sink in self._sinks.values():
             sink.close()
         for visit in self._open.values():
@@ -291,7 +293,7 @@ class FilterService:
         for _ in range(TRIES):
             try:
                 sent += self._sink(one, visit.messages[ids[0]]).send(packets[sent:])
-            except (PipelineError, OSError) as error:      # one user's sink must not stop the others'
+            except (PipelineError, OSError, ValueError) as error:     # one user's sink must not stop the others'
                 reason = " ".join(str(error).split())
             if sent == len(packets):
                 break

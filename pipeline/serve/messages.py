@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from pipeline.alerts.read import read_packet
 from pipeline.errors import InputError, PacketError, RetriableError
 
-MAX_PACKET: Final = 4_000_000      # bytes: the producer's message.max.bytes; a packet with a long history has 300 kB
+MAX_PACKET: Final = 4 * 1024 * 1024    # bytes, as the producer has it; a packet with a long history has 300 kB
 MAX_ID: Final = 2**63 - 1
 TOPIC_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}", re.ASCII)   # Kafka's own rule
 

@@ -37,6 +37,9 @@ from schemas.updates import UPDATE, chunk_of
 TABLES_KEPT: Final = (DIA_OBJECT, DIA_SOURCE, DIA_FORCED_SOURCE, SS_SOURCE, SUMMARY)
 IN_ROW_FILES: Final = (DIA_OBJECT, DIA_SOURCE, DIA_FORCED_SOURCE)
 MEMORY_LIMIT: Final = "1GB"                 # of DuckDB itself
+_CONFIG: Final[dict[str, Any]] = {           # a checkpoint every 80 visits of 1,000 sources or so, not every 20
+    "threads": 1, "memory_limit": MEMORY_LIMIT, "checkpoint_threshold": "64MB"}
+_SYNC_ROWS: Final = 100_000                 # rows of a row file that a crash may lose, to be read from the tables again
 _LOAD_ROWS: Final = 100_000                 # rows copied at a time from the tables to a row file
 
 _ADDED: Final = "number BIGINT NOT NULL, pixelId BIGINT NOT NULL, apdb_replica_chunk BIGINT NOT NULL"
@@ -47,6 +50,7 @@ CREATE TABLE IF NOT EXISTS updates ({_UPDATE_COLUMNS});
 CREATE TABLE IF NOT EXISTS replica_chunks (id BIGINT PRIMARY KEY, last_update DOUBLE NOT NULL, unique_id VARCHAR);
 CREATE TABLE IF NOT EXISTS deduplications (mjd_tai DOUBLE NOT NULL);
 CREATE TABLE IF NOT EXISTS stale_rows (name VARCHAR NOT NULL, number BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS row_files (name VARCHAR PRIMARY KEY, synced BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS detector_visits (visit BIGINT, detector SMALLINT, PRIMARY KEY (visit, detector));
 CREATE TABLE IF NOT EXISTS schema_version (version VARCHAR PRIMARY KEY);
 """
@@ -58,7 +62,7 @@ class DuckDBStore(Amendments):
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         try:
-            self._connection = duckdb.connect(str(path), config={"threads": 1, "memory_limit": MEMORY_LIMIT})
+            self._connection = duckdb.connect(str(path), config=_CONFIG)
         except duckdb.Error as error:
             raise NonRetriableError(f"store {path} cannot be opened: {error}") from error
         try:
@@ -68,6 +72,8 @@ class DuckDBStore(Amendments):
             self._rows = {table.name: RowFile(Path(f"{path}.{table.name}"), table, f"{self._name} {VERSION}")
                           for table in IN_ROW_FILES}
             self._counts = {table.name: self._count(table) for table in TABLES_KEPT}
+            self._synced = dict.fromkeys(self._rows, 0) | dict(
+                self._connection.execute("SELECT name, synced FROM row_files").fetchall())
             self._mend()
             self._read_indexes()
         except BaseException:
@@ -166,6 +172,8 @@ class DuckDBStore(Amendments):
         self._files.close()
         with suppress(duckdb.Error):
             self._forget_sent()
+        with suppress(duckdb.Error, RetriableError):
+            self._sync_rows()
         for rows in self._rows.values():
             rows.close()
         self._connection.close()
@@ -202,7 +210,7 @@ class DuckDBStore(Amendments):
         """Bring the row files to what the tables hold: rows that are missing, and rows that changed without them."""
         for table in IN_ROW_FILES:
             rows, count = self._rows[table.name], self._counts[table.name]
-            for first in range(min(len(rows), count), count, _LOAD_ROWS):
+            for first in range(min(len(rows), count, self._synced[table.name]), count, _LOAD_ROWS):
                 rows.write(first, self._select(table, "WHERE number >= ? AND number < ? ORDER BY number",
                                                [first, min(first + _LOAD_ROWS, count)]))
             stale = self._read("SELECT DISTINCT number FROM stale_rows WHERE name = ? ORDER BY number", [table.name])
@@ -211,7 +219,16 @@ class DuckDBStore(Amendments):
                 with self._registered({"wanted": {"number": numbers}}):
                     rows.put(numbers, self._select(table, "WHERE number IN (SELECT number FROM wanted) "
                                                           "ORDER BY number"))
+        self._sync_rows()
+
+    def _sync_rows(self) -> None:
+        """Put the row files on disk, and remember that they are."""
+        for name, rows in self._rows.items():
+            rows.sync()
+            self._synced[name] = self._counts[name]
         self._connection.execute("DELETE FROM stale_rows")
+        self._connection.executemany("INSERT OR REPLACE INTO row_files VALUES (?, ?)",
+                                     [[name, synced] for name, synced in self._synced.items()])
 
     def _read_indexes(self) -> None:
         self._is_current = np.zeros(max(self._counts[DIA_OBJECT.name], 1024), bool)
@@ -295,8 +312,8 @@ class DuckDBStore(Amendments):
             raise
         for settle in self._settling:
             settle()
-        if self._marked:
-            self._read("DELETE FROM stale_rows").fetchall()
+        if self._marked or any(self._counts[name] - synced > _SYNC_ROWS for name, synced in self._synced.items()):
+            self._sync_rows()
 
     def _touch(self, mjd_tai: float, why: str) -> None:
         found = self._connection.execute("SELECT id, last_update, unique_id FROM replica_chunks WHERE id = ?",

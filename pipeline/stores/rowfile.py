@@ -5,8 +5,9 @@ place for that, a gigabyte for 14 MB; here a row's bytes lie together, and so do
 
     night.db.DiaSource    a page that says whose rows these are, then row `number` at number * itemsize
 
-The database is the truth: rows are appended before the commit that counts them, so what a crash leaves beyond the count
-is written over, and what is missing is filled from the database.
+The database is the truth. Rows are appended before the commit that counts them, so what a crash leaves beyond the count
+is written over. They reach the disk when the system likes, or at `sync`: a store remembers up to where that was, and
+reads what lies beyond from its tables when it is opened again.
 """
 
 import os
@@ -19,6 +20,7 @@ from pipeline.errors import NonRetriableError, RetriableError
 from schemas.table import Table
 
 _HEADER: Final = 4096
+_GROWTH: Final = 64 * 1024 * 1024          # bytes by which the file grows, so that it is mapped anew seldom
 
 
 class RowFile:
@@ -39,17 +41,25 @@ class RowFile:
         self._mapped = table.empty().view(self._void)
 
     def __len__(self) -> int:
-        """Whole rows in the file, those never committed included."""
+        """Rows that the file has room for, those never written included."""
         return (os.fstat(self._file).st_size - _HEADER) // self.table.dtype.itemsize
 
     def write(self, number: int, rows: np.ndarray) -> None:
-        """Put rows from a number on, on disk when it returns."""
+        """Put rows from a number on."""
         if len(rows):
             self._write([(number, rows)])
 
     def put(self, numbers: np.ndarray, rows: np.ndarray) -> None:
-        """Put rows at their numbers, on disk when it returns."""
-        self._write([(number, rows[k:k + 1]) for k, number in enumerate(numbers.tolist())])
+        """Put rows at their numbers."""
+        if len(rows):
+            self._write([(number, rows[k:k + 1]) for k, number in enumerate(numbers.tolist())])
+
+    def sync(self) -> None:
+        """Return when all is on disk."""
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise RetriableError(f"{self.path} not synchronized: {error.strerror}") from error
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
         """Rows of those numbers, a copy."""
@@ -73,11 +83,15 @@ class RowFile:
         if last >= len(self._mapped):
             self._mapped = np.memmap(self.path, self._void, "r", offset=_HEADER, shape=(len(self),))
 
+    def _grow(self, rows: int) -> None:
+        if rows > len(self):
+            os.ftruncate(self._file, _HEADER + rows * self.table.dtype.itemsize + _GROWTH)
+
     def _write(self, pieces: list[tuple[int, np.ndarray]]) -> None:
         try:
+            self._grow(max(number + len(rows) for number, rows in pieces))
             for number, rows in pieces:
                 _write_all(self._file, np.ascontiguousarray(rows).tobytes(), _HEADER + number * rows.itemsize)
-            os.fdatasync(self._file)
         except OSError as error:
             raise RetriableError(f"rows not written to {self.path}: {error.strerror}") from error
 

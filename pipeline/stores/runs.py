@@ -40,12 +40,18 @@ class Runs:
         """Numbers of keys in ranges (n, 2), both ends included; in ascending order, each once."""
         parts = [numbers[_spans(np.searchsorted(keys, ranges[:, 0], "left"),
                                 np.searchsorted(keys, ranges[:, 1], "right"))] for keys, numbers in self._runs]
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+        return _distinct(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
 def _sorted(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(keys, kind="stable")
     return keys[order], numbers[order]
+
+
+def _distinct(numbers: np.ndarray) -> np.ndarray:
+    """In ascending order, each once: by sorting, several times faster here than np.unique, which hashes."""
+    numbers = np.sort(numbers)
+    return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
 
 
 def _spans(first: np.ndarray, end: np.ndarray) -> np.ndarray:

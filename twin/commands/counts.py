@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twin.commands import Commands
 
+NOTE = ("The law of a detector's numbers, fitted by `alert-twin counts`; visit_spread is assumed (DMTN-102),\n"
+        "satellites are none, since the allow-list service knows of all.")
 VISIT_SPREAD = 0.5     # of ln of the density between fields: DMTN-102 has 5,100 alerts off the plane and 32,000 in it
 
 
@@ -35,8 +37,6 @@ def _counts(options: argparse.Namespace) -> int:
     source = (f"{len(rows)} detector-visits at catalogue fidelity of {path.name}, seeds {options.seeds[0]} to "
               f"{options.seeds[-1]}")
     model = fit_model(rows, source, CountsModel(source="", visit_spread=VISIT_SPREAD))
-    options.out.write_text(to_toml(model, "The law of a detector's numbers, fitted by `alert-twin counts`; visit_spread "
-                                          "is assumed (DMTN-102),\nsatellites are none, since the allow-list service "
-                                          "knows of all."))
+    options.out.write_text(to_toml(model, NOTE))
     print(f"{model.source}: {options.out}")
     return 0

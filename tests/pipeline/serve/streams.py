@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from uuid import uuid4
 
 import fastavro
 from confluent_kafka import Producer
@@ -15,9 +16,9 @@ from confluent_kafka import Producer
 from pipeline.alerts.read import read_packet, schema_of, source_id
 from schemas import alert
 from tests.pipeline.alerts.test_package import full
+from tests.servers.kafka import Kafka
 
 ROOT = Path(__file__).resolve().parents[3]
-TOPIC = "alerts-simulated"
 FAST = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}     # a consumer that is gone is soon forgotten
 
 
@@ -45,20 +46,34 @@ def identifiers(found: Sequence[bytes]) -> list[int]:
 
 
 class Broker:
-    """librdkafka's mock cluster, which lives as long as its producer."""
+    """A topic of a real broker where one is given, else of librdkafka's mock cluster, which lives with its producer."""
 
-    def __init__(self) -> None:
-        self._producer = Producer({"bootstrap.servers": "ignored:9092", "test.mock.num.brokers": 1, "log_level": 0,
-                                   "message.max.bytes": 8_000_000})
-        brokers = self._producer.list_topics(TOPIC, timeout=10).brokers.values()
+    def __init__(self, kafka: Kafka | None, folder: Path) -> None:
+        name = uuid4().hex[:12]
+        self.topic, self.group = f"alerts-simulated-{name}", f"group-{name}"
+        self.settings = folder / "librdkafka.properties"
+        self.settings.write_text("".join(f"{key}={value}\n" for key, value in FAST.items()))
+        self.real = kafka is not None
+        mock: dict[str, object] = {} if kafka else {"test.mock.num.brokers": 1}
+        self._producer = Producer({"bootstrap.servers": kafka.address() if kafka else "ignored:9092", "log_level": 0,
+                                   "message.max.bytes": 8_000_000, **mock})
+        if kafka is not None:
+            kafka.topic(self.topic, 3)
+        brokers = self._producer.list_topics(self.topic, timeout=10).brokers.values()
         self.servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
-    def url(self, topic: str = TOPIC) -> str:
-        return f"kafka://{self.servers}/{topic}"
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.servers}/{self.topic}?config={self.settings}"
 
-    def send(self, values: Sequence[bytes], topic: str = TOPIC) -> None:
+    @property
+    def stream(self) -> tuple[str, ...]:
+        """The options of a command that reads it to its end."""
+        return "--kafka", self.url, "--group", self.group, "--stop-when-idle", "0.3"
+
+    def send(self, values: Sequence[bytes]) -> None:
         for value in values:
-            self._producer.produce(topic, value, headers=[("producer_timestamp", b"1772500000250")])
+            self._producer.produce(self.topic, value, headers=[("producer_timestamp", b"1772500000250")])
             self._producer.poll(0)
         assert self._producer.flush(20) == 0
 

@@ -114,8 +114,9 @@ def test_what_is_not_there_is_404_in_one_line(client):
         assert (answer.status_code, answer.json()) == (404, {"detail": said})
 
 
-BAD_IDS = ["0", "-1", "-170055002004914266", str(2**63), "9" * 19, "9" * 5000, "1e5", "0x10", "1.0", "+5", "007", "1_000", "%20%35",
-           "5%20", "5%00", "5%0a", "٣", "١٧", "%D9%A3", "¹", "５", "nan", "true", "x", "../secret", "%2e%2e",
+BAD_IDS = ["0", "-1", "-170055002004914266", str(2**63), "9" * 19, "9" * 5000, "1e5", "0x10", "1.0", "+5", "007",
+           "1_000", "%20%35", "5%20", "5%00", "5%0a", "٣", "١٧", "%D9%A3", "¹", "５", "nan", "true", "x", "../secret",
+           "%2e%2e",
            "%2e%2e%2fsecret", "..%2f..%2fsecret", "..%5c..%5csecret", "%252e%252e%252f", "..", "secret.avro.gz",
            "x.json", "*", "[0-9]", "~", "s3:%2f%2fbucket", "memory:%2f%2fx", "file:%2f%2f%2fetc%2fpasswd"]
 
@@ -146,7 +147,8 @@ def test_the_check_above_sees_a_file_that_is_asked_for(client, monkeypatch):
 
 
 @pytest.mark.parametrize("path", [f"/v1/alerts/{ID}/cutouts/{kind}" for kind in (
-    "other.png", "science.jpg", "science", "../../x.png", "%2e%2e%2fx.png", "Science.png", "science.png.fits", "diaSource.fits")])
+    "other.png", "science.jpg", "science", "../../x.png", "%2e%2e%2fx.png", "Science.png", "science.png.fits",
+    "diaSource.fits")])
 def test_other_cutouts_are_refused(client, path):
     assert client.get(path).status_code in (404, 422)
 
@@ -158,7 +160,7 @@ def test_another_form_is_refused_in_one_line(client):
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    (gzip.compress(bytes(50_000_000)), "unpacks to more than 4000000 bytes"),
+    (gzip.compress(bytes(50_000_000)), "unpacks to more than 4194304 bytes"),
     (b"plain", "not gzip"), (gzip.compress(PACKET)[:-9], "cut short")], ids=["bomb", "plain", "cut"])
 def test_a_file_that_is_no_packet_is_an_error_in_one_line(tmp_path, content, said):
     path = tmp_path / alert_key(7)
@@ -219,7 +221,7 @@ def announced(ny, nx):
     """A FITS file that says it has more pixels than it has."""
     content = image_file(np.zeros((10, 10), np.float32))
     for axis, size in ((1, nx), (2, ny)):
-        content = content.replace(f"NAXIS{axis}  =                   10".encode(), f"NAXIS{axis}  = {size:20d}".encode())
+        content = content.replace(f"NAXIS{axis}  = {10:20d}".encode(), f"NAXIS{axis}  = {size:20d}".encode())
     return content
 
 
