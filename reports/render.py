@@ -15,6 +15,7 @@ from reports import association, filters
 from reports.acceptance import Figure, interval, number
 from reports.known import silent
 from reports.page import plain, rendered, written
+from reports.platform_page import render_platform
 from reports.report import FIDELITIES, Report, gather
 from reports.sections import sections
 from reports.single import Found
@@ -34,7 +35,10 @@ class Tile:
 
 def render(run_folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `report.json` into a run folder; the page's path. StoreError if it is none."""
-    report = gather(Store(Path(run_folder)))
+    store = Store(Path(run_folder))
+    if store.has("passage"):
+        return render_platform(run_folder)
+    report = gather(store)
     page, machine = html(report), json.dumps(document(report), indent=1, allow_nan=False)
     written(report.folder / "report.json", machine)
     return written(report.folder / "report.html", page)
@@ -113,6 +117,7 @@ def document(report: Report) -> dict[str, Any]:
         "light_curves": _without(report.light_curves, "points") if truth else None,
         "astrometry": _without(report.astrometry, "rows") if truth else None,
         "association": plain(association.association(matches)) if judged else None,
+        "association_after_batch": plain(report.morning) if judged and report.morning is not None else None,
         "solar_system": {"associated": plain(report.solar_system.associated), "causes": report.solar_system.causes,
                          **_without(report.ephemerides, "associated", "offsets"),
                          "numAssociatedSsObjects": report.ephemerides.associated},

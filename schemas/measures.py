@@ -70,7 +70,9 @@ EPHEMERIS: Final = np.dtype([
     ("observer_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),   # heliocentric position of the observer [au]
     ("vmag", "f4"), ("error_arcsec", "f4"),
     ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]
-    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8")])
+    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8"),
+    ("element_errors", "f8", (6,)),                     # one sigma of a ... mean_anomaly [au, deg]
+    ("arc_d", "f8"), ("n_oppositions", "i4"), ("n_observations", "i4")])   # what the orbit was fitted to
 
 # Tracks of catalogued satellites: what the allow-list service knows of an exposure. Great-circle segments [deg].
 TRACK: Final = np.dtype([("visit", "i8"), ("ra0", "f8"), ("dec0", "f8"), ("ra1", "f8"), ("dec1", "f8")])
@@ -204,6 +206,65 @@ OUTCOME_FORCED: Final = np.dtype([
 
 # Direct-image sources: STAR_TRUTH of all nights of a test.
 OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])
+
+# DIASources withdrawn from the prompt tables, and why.
+RETRACTION: Final = np.dtype([
+    ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("visit", "i8"), ("detector", "i2"), ("timeWithdrawnMjdTai", "f8"),
+    ("reason", "S128")])
+
+# A visit as the morning leaves it, over its detectors.
+VISIT_SUMMARY: Final = np.dtype([
+    ("visit", "i8"), ("band", "S1"), ("midpointMjdTai", "f8"),
+    ("n_done", "i4"), ("n_caught_up", "i4"), ("n_no_work", "i4"), ("n_failed", "i4"),      # detectors
+    ("n_sources", "i4"), ("n_withdrawn", "i4"), ("n_ss", "i4"), ("n_founding", "i4"),      # DIASources
+    ("n_lost_founding", "i4"),                  # that founded a DIAObject which is now another's
+    ("n_forced", "i4"), ("n_precovered", "i4"), ("n_alerts", "i4"),
+    ("reliability", "f4"), ("snr", "f4"),       # medians over DIASources
+    ("psf_sigma_px", "f4"), ("zeropoint", "f4")])
+
+# --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) -----
+
+# One row per detector-visit; NaN for what never happened. Of several attempts the one that saved, or the last.
+PASSAGE: Final = np.dtype([
+    ("visit", "i8"), ("detector", "i2"), ("field", "i8"),
+    ("shutter_close_s", "f8"), ("readout_end_s", "f8"),
+    ("published_s", "f8"),                               # the message is in the stream
+    ("taken_s", "f8"), ("preloaded_s", "f8"),            # by a worker, which then has what is known of the field
+    ("arrived_s", "f8"), ("seen_s", "f8"),               # the image is in the bucket; the worker has it
+    ("measured_s", "f8"), ("standardized_s", "f8"),      # the pixel half's end; timeProcessedMjdTai of its sources
+    ("reloaded_s", "f8"), ("saved_s", "f8"),
+    ("sent_s", "f8"), ("delivered_s", "f8"),             # acknowledged by Kafka; with the last of the brokers
+    ("freed_s", "f8"),                                   # the worker is free again
+    ("message", "i4"), ("pod", "i4"),                    # of that attempt; -1: none
+    ("attempts", "i2"),                                  # messages that were taken
+    ("capped", "?"),                                     # all pods that may be were there when its message came
+    ("warm", "?"),                                       # the worker had the detector's calibrations
+    ("n_detected", "i4"), ("n_satellites", "i4"), ("n_quality", "i4"), ("n_reliability", "i4"),
+    ("n_new_objects", "i4"),                             # detections, and those that each filter rejects
+    ("n_alerts", "i4"), ("n_fresh", "i4"),               # the rest; of them, in new DIAObjects
+    ("n_sent", "i4"), ("n_sent_twice", "i4"), ("bytes", "i8"),
+    ("reason", "S24"),                                   # why its alerts were never sent; b"" where they were
+    ("reference_s", "f8"),                               # sent, with no fault and unlimited workers; NaN: not even then
+    ("cause", "S24"), ("excess_s", "f8")])               # why it is late or lost, and by how much more than then
+
+# One row per call of a shared service: in its queue from asked to start, served to end.
+CALL: Final = np.dtype([
+    ("row", "i4"), ("message", "i4"), ("step", "i2"),    # of `passage`; of CALL_STEPS
+    ("asked_s", "f8"), ("start_s", "f8"), ("end_s", "f8")])
+CALL_STEPS: Final = ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
+                     "save", "export", "egress")
+CALL_SERVICES: Final = ("registry", "storage", "storage", "apdb", "apdb", "ephemeris", "satellites", "apdb", "apdb",
+                        "export", "egress")              # whose they are
+
+# What each Step of a detector-visit takes or would take [s], before any wait.
+WORK_STEPS: Final = (
+    "registry", "templates", "calibs", "objects", "history", "ephemerides",
+    "isr", "calibrate", "warp", "subtract", "detect", "measure", "cutouts", "reliability",
+    "satellites", "filter", "transform", "reload", "associate", "statistics", "forced", "package", "save", "send",
+    "export")
+WORK: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((name, "f4") for name in WORK_STEPS)])
+
+POD: Final = np.dtype([("pod", "i4"), ("created_s", "f8"), ("ready_s", "f8"), ("ended_s", "f8"), ("visits", "i4")])
 
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from twin.cache import Cache
+    from twin.scenario import Scenario
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ[_variable] = "1"   # before NumPy is imported: results must not depend on the number of cores
@@ -300,6 +301,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.past and options.lean:
         raise InputError("--lean keeps no database, --past begins with one")
     scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
+    if scenarios[0].fidelity == "counts":
+        return _run_counts(options, scenarios)
     places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
               "sink": options.sink or ("memory:" if options.lean else ""), "store": "memory:" if options.lean else ""}
     with _ending(), _progress(options.quiet) as progress:
@@ -314,6 +317,24 @@ def _run(options: argparse.Namespace) -> int:
                                   any_topic=options.any_topic, progress=progress, past=options.past, **places)]
     print(*outcomes, sep="\n")
     return 0
+
+
+def _run_counts(options: argparse.Namespace, scenarios: "Sequence[Scenario]") -> int:
+    """Nights of numbers alone; 1 where one is not what its scenario expects."""
+    from pipeline.errors import InputError
+    from twin.counts_night import run_counts
+
+    given = {"--keep": options.keep, "--sink": options.sink, "--past": options.past, "--lean": options.lean}
+    for name in (name for name, value in given.items() if value):
+        raise InputError(f"{options.scenario}: a night at counts fidelity has no sources; {name} does not go with it")
+    outcomes = []
+    with _ending(), _progress(options.quiet) as progress:
+        for scenario in scenarios:
+            folder = options.out / f"seed_{scenario.seed}" if options.seeds else options.out
+            outcomes.append(run_counts(scenario, folder, beside=options.scenario.parent, processes=options.processes,
+                                       progress=progress))
+    print(*outcomes, sep="\n")
+    return 1 if any(outcome.missed for outcome in outcomes) else 0
 
 
 def _prefill(options: argparse.Namespace) -> int:

@@ -1,12 +1,13 @@
 """What Steps cost: seconds of one core of a named machine, a + b size each, fitted to recorded Steps.
 
 A table is a TOML file with the machine, the date, and per Step the two numbers, the range of sizes they were fitted
-over, the number of recorded runs and the rms of the residuals. A Step without a cost is an error, never 0.
+over, the number of recorded runs and the rms of the residuals. A Step without a cost is an error, never 0. Nights of
+pixels take the line itself; nights at counts fidelity draw about it (`sample`).
 """
 
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -19,10 +20,12 @@ MIN_RANGE: Final = 16.0    # and the range of size they must span
 
 
 class StepCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Seconds = a + b size."""
+    """Seconds = a + b size, and how single runs scatter about them where they are drawn."""
 
     a: float
-    b: float
+    b: float = 0.0
+    law: Literal["", "constant", "lognormal", "exponential"] = ""   # "": lognormal where fitted, constant otherwise
+    spread: float = 0.0            # lognormal: of ln; the mean stays a + b size. Fitted: `rms_fraction`
     runs: int = 0
     size_min: int = 0
     size_max: int = 0
@@ -56,6 +59,8 @@ class CostTable:
         for name, cost in file.steps.items():
             if not (cost.a >= 0 and cost.b >= 0 and np.isfinite(cost.a + cost.b)):
                 raise InputError(f"cost table {path}: steps.{name}: a and b must be 0 or more, got {cost.a}, {cost.b}")
+            if not 0 <= cost.spread <= 3:
+                raise InputError(f"cost table {path}: steps.{name}: spread must be 0 to 3, got {cost.spread}")
         return cls(file, scale, str(path))
 
     def seconds(self, step: Step) -> float:
@@ -64,6 +69,25 @@ class CostTable:
         if cost is None:
             raise InputError(f"{self.source} has no cost for Step {step.name!r}; `alert-twin costs` measures one")
         return self.scale * (cost.a + cost.b * step.size)
+
+    def sample(self, name: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n,) seconds of single runs of a Step with sizes (n,), scattered by its law about `seconds`."""
+        cost = self.file.steps.get(name)
+        if cost is None:
+            raise InputError(f"{self.source} has no cost for Step {name!r}; `alert-twin costs` measures one")
+        mean = self.scale * (cost.a + cost.b * np.asarray(sizes, float))
+        law = cost.law or ("lognormal" if cost.runs else "constant")
+        if law == "constant":
+            return mean
+        if law == "exponential":
+            return np.asarray(mean * rng.exponential(size=len(mean)))
+        spread = cost.spread or cost.rms_fraction
+        return np.asarray(mean * np.exp(spread * rng.normal(size=len(mean)) - 0.5 * spread**2))
+
+    def origin(self, name: str) -> str:
+        """`measured`, or `modelled` and by what."""
+        cost = self.file.steps[name]
+        return "measured" if cost.runs and not cost.assumed else f"modelled: {cost.assumed or 'no source given'}"
 
 
 def fit(sizes: np.ndarray, cpu_s: np.ndarray) -> StepCost:
@@ -139,6 +163,10 @@ def to_toml(file: CostFile) -> str:
     for name, cost in file.steps.items():
         lines += ["", f'[steps."{name}"]' if "." in name else f"[steps.{name}]",
                   f"a = {cost.a:.6g}", f"b = {cost.b:.6g}"]
+        if cost.law:
+            lines.append(f'law = "{cost.law}"')
+        if cost.spread:
+            lines.append(f"spread = {cost.spread:.4g}")
         if cost.assumed:
             lines.append(f'assumed = "{cost.assumed}"')
         else:

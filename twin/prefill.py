@@ -121,7 +121,7 @@ def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: 
         facts = here.facts(visit, detector)
         truth = observe.sources(here.sky, visit, detector, here.seed,
                                 template_visits=[one.visit for one in templates[visit.band]])
-        catalog = _catalog(here, visit, detector, facts, truth, templates[visit.band])
+        catalog = catalog_of(here, visit, detector, facts, truth, templates[visit.band])
         shape = here.config.camera.ny, here.config.camera.nx
         measured = measured_from_catalog(catalog, visit, detector, facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px,
                                          zeropoint=facts.zeropoint)
@@ -136,7 +136,7 @@ def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: 
     return len(jobs)
 
 
-def _catalog(here: Observatory, visit: Visit, detector: int, facts: Facts, truth: np.ndarray,
+def catalog_of(here: Observatory, visit: Visit, detector: int, facts: Facts, truth: np.ndarray,
              template: list[Input]) -> Catalog:
     """What was measured in one earlier visit."""
     flux_err = _error(facts, template)
@@ -170,4 +170,4 @@ def _facts(scenario: Scenario, visits: int) -> np.ndarray:
     return rows
 
 
-__all__ = ["Prefilled", "place", "prefill"]
+__all__ = ["Prefilled", "catalog_of", "place", "prefill"]

@@ -10,37 +10,25 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputError
 from simulators.config import SimulationConfig
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+from twin.platform_config import (
+    AtLeastOne,
+    CountsConfig,
+    ExpectConfig,
+    FaultConfig,
+    NotNegative,
+    PlatformConfig,
+    Section,
+)
 
 DEPTH: Final = 5   # of `base` chains
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every section."""
-
-
-class PlatformConfig(Section, frozen=True):
-    """The machines of the night, in simulated time."""
-
-    workers: AtLeastOne = 16               # detector-visits at once
-    database_connections: AtLeastOne = 8   # assumed
-    broker_connections: AtLeastOne = 2     # assumed
-    lead_s: NotNegative = 20.0             # nextVisit comes at least 20 s before the exposure (ts_ScriptQueue)
-    readout_s: NotNegative = 3.07          # rubin_scheduler, sim model of the camera
-    transfer_s: NotNegative = 4.0          # camera to worker, assumed
-    timeout_s: Positive = 900.0            # WORKER_TIMEOUT in production (prompt_processing)
-    costs: str = "reference.toml"          # cost table: beside the scenario, or shipped
-    cost_scale: Positive = 1.0             # this platform's cores against the table's machine, as slowness
+SHIPPED: Final = {"cost table": "costs", "counts model": "counts"}   # folders of `scenarios/` by kind of file
 
 
 class HistoryConfig(Section, frozen=True):
@@ -73,12 +61,16 @@ class Scenario(Section, frozen=True):
     name: str = "a night"
     description: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 1
+    fidelity: Literal["pixels", "counts"] = "pixels"   # counts: numbers of sources and Steps alone
     simulation: SimulationConfig = SimulationConfig()
     pipeline: PipelineConfig = PipelineConfig()
     platform: PlatformConfig = PlatformConfig()
     history: HistoryConfig = HistoryConfig()
     recorder: RecorderConfig = RecorderConfig()
     judge: JudgeConfig = JudgeConfig()
+    counts: CountsConfig = CountsConfig()
+    faults: tuple[FaultConfig, ...] = ()   # of nights at counts fidelity
+    expect: ExpectConfig = ExpectConfig()  # and what they must end in
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -131,7 +123,7 @@ def find_file(name: str, beside: Path, kind: str) -> Path:
     local = beside / name
     if local.is_file():
         return local
-    shipped = Path(str(resources.files("scenarios"))) / ("costs" if kind == "cost table" else "") / name
+    shipped = Path(str(resources.files("scenarios"))) / SHIPPED.get(kind, "") / name
     if shipped.is_file():
         return shipped
     raise InputError(f"no {kind} {name!r}: looked in {beside} and among the scenarios shipped")

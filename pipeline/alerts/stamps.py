@@ -114,6 +114,8 @@ def read_stamp(content: bytes) -> Stamp:
     """A cutout of an alert; ValueError says what is missing."""
     from astropy.io import fits
 
+    if not content.startswith(b"SIMPLE  ="):       # what astropy would unpack first: a few bytes can become gigabytes
+        raise ValueError(f"a FITS file begins with SIMPLE, got {content[:9]!r}")
     with fits.open(io.BytesIO(content), memmap=False) as units:
         names = [unit.name for unit in units]
         for name in ("PRIMARY", "UNCERT", "PSFIMAGE"):

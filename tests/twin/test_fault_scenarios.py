@@ -1,0 +1,85 @@
+"""Every scenario of scenarios/faults ends in exactly what it says; with no fault, or twice as much, it does not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from reports.delays import is_late
+from tests.twin.test_prompt_processing import plan
+from twin.counts_night import Night, missed, simulate
+from twin.platform_config import FaultConfig
+from twin.scenario import Scenario, read_scenario
+from twin.troubles import lay
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+FAULTS = sorted((SCENARIOS / "faults").glob("*.toml"))
+
+
+def at_rate(scenario: Scenario, factor: float) -> Scenario:
+    """The scenario with its faults' rates multiplied."""
+    return structs.replace(scenario, faults=tuple(structs.replace(fault, rate=fault.rate * factor)
+                                                  for fault in scenario.faults))
+
+
+@pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
+def test_a_fault_ends_in_what_its_scenario_says(path: Path) -> None:
+    scenario = read_scenario(path)
+    assert len(scenario.faults) == 1
+    assert 0 < scenario.faults[0].rate <= 0.5
+    assert scenario.expect.why
+    night = simulate(scenario)
+    assert missed(scenario.expect, night) == []
+    assert_explained(night)
+    for factor in (0.0, 2.0):
+        assert missed(scenario.expect, simulate(at_rate(scenario, factor))), f"{factor} times the rate passes too"
+
+
+def assert_explained(night: Night) -> None:
+    """Every late or lost alert has a cause, no other has one, and the cause is not that nothing took longer."""
+    p = night.ran.passages
+    late = is_late(p) & (p["n_alerts"] > 0)
+    assert ((p["cause"] != b"") == late).all()
+    sent = late & (p["reason"] == b"")
+    assert (p["excess_s"][sent] > 1.0).all()
+    assert (p["cause"][late & ~sent] == p["reason"][late & ~sent]).all()
+
+
+@pytest.mark.parametrize(("name", "cause"), [
+    ("next_visit_late", b"nextVisit"), ("image_late", b"image"), ("notification_lost", b"image"),
+    ("worker_killed_redelivered", b"another try"), ("apdb_slow", b"apdb"), ("kafka_down_outbox", b"kafka"),
+    ("network_cut", b"nextVisit"), ("kafka_throttled", b"egress")])
+def test_the_cause_is_the_one_that_was_planted(name: str, cause: bytes) -> None:
+    night = simulate(read_scenario(SCENARIOS / "faults" / f"{name}.toml"))
+    p = night.ran.passages
+    found = set(p["cause"][is_late(p)].tolist())
+    assert found <= {cause, cause + b" queue"}
+
+
+def test_without_a_fault_the_small_night_is_on_time() -> None:
+    scenario = read_scenario(SCENARIOS / "platform_small.toml")
+    night = simulate(scenario)
+    assert missed(scenario.expect, night) == []
+    assert night.requirement.met
+    assert night.requirement.percentiles_s["p50"] == pytest.approx(37.6, abs=0.1)
+    assert not night.ran.passages["cause"].any()
+
+
+def test_too_few_workers_are_named_with_what_holds_them() -> None:
+    scenario = read_scenario(SCENARIOS / "platform_small.toml", ["platform.workers=10", "platform.pods.smallest=10"])
+    night = simulate(scenario)
+    p = night.ran.passages
+    assert not night.requirement.met
+    assert (p["n_sent"] == p["n_alerts"]).all()          # late, not lost
+    late = p["cause"][is_late(p)]
+    assert (np.char.startswith(late, b"workers")).mean() > 0.95
+
+
+def test_a_fault_touches_an_even_share_of_the_visits_in_its_span() -> None:
+    night = plan(10.0 * np.arange(100))
+    for rate in (0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0):
+        touched = lay([FaultConfig(kind="image_late", start_s=200.0, duration_s=600.0, rate=rate)], night)[0].touched
+        assert touched.sum() == int(60 * rate + 1e-9)
+        assert not touched[:20].any()
+        assert not touched[80:].any()

@@ -1,0 +1,198 @@
+"""A night at counts fidelity from a scenario to a run folder, beside the same with no fault and unlimited workers."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from reports.delays import causes, held_by, is_late, parts
+from reports.requirement import Requirement, requirement
+from schemas.measures import FACT
+from twin.balance import check
+from twin.costs import CostTable
+from twin.counts import CountsModel, Numbers, draw_night, read_model, work_rows
+from twin.folders import claim
+from twin.halves import machine_name
+from twin.plan import Plan, plan_of
+from twin.platform_config import ExpectConfig
+from twin.prompt_processing import PromptProcessing, Ran
+from twin.recorder import ParquetRecorder
+from twin.scenario import Scenario, find_file, to_toml
+from twin.troubles import Trouble, bursts, lay
+
+Progress = Callable[[str, int, int], None]      # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a night is simulated from."""
+
+    plan: Plan
+    numbers: Numbers
+    troubles: list[Trouble]
+    costs: CostTable
+    model: CountsModel
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """A night, and what it was to be."""
+
+    made: Made
+    ran: Ran                   # its passages with reference, cause and excess
+    reference: Ran             # the same numbers with no fault and unlimited workers
+    requirement: Requirement
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A night in numbers."""
+
+    folder: Path
+    night: Night
+    wall_s: float
+    missed: list[str]          # what the scenario expects and the night is not
+    expected: bool             # whether it expects anything
+
+    def __str__(self) -> str:
+        p, judged = self.night.ran.passages, self.night.requirement
+        lines = [f"{len(self.night.made.plan)} visits, {len(p)} detector-visits, {int(p['n_sent'].sum()):,} of "
+                 f"{judged.alerts:,} alerts sent in {self.wall_s:.0f} s: {self.folder}", *judged.lines()]
+        if self.expected:
+            lines += [f"not as expected: {line}" for line in self.missed] or ["as the scenario expects"]
+        return "\n".join(lines)
+
+
+def made(scenario: Scenario, beside: Path = Path()) -> Made:
+    """Plan, numbers and faults of a scenario; InputError names what cannot be used."""
+    costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+    model = read_model(find_file(scenario.counts.model, beside, "counts model"))
+    plan = plan_of(scenario)
+    troubles = lay(scenario.faults, plan)
+    return Made(plan, draw_night(scenario, plan, model, costs, bursts(troubles, len(plan))), troubles, costs, model)
+
+
+def simulate(scenario: Scenario, beside: Path = Path(), *, processes: int = 1, reference: Ran | None = None,
+             night: Made | None = None) -> Night:
+    """The night and its reference, checked; with two processes both at once. The result does not depend on that.
+
+    A burst is the sky's, no fault of the machines: the reference has it too.
+    """
+    if reference is None and processes > 1:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            beside_it = pool.submit(run_reference, scenario, beside)
+            night = night or made(scenario, beside)
+            ran = _run(scenario, night)
+            reference = beside_it.result()
+    else:
+        night = night or made(scenario, beside)
+        reference = reference or _run(scenario, night, unlimited=True)
+        ran = _run(scenario, night)
+    _explain(ran, reference)
+    return Night(night, ran, reference, requirement(ran.passages, reference.passages))
+
+
+def run_reference(scenario: Scenario, beside: Path) -> Ran:
+    """The night with no fault and unlimited workers."""
+    return _run(scenario, made(scenario, beside), unlimited=True)
+
+
+def _run(scenario: Scenario, night: Made, *, unlimited: bool = False) -> Ran:
+    platform = PromptProcessing(scenario.platform, night.plan, night.numbers, () if unlimited else night.troubles,
+                                seed=scenario.seed, unlimited=unlimited,
+                                max_new_objects=scenario.pipeline.associate.max_new_objects)
+    ran = platform.run()
+    check(ran)
+    return ran
+
+
+def _explain(ran: Ran, reference: Ran) -> None:
+    """Fill in `reference_s`, `cause` and `excess_s` of the night's passages, in place."""
+    rows = ran.passages
+    rows["reference_s"] = reference.passages["delivered_s"]
+    rows["cause"], rows["excess_s"] = causes(rows, parts(rows, ran.calls),
+                                             parts(reference.passages, reference.calls),
+                                             held_by(rows, reference.passages))
+
+
+def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1,
+               progress: Progress = lambda what, done, total: None) -> Outcome:
+    """Simulate a night at counts fidelity into a new run folder; `beside` is where its tables may lie.
+
+    InputError where the folder is occupied. Whatever ends the run early takes the folder with it.
+    """
+    begun = perf_counter()
+    claim(folder)
+    try:
+        progress("nights", 0, 1)
+        (folder / "scenario.toml").write_text(to_toml(scenario))
+        night = simulate(scenario, beside, processes=processes)
+        with ParquetRecorder(folder / "measures") as recorder:
+            recorder.append("passage", night.ran.passages)
+            recorder.append("call", night.ran.calls)
+            recorder.append("work", work_rows(night.made.plan, night.made.numbers, scenario.counts.detectors))
+            recorder.append("pod", night.ran.pods)
+            recorder.append("reference", night.reference.passages)
+            recorder.append("fact", facts(scenario, night, perf_counter() - begun))
+        progress("nights", 1, 1)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Outcome(folder, night, perf_counter() - begun, missed(scenario.expect, night),
+                   scenario.expect != ExpectConfig())
+
+
+def missed(expect: ExpectConfig, night: Night) -> list[str]:
+    """What a scenario expects exactly and the night is not, in words."""
+    p = night.ran.passages
+    found = {"alerts": night.requirement.alerts, "sent": int(p["n_sent"].sum()),
+             "late": int(p["n_alerts"][is_late(p)].sum()), "sent_twice": int(p["n_sent_twice"].sum()),
+             **night.ran.counters}
+    out = [f"{name}: {found[name]}, {getattr(expect, name)} expected" for name in expect.__struct_fields__
+           if name in found and getattr(expect, name) not in (None, found[name])]
+    failed = failures(p)
+    return out + [f"failed ({reason}): {failed.get(reason, 0)}, {expect.failed.get(reason, 0)} expected"
+                  for reason in sorted(set(failed) | set(expect.failed))
+                  if failed.get(reason, 0) != expect.failed.get(reason, 0)]
+
+
+def failures(passages: np.ndarray) -> dict[str, int]:
+    """Alerts that were never sent, by reason."""
+    lost = passages[(passages["reason"] != b"") & (passages["n_alerts"] > 0)]
+    return {reason.decode(): int(lost["n_alerts"][lost["reason"] == reason].sum())
+            for reason in np.unique(lost["reason"])}
+
+
+def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
+    """FACT rows: the run's circumstances, and where its numbers come from."""
+    costs, judged = night.made.costs, night.requirement
+    origins = sorted({costs.origin(name).partition(":")[0] for name in costs.file.steps}, key=str)
+    values = {
+        "scenario": scenario.name, "description": scenario.description, "seed": scenario.seed, "fidelity": "counts",
+        "kind": "simulated", "wall_s": f"{wall_s:.1f}", "origin_mjd_tai": repr(night.made.plan.origin_mjd_tai),
+        "machine": machine_name(), "python": sys.version.split()[0], "twin": version("rubin-alert-twin"),
+        "cost_table": costs.source, "cost_machine": costs.file.machine, "cost_date": costs.file.date,
+        "cost_note": costs.file.note, "cost_scale": costs.scale, "cost_origin": " and ".join(origins),
+        "counts_model": night.made.model.source, "workers": scenario.platform.workers,
+        "detectors": scenario.counts.detectors, "readout_s": scenario.platform.readout_s,
+        "servers": ", ".join(f"{name} {getattr(scenario.platform.services, name).servers or 'without limit'}"
+                             for name in scenario.platform.services.__struct_fields__),
+        "egress_gbps": scenario.platform.publication.egress_gbps, "reference_alerts": judged.alerts,
+        "expect": scenario.expect.why, "expect_missed": "; ".join(missed(scenario.expect, night)),
+        **{f"counter_{name}": value for name, value in night.ran.counters.items()},
+        **{f"fault_{k}": f"{fault.kind} {fault.service} from {fault.start_s:g} s for {fault.duration_s:g} s, rate "
+                         f"{fault.rate:g}" for k, fault in enumerate(scenario.faults)}}
+    rows = np.zeros(len(values), FACT)
+    for row, (key, value) in zip(rows, values.items(), strict=True):
+        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
+    return rows
+
+
+__all__ = ["Made", "Night", "Outcome", "failures", "made", "missed", "run_counts", "simulate"]

@@ -1,0 +1,72 @@
+"""The visits of a night at counts fidelity: our scheduler's, or at regular or random times."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeline.errors import InputError
+from simulators.scheduler import Survey
+from simulators.streams import stream
+from simulators.surveyed import visit_id
+from twin.platform_config import CountsConfig
+from twin.scenario import Scenario
+
+DAY_S: Final = 86400.0
+BEFORE_S: Final = 100.0        # of the simulated clock before the first shutter opens
+NIGHTS: Final = 20             # tried until one has as many visits as are wanted
+START_MJD: Final = 61218.0     # of made-up nights
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A night's visits in the order of their shutters; seconds are of the simulated clock."""
+
+    origin_mjd_tai: float
+    visit: np.ndarray          # (n,) int64
+    field: np.ndarray          # (n,) int64: the same field, the same sky
+    opens_s: np.ndarray        # (n,) float64
+    closes_s: np.ndarray       # (n,) float64
+
+    def __len__(self) -> int:
+        return len(self.visit)
+
+
+def plan_of(scenario: Scenario) -> Plan:
+    """The night of a scenario; InputError where the scheduler has none of as many visits."""
+    c = scenario.counts
+    if c.cadence == "scheduler":
+        return _scheduled(scenario)
+    gaps = np.full(c.visits, c.interval_s)
+    if c.cadence == "poisson":
+        gaps = stream(scenario.seed, "visits").exponential(c.interval_s, c.visits)
+    return _made(START_MJD, np.cumsum(gaps) - gaps[0], np.arange(c.visits) % c.fields, c)
+
+
+def _scheduled(scenario: Scenario) -> Plan:
+    """The first visits of the first night of our scheduler's survey that has enough."""
+    c, longest = scenario.counts, 0
+    for night in Survey(scenario.simulation.cadence.scheduler, scenario.seed).nights(NIGHTS):
+        longest = max(longest, len(night))
+        if len(night) >= c.visits:
+            break
+    else:
+        raise InputError(f"counts.visits: {c.visits} visits are wanted, the longest of the scheduler's first {NIGHTS} "
+                         f"nights has {longest}")
+    night = night[:c.visits]
+    start = float(night["observationStartMJD"][0])
+    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c)
+
+
+def _fields(number: np.ndarray) -> np.ndarray:
+    """Numbers of fields from 0: those of deep fields are negative in the scheduler's table."""
+    return np.where(number < 0, 1_000_000 - number, number)
+
+
+def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig) -> Plan:
+    opens = BEFORE_S + np.asarray(seconds, float)
+    number = np.array([visit_id(start_mjd, k) for k in range(1, len(opens) + 1)], np.int64)
+    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + c.exposure_s)
+
+
+__all__ = ["BEFORE_S", "Plan", "plan_of"]
