@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import counts
+    from twin.commands import counts, sweep
 
     counts.add(commands)
+    sweep.add(commands)
