@@ -150,7 +150,7 @@ def said(points: Sequence[Point], out: Path) -> str:
     best = cheapest(points)
     where = f"{len(points)} platforms: {out / 'surface.csv'}, {out / 'surface.png'}"
     if best is None:
-        near = min(points, key=lambda point: (point.late + point.failed, point.price))
+        near = min(points, key=lambda point: (point.late + point.failed, point.p98_s, point.price))
         return (f"{where}\nnone meets the requirement; nearest is {_named(near)} with {near.late:.1%} of visits "
                 f"late and {near.failed:.1%} failed, 98 % of alerts within {near.p98_s:.1f} s")
     return (f"{where}\nthe cheapest that meets the requirement: {_named(best)}, price {best.price:g} workers, 98 % of "

@@ -158,7 +158,7 @@ def test_a_worker_held_for_110_s_makes_536_busy_ones() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "cap", "stalls"), [
-    (710.0, 1000, True), (710.0, 1500, True), (710.0, 3500, False), (110.0, 1000, False),
+    (710.0, 1000, True), (710.0, 1500, True), (710.0, 3600, False), (110.0, 1000, False),
     (345.0, 1700, False), (360.0, 1700, True)])
 def test_exports_of_ten_minutes_stall_a_platform_of_a_thousand_workers(seconds: float, cap: int, stalls: bool) -> None:
     p = held_for(seconds, cap).passages
