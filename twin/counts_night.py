@@ -138,6 +138,7 @@ def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), proce
             recorder.append("call", night.ran.calls)
             recorder.append("work", work_rows(night.made.plan, night.made.numbers, scenario.counts.detectors))
             recorder.append("pod", night.ran.pods)
+            recorder.append("next_visit", night.ran.next_visits)
             recorder.append("reference", night.reference.passages)
             recorder.append("fact", facts(scenario, night, perf_counter() - begun))
         progress("nights", 1, 1)
