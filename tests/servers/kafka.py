@@ -100,14 +100,14 @@ class Kafka:
 
     def topic(self, name: str, partitions: int = 1, **settings: str) -> str:
         """Make a topic."""
-        admin = AdminClient({"bootstrap.servers": self.address()})
+        admin = AdminClient({"bootstrap.servers": self.address(), "log_level": 2})
         for future in admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
             future.result(30)
         return name
 
     def empty(self, topic: str, partitions: int = 1) -> None:
         """Delete a topic's records, so that a long test does not fill the disk."""
-        admin = AdminClient({"bootstrap.servers": self.address()})
+        admin = AdminClient({"bootstrap.servers": self.address(), "log_level": 2})
         everything = [TopicPartition(topic, p, -1) for p in range(partitions)]
         for future in admin.delete_records(everything).values():
             future.result(30)
