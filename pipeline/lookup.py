@@ -43,11 +43,11 @@ def light_curve(catalogue: Catalogue, dia_object_id: int) -> np.ndarray:
 def cone(catalogue: Catalogue, ra: float, dec: float, radius_arcsec: float) -> np.ndarray:
     """FOUND rows of current DIAObjects within a radius of a place in degrees, nearest first."""
     if not (np.isfinite([ra, dec, radius_arcsec]).all() and -90.0 <= dec <= 90.0 and 0.0 < radius_arcsec <= 324_000.0):
-        raise ValueError(f"a cone needs a place and a radius of at most 90 deg (324000 arcsec), got RA {ra}, Dec {dec}, "
-                         f"radius {radius_arcsec} arcsec")
+        raise ValueError("a cone needs a place and a radius of at most 90 deg (324000 arcsec), got "
+                         f"RA {ra}, Dec {dec}, radius {radius_arcsec} arcsec")
     objects = catalogue.objects(Box.around(np.array([ra % 360.0]), np.array([dec]), 1.001 * radius_arcsec))
-    chords = np.linalg.norm(unit_vectors(objects["ra"], objects["dec"]) - unit_vectors(np.array([ra]), np.array([dec])),
-                            axis=1)
+    centre = unit_vectors(np.array([ra]), np.array([dec]))
+    chords = np.linalg.norm(unit_vectors(objects["ra"], objects["dec"]) - centre, axis=1)
     distance = 2.0 * np.arcsin(np.minimum(chords / 2.0, 1.0)) / ARCSEC
     order = np.argsort(distance, kind="stable")
     order = order[distance[order] <= radius_arcsec]

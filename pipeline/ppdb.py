@@ -7,9 +7,9 @@
     PPDB/DiaObjectLatest/1-0.parquet          the current version of each DIAObject: what the public sees
 
 A promotion writes new files beside the live ones and then names them in the manifest, which is replaced in one step: a
-reader sees all of it or nothing, and what a crash leaves is removed by the next promotion. As in the real PPDB: rows are
-inserted, validityEndMjdTai is filled from the next version, update records are applied (paper code: dax_ppdb and
-ppdb-cloud-functions).
+reader sees all of it or nothing, and what a crash leaves is removed by the next promotion. As in the real PPDB, rows
+are inserted, validityEndMjdTai is filled from the next version, and update records are applied (paper code: dax_ppdb
+and ppdb-cloud-functions).
 """
 
 import json

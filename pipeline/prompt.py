@@ -95,7 +95,8 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
     forced = _forced(measured, associated, versions, objects, known, ports.clock(), config)
     yield Step("forced", len(forced), left=forced)
     request = SaveRequest(visit.visit, detector, versions, associated.sources, forced, associated.ss_sources,
-                          processing_summary(visit, detector, measured.wcs, measured.shape, measured.log))
+                          processing_summary(visit, detector, measured.wcs, measured.shape, measured.log),
+                          ports.clock())
     make = partial(_package, measured, associated, filtered.index, versions, known, forced, config)
     how = _write_first if config.publish.order == "write_first" else _through_outbox
     segment, n_lost = yield from how(make, request, ports, config)

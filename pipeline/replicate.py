@@ -1,8 +1,8 @@
 """Replication from the prompt tables to the PPDB, chunk by chunk, by the rules of the real one.
 
-Every 300 s the replicator looks at the store's replica chunks, in the order of their ids. It copies a chunk when a newer
-one exists and its last save is 60 s past, or when that is 3600 s past; the first that is not due ends the poll. A chunk
-that was saved into after it was copied is an error: its unique id has changed (paper code: dax_ppdb).
+Every 300 s the replicator looks at the store's replica chunks, in the order of their ids. It copies a chunk when a
+newer one exists and its last save is 60 s past, or when that is 3600 s past; the first that is not due ends the poll. A
+chunk that was saved into after it was copied is an error: its unique id has changed (paper code: dax_ppdb).
 """
 
 import fcntl
@@ -30,7 +30,7 @@ class LagRules:
 
 
 def due(chunks: Sequence[ReplicaChunk], copied: Sequence[Copied], now_mjd_tai: float,
-        rules: LagRules = LagRules()) -> list[ReplicaChunk]:  # noqa: B008 -- frozen
+        rules: LagRules = LagRules()) -> list[ReplicaChunk]:
     """The chunks to copy now, in the order of their ids; NonRetriableError where a copied one has changed.
 
     Chunks that begin later than now, as a finished simulation has them, are not there yet.

@@ -139,7 +139,7 @@ def span(passages: np.ndarray, activity: str) -> tuple[np.ndarray, np.ndarray]:
 
 def busy(begin: np.ndarray, end: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(len(edges) - 1,) mean number of the spans that are under way in each bin."""
-    return np.diff(_area(begin, edges) - _area(end, edges)) / np.diff(edges)
+    return np.asarray(np.diff(_area(begin, edges) - _area(end, edges)) / np.diff(edges))
 
 
 def _area(begin: np.ndarray, at: np.ndarray) -> np.ndarray:

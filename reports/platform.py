@@ -211,7 +211,7 @@ def plot_load(report: PlatformReport) -> Figure:
     axes[2].set_xlabel("hours of the simulated clock")
     for one in axes:
         one.set_xlim(hours[0], hours[-1])
-        one.set_ylim(bottom=0)
+        one.set_ylim(0, 1.3 * one.get_ylim()[1])      # room for the legend
     return figure
 
 
@@ -234,7 +234,7 @@ def plot_visits(report: PlatformReport) -> Figure:
     axes = [figure.add_axes((0.075, bottom, 0.90, height)) for bottom, height in ((0.60, 0.34), (0.34, 0.17),
                                                                                 (0.08, 0.17))]
     hours = v["readout_end_s"] / 3600
-    top = 1.1 * max(float(np.max(np.where(np.isfinite(v["p98_s"]), v["p98_s"], 0), initial=0)), 1.2 * LIMIT_S)
+    top = 1.25 * max(float(np.max(np.where(np.isfinite(v["p98_s"]), v["p98_s"], 0), initial=0)), 1.2 * LIMIT_S)
     for name, colour, label in (("p98_s", BLUE, "98 % of a visit's alerts"), ("median_s", PALE, "half of them")):
         finite = np.isfinite(v[name])
         axes[0].plot(hours[finite], v[name][finite], ".", markersize=3.5, color=colour, label=label)
@@ -253,7 +253,7 @@ def plot_visits(report: PlatformReport) -> Figure:
     axes[2].axhline(10_000, color=MUTED, linewidth=1, linestyle=":")
     axes[2].set(ylabel="alerts", xlabel="hours of the simulated clock", ylim=(0, None))
     for one in axes:
-        one.set_xlim(0, float(hours.max(initial=1)) * 1.01)
+        one.set_xlim(0, 1.01 * float(hours.max(initial=1e-3)))
     return figure
 
 

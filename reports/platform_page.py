@@ -94,15 +94,15 @@ def sections(report: PlatformReport, facts: dict[str, str], images: dict[str, st
                 (r["name"].decode(), _s(r["mean_s"]), _s(r["p98_s"]), _s(r["late_mean_s"])) for r in report.parts])]),
         Section("Why alerts were late or lost", MODELLED, [
             "The part of the critical path that took most longer than in the same night with no fault and unlimited "
-            "workers; the reason where nothing was sent. \"itself\" is late even then. \"workers: export\" waited for a "
-            "worker while most more of them than then were held by exports."], tables=[
+            "workers; the reason where nothing was sent. \"itself\" is late even then; \"workers: export\" waited for a"
+            " worker while most more of them than then were held by exports."], tables=[
                 Table(("cause", "alerts", "visits", "longer by, median [s]", ""), [
                     (r["cause"].decode(), f"{r['alerts']:,}", f"{r['visits']}", _s(r["excess_s"]),
                      "never sent" if r["lost"] else "late") for r in report.causes])]),
         Section("The night", MODELLED, ["Each visit by its alerts, then each worker by what held it."],
                 [(images["visits"], "Visit by visit"), (images["workers"], "Worker by worker")]),
         Section("Machines", MODELLED, [
-            f"New DIAObjects that were made twice because a visit asked before an earlier one of its field had saved: "
+            "New DIAObjects that were made twice because a visit asked before an earlier one of its field had saved: "
             f"{report.races.duplicates:,.0f} expected beside {report.races.objects:,} others, "
             f"{report.races.per_alert:.2%} of alerts."], [(images["load"], "Machines over time")], [
                 Table(("service", "calls", "served in [s]", "waits, mean [s]", "waits, 98 % [s]", "busy, mean",

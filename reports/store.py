@@ -35,7 +35,7 @@ DTYPES: Final[dict[str, np.dtype]] = {
     "fact": measures.FACT, "measurement": MEASURED,
     "trace": measures.TRACE, "retraction": measures.RETRACTION, "visit_summary": measures.VISIT_SUMMARY,
     "passage": measures.PASSAGE, "call": measures.CALL, "work": measures.WORK, "pod": measures.POD,
-    "reference": measures.PASSAGE,
+    "reference": measures.PASSAGE, "next_visit": measures.NEXT_VISIT,
     "outcome": measures.OUTCOME, "outcome_false": measures.OUTCOME_FALSE, "outcome_forced": measures.OUTCOME_FORCED,
     "outcome_star": measures.OUTCOME_STAR, "seed_exposure_log": seeded(measures.EXPOSURE_LOG),
     "seed_publication": seeded(measures.PUBLICATION), "seed_step": seeded(measures.STEP),

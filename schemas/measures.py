@@ -247,6 +247,17 @@ PASSAGE: Final = np.dtype([
     ("reference_s", "f8"),                               # sent, with no fault and unlimited workers; NaN: not even then
     ("cause", "S24"), ("excess_s", "f8")])               # why it is late or lost, and by how much more than then
 
+# The summit's announcement of a visit, as the ScriptQueue's nextVisit event has it (fan-out adds the detector).
+NEXT_VISIT: Final = np.dtype([
+    ("visit", "i8"), ("salIndex", "i4"), ("scriptSalIndex", "i4"), ("groupId", "S32"), ("coordinateSystem", "S8"),
+    ("ra", "f8"), ("dec", "f8"), ("startTime_s", "f8"),  # of the first exposure, on the simulated clock
+    ("rotationSystem", "S8"), ("cameraAngle", "f8"), ("filters", "S8"), ("dome", "S8"),
+    ("duration", "f8"),                                  # of the script [s], not of the exposure
+    ("nimages", "i4"),                                   # 0: not known
+    ("instrument", "S16"), ("survey", "S16"), ("totalCheckpoints", "i4"),
+    ("private_sndStamp_s", "f8"),                        # sent; messages older than their expiry are discarded
+    ("published_s", "f8")])                              # in the stream; a visit announced twice has two rows
+
 # One row per call of a shared service: in its queue from asked to start, served to end.
 CALL: Final = np.dtype([
     ("row", "i4"), ("message", "i4"), ("step", "i2"),    # of `passage`; of CALL_STEPS

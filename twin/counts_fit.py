@@ -58,14 +58,16 @@ def sample(scenario: Scenario, seeds: Sequence[int], say: Callable[[str], None] 
 
 
 def _night(scenario: Scenario) -> list[np.ndarray]:
-    here, store, rows = Observatory(scenario, Path()), MemoryStore(), []
+    here, store = Observatory(scenario, Path()), MemoryStore()
+    rows: list[np.ndarray] = []
     shape = here.config.camera.ny, here.config.camera.nx
     templates = {band: exposures.inputs(here.sky, here.template_visits(band), here.seed)
                  for band in dict.fromkeys(visit.band for visit in here.visits)}
     for number, visit in enumerate(here.visits):
         for detector in here.config.camera.detectors:
             template = templates[visit.band]
-            facts, notes, steps = here.facts(visit, detector), _Notes({}), []
+            facts, notes = here.facts(visit, detector), _Notes({})
+            steps: list[Step] = []
             truth = observe.sources(here.sky, visit, detector, here.seed,
                                     template_visits=[one.visit for one in template])
             measured = measured_from_catalog(catalog_of(here, visit, detector, facts, truth, template), visit, detector,

@@ -3,10 +3,8 @@
 import shutil
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -22,6 +20,7 @@ from twin.folders import claim
 from twin.halves import machine_name
 from twin.plan import Plan, plan_of
 from twin.platform_config import ExpectConfig
+from twin.pool import spawned
 from twin.prompt_processing import PromptProcessing, Ran
 from twin.recorder import ParquetRecorder
 from twin.scenario import Scenario, find_file, to_toml
@@ -86,7 +85,7 @@ def simulate(scenario: Scenario, beside: Path = Path(), *, processes: int = 1, r
     A burst is the sky's, no fault of the machines: the reference has it too.
     """
     if reference is None and processes > 1:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with spawned(1) as pool:
             beside_it = pool.submit(run_reference, scenario, beside)
             night = night or made(scenario, beside)
             ran = _run(scenario, night)
@@ -139,6 +138,7 @@ def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), proce
             recorder.append("call", night.ran.calls)
             recorder.append("work", work_rows(night.made.plan, night.made.numbers, scenario.counts.detectors))
             recorder.append("pod", night.ran.pods)
+            recorder.append("next_visit", night.ran.next_visits)
             recorder.append("reference", night.reference.passages)
             recorder.append("fact", facts(scenario, night, perf_counter() - begun))
         progress("nights", 1, 1)

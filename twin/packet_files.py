@@ -18,7 +18,7 @@ import fastavro
 import numpy as np
 
 from pipeline.alerts import Stamp, read_cutout, read_packet
-from pipeline.alerts.contents import CUTOUTS, filled, problems
+from pipeline.alerts.contents import CUTOUTS, HISTORIES, filled, problems
 from pipeline.alerts.read import SCHEMA_ID_KEY, from_container, schema_id
 from pipeline.errors import InputError, PacketError
 
@@ -110,8 +110,8 @@ def write_cutouts(found: Found, folder: Path) -> int:
     stamps: dict[str, Stamp] = {}
     n = 0
     for name in CUTOUTS:
-        content = found.alert[name]
-        if content is None:
+        content = found.alert.get(name)
+        if not isinstance(content, bytes):          # null; of versions before 5, a record
             continue
         (folder / f"{found.id}_{name.removeprefix('cutout')}.fits").write_bytes(content)
         n += 1
@@ -173,7 +173,7 @@ def _checked(path: Path, packet: bytes) -> Found:
         alert = read_packet(packet)
     except PacketError as error:
         return Found(path, packet, None, (str(error),))
-    return Found(path, packet, alert, tuple(problems(packet)) if "prvDiaSources" in alert else ())
+    return Found(path, packet, alert, tuple(problems(packet)))
 
 
 def _summary(found: Found, alert: Mapping[str, Any]) -> str:
@@ -181,18 +181,18 @@ def _summary(found: Found, alert: Mapping[str, Any]) -> str:
     owner, moving = alert.get("diaObject"), alert.get("ssSource") or alert.get("ssObject")
     name = (moving.get("designation") or f"ssObject {moving['ssObjectId']}") if moving else \
         f"{owner['diaObjectId']}" if owner else "-"
-    sides = {side for side in map(_side, (alert[key] for key in CUTOUTS)) if side}
+    flux, dec = source.get("psfFlux", source.get("psFlux")), source.get("dec", source.get("decl"))       # until 4.0
+    sides = {side for side in map(_side, (alert.get(key) for key in CUTOUTS)) if side}
     major, minor = divmod(schema_id(found.packet), 100)
-    lengths = [str(len(alert[key])) if alert[key] is not None else "-"
-               for key in ("prvDiaSources", "prvDiaForcedSources")]
+    lengths = [str(len(alert[key])) if alert.get(key) is not None else "-" for key in HISTORIES]
     return (f"{found.id:>20} {f'{major}.{minor}':>7} {len(found.packet) / 1e3:6.1f} {source.get('band') or '-':>4} "
-            f"{source['ra']:10.5f} {source['dec']:+10.5f} {_number(source.get('snr'), '6.1f')} "
-            f"{_number(source.get('psfFlux'), '13.1f')} {_number(source.get('reliability'), '5.2f')} {name:<26} "
+            f"{source['ra']:10.5f} {dec:+10.5f} {_number(source.get('snr'), '6.1f')} "
+            f"{_number(flux, '13.1f')} {_number(source.get('reliability'), '5.2f')} {name:<26} "
             f"{lengths[0]:>7} {lengths[1]:>6} {'/'.join(sorted(sides)) or '-'}")
 
 
-def _side(content: bytes | None) -> str:
-    if content is None:
+def _side(content: object) -> str:
+    if not isinstance(content, bytes):
         return ""
     try:
         image = read_cutout(content).image

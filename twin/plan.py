@@ -16,6 +16,7 @@ DAY_S: Final = 86400.0
 BEFORE_S: Final = 100.0        # of the simulated clock before the first shutter opens
 NIGHTS: Final = 20             # tried until one has as many visits as are wanted
 START_MJD: Final = 61218.0     # of made-up nights
+POINTING: Final = np.dtype([("ra", "f8"), ("dec", "f8"), ("rotation", "f8"), ("band", "S1")])   # [deg]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Plan:
     field: np.ndarray          # (n,) int64: the same field, the same sky
     opens_s: np.ndarray        # (n,) float64
     closes_s: np.ndarray       # (n,) float64
+    pointing: np.ndarray       # (n,) POINTING
 
     def __len__(self) -> int:
         return len(self.visit)
@@ -40,7 +42,8 @@ def plan_of(scenario: Scenario) -> Plan:
     gaps = np.full(c.visits, c.interval_s)
     if c.cadence == "poisson":
         gaps = stream(scenario.seed, "visits").exponential(c.interval_s, c.visits)
-    return _made(START_MJD, np.cumsum(gaps) - gaps[0], np.arange(c.visits) % c.fields, c)
+    field = np.arange(c.visits) % c.fields
+    return _made(START_MJD, np.cumsum(gaps) - gaps[0], field, c, strip(field))
 
 
 def _scheduled(scenario: Scenario) -> Plan:
@@ -55,7 +58,18 @@ def _scheduled(scenario: Scenario) -> Plan:
                          f"nights has {longest}")
     night = night[:c.visits]
     start = float(night["observationStartMJD"][0])
-    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c)
+    pointing = np.zeros(len(night), POINTING)
+    pointing["ra"], pointing["dec"] = night["fieldRA"], night["fieldDec"]
+    pointing["rotation"], pointing["band"] = night["rotSkyPos"], night["band"]
+    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c,
+                 pointing)
+
+
+def strip(field: np.ndarray) -> np.ndarray:
+    """POINTING of made-up fields: side by side along a parallel."""
+    out = np.zeros(len(field), POINTING)
+    out["ra"], out["dec"], out["band"] = 3.5 * field % 360.0, -30.0, b"r"
+    return out
 
 
 def _fields(number: np.ndarray) -> np.ndarray:
@@ -63,10 +77,11 @@ def _fields(number: np.ndarray) -> np.ndarray:
     return np.where(number < 0, 1_000_000 - number, number)
 
 
-def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig) -> Plan:
+def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig, pointing: np.ndarray) -> Plan:
     opens = BEFORE_S + np.asarray(seconds, float)
     number = np.array([visit_id(start_mjd, k) for k in range(1, len(opens) + 1)], np.int64)
-    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + c.exposure_s)
+    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + c.exposure_s,
+                pointing)
 
 
-__all__ = ["BEFORE_S", "Plan", "plan_of"]
+__all__ = ["BEFORE_S", "POINTING", "Plan", "plan_of", "strip"]

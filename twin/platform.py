@@ -17,7 +17,7 @@ import simpy
 from pipeline.errors import VisitTimeout
 from pipeline.steps import Step, Steps
 from twin.costs import CostTable
-from twin.scenario import PlatformConfig
+from twin.platform_config import PlatformConfig
 
 T = TypeVar("T")
 SECONDS_PER_DAY = 86400.0

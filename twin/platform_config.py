@@ -138,7 +138,8 @@ class FaultConfig(Section, frozen=True):
     rate: Fraction = 1.0
     detectors: Count = 0                   # 0: all
     delay_s: NotNegative = 0.0             # late: by; worker_killed: after it took the message; clock_skew: behind by
-    factor: Positive = 1.0                 # service_slow, kafka_throttled: as many times as slow; burst: as many alerts
+    factor: Positive = 1.0                 # service_slow, kafka_throttled: times as slow; burst: times the alerts;
+    #                                        mismatch: degrees that the camera is turned
     service: Literal["", "registry", "storage", "apdb", "ephemeris", "satellites", "export"] = ""   # slow, down
 
 

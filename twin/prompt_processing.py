@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import simpy
 
-from schemas.measures import CALL, CALL_SERVICES, CALL_STEPS, PASSAGE, POD, WORK_STEPS
+from schemas.measures import CALL, CALL_SERVICES, CALL_STEPS, NEXT_VISIT, PASSAGE, POD, WORK_STEPS
 from simulators.streams import stream
 from twin.counts import Numbers
 from twin.plan import Plan
@@ -71,6 +71,7 @@ class Ran:
     passages: np.ndarray       # PASSAGE without a reference
     calls: np.ndarray          # CALL
     pods: np.ndarray           # POD
+    next_visits: np.ndarray    # NEXT_VISIT in the order they came
     counters: dict[str, int]   # in_vain, redelivered, out_of_order, unanswered, without_ephemerides, not_exported
     queue_area: float          # messages in the stream x seconds, summed as their number changed
     queue_waits: float         # seconds that messages lay there, summed message by message
@@ -142,10 +143,8 @@ class PromptProcessing:
     def _prepare_night(self) -> None:
         """Costs of local work in sums, images' arrivals, and when each visit's message comes."""
         work, c = self.numbers.work, self.numbers.counts
-        def total(names: Sequence[str]) -> list[float]:
-            return np.asarray(work[:, [COLUMN[name] for name in names]].sum(axis=1, dtype=float)).tolist()  # type: ignore[no-any-return]  # floats
-        self._pixel, self._single = total(PIXEL_STEPS), total(SINGLE_FRAME_STEPS)
-        self._first, self._second = total(BEFORE_RELOAD), total(BEFORE_SAVE)
+        self._pixel, self._single = self._total(PIXEL_STEPS), self._total(SINGLE_FRAME_STEPS)
+        self._first, self._second = self._total(BEFORE_RELOAD), self._total(BEFORE_SAVE)
         self._cost = {name: work[:, COLUMN[name]].astype(float).tolist() for name in
                       ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
                        "save", "send", "export")}
@@ -153,6 +152,16 @@ class PromptProcessing:
         self._fresh, self._detected = c["n_fresh"].tolist(), c["n_detected"].tolist()
         self._arrivals = self._arrive()
         self._messages = self._announce()
+        angle = self.plan.pointing["rotation"].astype(float)
+        for trouble in self._by_kind.get("mismatch", ()):
+            angle = angle + np.where(trouble.touched, trouble.config.factor, 0.0)
+        self._turned = np.abs((angle - self.plan.pointing["rotation"] + 180.0) % 360.0 - 180.0)
+
+    def _total(self, names: Sequence[str]) -> list[float]:
+        """Seconds of some Steps together, of every detector-visit."""
+        columns = [COLUMN[name] for name in names]
+        seconds: list[float] = self.numbers.work[:, columns].sum(axis=1, dtype=float).tolist()
+        return seconds
 
     def _arrive(self) -> list[float]:
         """When each image is in the bucket; inf: never. Images share one link to the data facility."""
@@ -202,6 +211,23 @@ class PromptProcessing:
                         out.append((at + front.fan_out_s, i, stamp, False))
             out += [(at + front.fan_out_s, i, stamp, True)] * copies
         return sorted(out, key=lambda message: (message[0], message[1]))
+
+    def _next_visits(self) -> np.ndarray:
+        """NEXT_VISIT rows of all announcements, lost ones left out."""
+        rows = np.zeros(len(self._messages), NEXT_VISIT)
+        order = np.array([visit for _, visit, _, _ in self._messages], int)
+        rows["published_s"] = [at for at, _, _, _ in self._messages]
+        rows["private_sndStamp_s"] = [stamp for _, _, stamp, _ in self._messages]
+        rows["visit"], rows["startTime_s"] = self.plan.visit[order], self.plan.opens_s[order]
+        rows["groupId"] = [f"group {visit}".encode() for visit in self.plan.visit[order].tolist()]
+        where = self.plan.pointing[order]
+        rows["ra"], rows["dec"], rows["cameraAngle"] = where["ra"], where["dec"], where["rotation"]
+        rows["filters"], rows["duration"], rows["nimages"] = where["band"], self.config.front.duration_s, 1
+        rows["salIndex"], rows["scriptSalIndex"], rows["totalCheckpoints"] = 1, 100_000 + order, 1
+        for name, value in (("coordinateSystem", b"ICRS"), ("rotationSystem", b"SKY"), ("dome", b"OPEN"),
+                            ("instrument", b"LSSTCam"), ("survey", b"BLOCK-407")):     # [PROD] of accepted surveys
+            rows[name] = value
+        return rows
 
     # --- front end and stream ---------------------------------------------------------------------------------------
 
@@ -438,8 +464,8 @@ class PromptProcessing:
             if arrived > seen:
                 raise Ended("no image")
         message.times[ARRIVED], message.times[SEEN] = arrived, seen
-        if message.troubled and self._trouble("mismatch", message) is not None:
-            raise Ended("mismatch")
+        if self._turned[message.visit] > front.max_rotation_deg:
+            raise Ended("mismatch")     # the only exposure is dropped
 
     def _wait_for_nothing(self, message: Message) -> Events:
         """A visit that is announced and never taken: preload is not counted, the wait is."""
@@ -589,8 +615,8 @@ class PromptProcessing:
         rows["n_sent"], rows["n_sent_twice"] = self.n_sent, self.n_sent_twice
         rows["reason"] = [reason.encode() for reason in self.reason]
         rows["reference_s"] = rows["excess_s"] = NAN
-        return Ran(rows, _calls(self._calls), _pods(self._pods), dict(self.counters), self._queue_area,
-                   self._queue_waits, self._busy_area, self._busy_spans, float(self.env.now))
+        return Ran(rows, _calls(self._calls), _pods(self._pods), self._next_visits(), dict(self.counters),
+                   self._queue_area, self._queue_waits, self._busy_area, self._busy_spans, float(self.env.now))
 
 
 def _calls(flat: "array[float]") -> np.ndarray:

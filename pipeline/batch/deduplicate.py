@@ -12,7 +12,7 @@ Reference: DeduplicateAllSkyDiaObjectsTask of ap_association (a branch of 2026).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, ward
@@ -29,12 +29,21 @@ SECONDS_PER_DAY = 86400.0
 LINKING = 3.0     # in units of the cut: pieces that lie farther apart than this share no Ward cluster under the cut
 
 
+def _none() -> np.ndarray:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Merges:
-    """DIAObjects that are one source, in parallel arrays: each removed id goes into the one that is kept."""
+    """DIAObjects that are one source, in parallel arrays: each removed id goes into the one that is kept.
+
+    `strays` are founding sources of objects that another source has taken over: they alone go to a kept object.
+    """
 
     removed: np.ndarray      # (n,) int64, distinct
     kept: np.ndarray         # (n,) int64, none of them removed
+    strays: np.ndarray = field(default_factory=_none)    # (k,) int64 diaSourceId
+    homes: np.ndarray = field(default_factory=_none)     # (k,) int64 diaObjectId, none of them removed
 
     def __len__(self) -> int:
         return len(self.removed)
@@ -95,7 +104,54 @@ def ours(objects: np.ndarray, sources: np.ndarray, config: DeduplicateConfig, er
     rank = np.empty(len(objects), int)
     rank[order] = np.arange(len(objects))
     first = {min(cluster, key=lambda row: rank[row]): cluster for cluster in clusters.values() if len(cluster) > 1}
-    return _merges(objects["diaObjectId"], [(keep, row) for keep, cluster in first.items() for row in cluster])
+    merges = _merges(objects["diaObjectId"], [(keep, row) for keep, cluster in first.items() for row in cluster])
+    return replace(merges, **_strays(objects, sources, merges, born, config, errors))
+
+
+def _strays(objects: np.ndarray, sources: np.ndarray, merges: Merges, born: "_Born", config: DeduplicateConfig,
+            errors: ObjectsConfig) -> dict[str, np.ndarray]:
+    """Founding sources that lie off their own object and on one whose founding visit was unaware of theirs.
+
+    An object made twice may be taken over by something near it: its next source is another's, and its mean moves away
+    from the duplicate that it was. Its first source then goes home alone.
+    """
+    ids = objects["diaObjectId"]
+    founding = slots(ids, sources["diaSourceId"])
+    rows = np.flatnonzero((founding >= 0) & (objects["nDiaSources"] > 1) & ~np.isin(ids, merges.removed))
+    mine = sources[["diaSourceId", "diaObjectId", "visit", "ra", "dec", "raErr", "decErr", "timeWithdrawnMjdTai"]][
+        founding[rows]]
+    spread, noise = _variance(objects, errors), _variance(mine, errors)
+    here, vectors = unit_vectors(mine["ra"], mine["dec"]), unit_vectors(objects["ra"], objects["dec"])
+    off = angles_arcsec(np.linalg.norm(here - vectors[rows], axis=1))
+    away = ((off > config.allowance_arcsec + config.sigmas * np.sqrt(noise + spread[rows]))
+            & (mine["diaObjectId"] == ids[rows]) & np.isnan(mine["timeWithdrawnMjdTai"]))
+    placed = np.flatnonzero(np.isfinite(objects["ra"]) & ~np.isin(ids, merges.removed))
+    if not away.any():
+        return {}
+    tree, found = cKDTree(vectors[placed]), []
+    for k in np.flatnonzero(away).tolist():
+        near = placed[tree.query_ball_point(here[k], chord(config.radius_arcsec))]
+        apart = angles_arcsec(np.linalg.norm(vectors[near] - here[k], axis=1))
+        limit = config.allowance_arcsec + config.sigmas * np.sqrt(noise[k] + spread[near])
+        fits = ((near != rows[k]) & (apart <= limit)
+                & born.unaware(near, np.full(len(near), rows[k]), config.window_s))
+        for home in near[fits][np.argsort(apart[fits], kind="stable")].tolist():
+            theirs = np.append(merges.removed[merges.kept == ids[home]], ids[home])
+            if not np.any(np.isin(sources["diaObjectId"], theirs) & (sources["visit"] == mine["visit"][k])):
+                found.append((int(mine["diaSourceId"][k]), int(ids[home])))
+                break
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    return {"strays": pairs[:, 0], "homes": pairs[:, 1]}
+
+
+def _variance(rows: np.ndarray, errors: ObjectsConfig) -> np.ndarray:
+    """(n,) variance of positions, mean of both directions [arcsec^2]; a missing error is replaced."""
+    total = np.zeros(len(rows))
+    for name in ("raErr", "decErr"):
+        sigma = 3600.0 * rows[name].astype(float)
+        sigma = np.where(np.isfinite(sigma), sigma, errors.sigma_missing_arcsec)
+        total += 0.5 * np.maximum(sigma, errors.sigma_floor_arcsec) ** 2
+    return total
 
 
 def _may_join(one: list[int], other: list[int], candidates: set[tuple[int, int]]) -> bool:
@@ -111,11 +167,7 @@ def _near(objects: np.ndarray, config: DeduplicateConfig, errors: ObjectsConfig)
     pairs = placed[cKDTree(vectors[placed]).query_pairs(chord(config.radius_arcsec), output_type="ndarray")]
     i, j = pairs.min(axis=1), pairs.max(axis=1)
     apart = angles_arcsec(np.linalg.norm(vectors[i] - vectors[j], axis=1))
-    variance = np.zeros(len(objects))
-    for name in ("raErr", "decErr"):
-        sigma = 3600.0 * objects[name].astype(float)
-        sigma = np.where(np.isfinite(sigma), sigma, errors.sigma_missing_arcsec)
-        variance += 0.5 * np.maximum(sigma, errors.sigma_floor_arcsec) ** 2
+    variance = _variance(objects, errors)
     close = apart <= config.allowance_arcsec + config.sigmas * np.sqrt(variance[i] + variance[j])
     i, j, apart = i[close], j[close], apart[close]
     order = np.lexsort((j, i, apart))

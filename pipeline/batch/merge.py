@@ -20,6 +20,7 @@ from pipeline.ports import Amendable, Clock
 from pipeline.retry import read, write
 from pipeline.steps import Step, Steps
 from schemas import table
+from schemas.exposure import BANDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Deduplicated:
     merged: int              # DIAObjects that are closed now
     kept: int                # that they went into
     sources: int             # DIASources with another owner
+    strays: int              # of these, first sources of objects that another source has taken over
     forced: int              # forced points with another owner
     withdrawn: int           # forced points of a visit and object that already had one
 
@@ -44,51 +46,83 @@ def deduplicate(store: Amendable, clock: Clock, config: PipelineConfig) -> Steps
     sources = yield from read("deduplicate.sources", lambda: store.sources_of(objects["diaObjectId"]), config.retry)
     merges = duplicates(objects, sources, config.batch.deduplicate, config.objects)
     yield Step("deduplicate.find", len(objects), left=merges)
-    done = (yield from merge(store, clock, merges, sources, config)) if len(merges) else (0, 0, 0)
+    left = _unsettled(objects, sources) if config.batch.deduplicate.algorithm == "ours" else merges.strays
+    moved, forced, withdrawn = 0, 0, 0
+    if len(merges) or len(merges.strays) or len(left):
+        moved, forced, withdrawn = yield from merge(store, clock, merges, sources, config, left)
     yield from write("deduplicate.mark", 1, lambda: store.set_deduplicated(began), config.retry)
-    return Deduplicated(len(objects), len(merges), len(np.unique(merges.kept)), *done)
+    return Deduplicated(len(objects), len(merges), len(np.unique(merges.kept)), moved, len(merges.strays), forced,
+                        withdrawn)
 
 
-def merge(store: Amendable, clock: Clock, merges: Merges, sources: np.ndarray,
-          config: PipelineConfig) -> Steps[tuple[int, int, int]]:
+def _unsettled(objects: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Objects whose statistics count other sources than they have, where one's first source is another's.
+
+    That is what a deduplication leaves which ended between the moves and the new versions.
+    """
+    ids = objects["diaObjectId"]
+    founding = slots(ids, sources["diaSourceId"])
+    owner = np.append(sources["diaObjectId"], 0)[founding]
+    away = (owner != ids) & np.isin(owner, ids)
+    counted = sum(objects[f"{band}_psfFluxNdata"].astype(int).clip(0) for band in BANDS)
+    return np.intersect1d(np.union1d(ids[away], owner[away]), ids[counted != objects["nDiaSources"]])
+
+
+def merge(store: Amendable, clock: Clock, merges: Merges, sources: np.ndarray, config: PipelineConfig,
+          unsettled: np.ndarray) -> Steps[tuple[int, int, int]]:
     """Merge what is known to be one; sources moved, forced points moved, and withdrawn.
 
-    `sources` are those of all objects concerned.
+    `sources` are those of all objects concerned; `unsettled` ones get a new version whatever else happens.
     """
     ours = config.batch.deduplicate.algorithm == "ours"
     owner = _owners(sources["diaObjectId"], merges)
+    home = slots(sources["diaSourceId"], merges.strays)
+    owner = np.where(home >= 0, np.append(merges.homes, 0)[home], owner)
     moved = np.flatnonzero(owner != sources["diaObjectId"])
-    yield from write("deduplicate.sources_moved", len(moved), lambda: store.reassign_sources(
-        sources["diaSourceId"][moved], owner[moved], clock()), config.retry)
-    forced, withdrawn = (yield from _forced(store, clock, merges, config)) if ours else (0, 0)
+    if len(moved):
+        yield from write("deduplicate.sources_moved", len(moved), lambda: store.reassign_sources(
+            sources["diaSourceId"][moved], owner[moved], clock()), config.retry)
+    forced, withdrawn = (yield from _forced(store, clock, merges, config)) if ours and len(merges) else (0, 0)
     if ours:
-        concerned = table.take(sources, np.flatnonzero(np.isin(owner, merges.kept)))
-        concerned["diaObjectId"] = owner[np.isin(owner, merges.kept)]
+        left = sources["diaObjectId"][home >= 0]
+        changed = np.setdiff1d(np.concatenate([merges.kept, merges.homes, left, unsettled]), merges.removed)
+        rows = np.flatnonzero(np.isin(owner, changed))
+        concerned = table.take(sources, rows)
+        concerned["diaObjectId"] = owner[rows]
 
         def save() -> None:
             now = clock()
             store.save_objects(recomputed(concerned, now, config.objects), now)
 
         yield from write("deduplicate.versions", len(concerned), save, config.retry)
-    yield from write("deduplicate.close", len(merges), lambda: store.set_validity_end(merges.removed, clock()),
-                     config.retry)
+    if len(merges):
+        yield from write("deduplicate.close", len(merges), lambda: store.set_validity_end(merges.removed, clock()),
+                         config.retry)
     return len(moved), forced, withdrawn
 
 
 def _forced(store: Amendable, clock: Clock, merges: Merges, config: PipelineConfig) -> Steps[tuple[int, int]]:
-    """Forced points of removed objects to those that are kept; of two of one visit the kept object's own stays."""
-    points = yield from read("deduplicate.forced", lambda: store.forced_of(merges.removed), config.retry)
-    points = table.take(points, np.flatnonzero(np.isnan(points["timeWithdrawnMjdTai"])))
+    """Forced points of removed objects to those that are kept; of two of one visit the kept object's own stays.
+
+    What did not move is read again, not taken from the answer: a move that is tried again has moved nothing.
+    """
+    points = yield from _alive(store, merges, config)
     if not len(points):
         return 0, 0
     ids = points["diaForcedSourceId"]
-    left = yield from write("deduplicate.forced_moved", len(ids), lambda: store.reassign_forced(
+    yield from write("deduplicate.forced_moved", len(ids), lambda: store.reassign_forced(
         ids, _owners(points["diaObjectId"], merges), clock()), config.retry)
-    assert left is not None
+    left = (yield from _alive(store, merges, config))["diaForcedSourceId"]
     if len(left):
         yield from write("deduplicate.forced_withdrawn", len(left), lambda: store.withdraw_forced(left, clock()),
                          config.retry)
     return len(ids) - len(left), len(left)
+
+
+def _alive(store: Amendable, merges: Merges, config: PipelineConfig) -> Steps[np.ndarray]:
+    """Forced points of removed objects that are not withdrawn."""
+    points = yield from read("deduplicate.forced", lambda: store.forced_of(merges.removed), config.retry)
+    return table.take(points, np.flatnonzero(np.isnan(points["timeWithdrawnMjdTai"])))
 
 
 def _owners(ids: np.ndarray, merges: Merges) -> np.ndarray:

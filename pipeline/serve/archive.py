@@ -24,7 +24,18 @@ import fsspec
 
 from pipeline.alerts.read import schema_id, schema_json
 from pipeline.errors import InputError, PipelineError, RetriableError
-from pipeline.serve.messages import MAX_ID, MAX_PACKET, Alert, Positions, Rejected, sync_folder, written_aside
+from pipeline.serve.messages import (
+    MAX_ID,
+    MAX_PACKET,
+    Alert,
+    Positions,
+    Rejected,
+    examine,
+    letters,
+    read_letter,
+    sync_folder,
+    written_aside,
+)
 
 LOG: Final = logging.getLogger(__name__)
 SCHEMES: Final = ("s3", "gs", "gcs", "abfs", "abfss", "az", "memory")    # of fsspec, beside folders
@@ -248,6 +259,20 @@ class Ingest:
     def _store(self, alerts: Sequence[Alert]) -> list[Rejected]:
         return [Rejected(alert.message, f"the archive holds another packet: its id is {alert.identifier} too")
                 for alert in alerts if not self.archive.put(alert)]
+
+
+def retry_letters(archive: Archive, folder: Path) -> tuple[int, int]:
+    """Archive those of a folder's dead letters that can be by now, and take them away: how many, and how many stay."""
+    handler, stored, found = Ingest(archive), 0, letters(folder)
+    try:
+        for path in found:
+            alert = examine(read_letter(path).message)
+            if isinstance(alert, Alert) and not list(handler.handle([alert])):
+                path.unlink()
+                stored += 1
+    finally:
+        handler.close()
+    return stored, len(found) - stored
 
 
 _EXPECTED: Final = f"expected a folder, file:folder/ or SCHEME://bucket/prefix, SCHEME one of {', '.join(SCHEMES)}"

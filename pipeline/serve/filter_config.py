@@ -16,7 +16,7 @@ _USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 class Limits(Section, frozen=True):
     """What one user's filter may use for one visit."""
 
-    packets: AtLeastOne = 20           # full packets per visit and user: numBrokerAlloc (LSE-61; RTN-090; paper 7.2)
+    packets: AtLeastOne = 20           # packets per visit and user: numBrokerAlerts (DMS-REQ-0343; RTN-090; paper 7.2)
     wall_s: Positive = 10.0            # ours: a visit comes every 34 s
     cpu_s: AtLeastOne = 5              # ours; whole seconds, as RLIMIT_CPU counts
     memory_mb: Annotated[int, msgspec.Meta(ge=64)] = 512       # ours: beyond what the visit itself takes
@@ -45,7 +45,7 @@ class FilterConfig(Section, frozen=True):
     limits: Limits = Limits()
     state: str = "filter-state"        # folder, from the config file's: what was sent, who is switched off
     quiet_s: NotNegative = 30.0        # ours: a visit is over when no alert of it came for so long
-    max_alerts: AtLeastOne = 50_000    # of a visit at once; nAlertVisitPeak is 40,000 (LSE-61)
+    max_alerts: AtLeastOne = 50_000    # of a visit at once; nAlertVisitPeak is 40,000 (DMS-REQ-0393)
     processes: AtLeastOne = 2          # filters that run side by side
 
 

@@ -22,7 +22,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -52,7 +52,7 @@ class OpenVisit:
     last: float                                                # when the latest alert came
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)    # id -> first byte and length
     first: Positions = field(default_factory=dict)             # the earliest message in each partition
-    messages: dict[int, Message] = field(default_factory=dict)     # id -> its place in the stream, without the packet
+    messages: dict[int, Message] = field(default_factory=dict)     # id -> its message, without the packet
 
     def add(self, alert: Alert, now: float) -> None:
         """Keep an alert; one that comes again is kept once."""
@@ -61,12 +61,15 @@ class OpenVisit:
         self.last = now
         if alert.identifier not in self.spans:
             self.spans[alert.identifier] = self.spool.tell(), len(alert.packet)
-            self.messages[alert.identifier] = _place(message)
+            self.messages[alert.identifier] = replace(message, value=b"")
             self.spool.write(alert.packet)
 
     def packet(self, identifier: int) -> bytes:
         start, length = self.spans[identifier]
         return os.pread(self.spool.fileno(), length, start)
+
+    def rejected(self, identifier: int, reason: str) -> Rejected:
+        return Rejected(replace(self.messages[identifier], value=self.packet(identifier)), reason)
 
 
 class Ledger:
@@ -257,12 +260,16 @@ class FilterService:
         visit.spool.flush()
         jobs = tuple(job for one in self.config.filters if (job := self._job(one, visit.visit)))
         rejected: list[Rejected] = []
-        if jobs:
-            answer = self._runner.run(Order(visit.spool.name, tuple(visit.spans.values()), jobs, self.config.processes))
-            by_user = {one.user: one for one in self.config.filters}
-            for outcome in answer.outcomes:
-                rejected += self._settle(by_user[outcome.user], outcome, visit)
-            self.seconds.append((answer.tables_s, time.monotonic() - began))
+        try:
+            answer = self._runner.run(Order(visit.spool.name, tuple(visit.spans.values()), jobs, self.config.processes)
+                                      ) if jobs else Answer((), 0.0)
+        except PipelineError as error:         # all of it is set aside: it must not stop the visits after it
+            answer = Answer((), 0.0)
+            rejected = [visit.rejected(identifier, str(error)) for identifier in visit.spans]
+        by_user = {one.user: one for one in self.config.filters}
+        for outcome in answer.outcomes:
+            rejected += self._settle(by_user[outcome.user], outcome, visit)
+        self.seconds.append((answer.tables_s, time.monotonic() - began))
         del self._open[visit.visit]
         visit.spool.close()
         Path(visit.spool.name).unlink()
@@ -301,10 +308,7 @@ class FilterService:
         self.delivered[one.user] += sent
         if reason:
             LOG.warning("sink of %s: %s", one.user, reason)
-        places = [visit.messages[identifier] for identifier in ids[sent:]]
-        return [Rejected(Message(place.topic, place.partition, place.offset, packet, place.headers, place.timestamp_ms),
-                         f"not delivered to user {one.user}: {reason}")
-                for place, packet in zip(places, packets[sent:], strict=True)]
+        return [visit.rejected(identifier, f"not delivered to user {one.user}: {reason}") for identifier in ids[sent:]]
 
     def _sink(self, one: Filter, message: Message) -> AlertSink:
         """The user's sink; its messages say that they are simulated if the stream's do."""
@@ -316,11 +320,6 @@ class FilterService:
             except InputError as error:
                 raise RetriableError(str(error)) from error
         return self._sinks[one.user, simulated]
-
-
-def _place(message: Message) -> Message:
-    """Where a message stands, without its content."""
-    return Message(message.topic, message.partition, message.offset, b"", message.headers, message.timestamp_ms)
 
 
 def _line(visit: int, user: str, ids: Sequence[int]) -> bytes:

@@ -155,6 +155,13 @@ class DeadMemory:
         pass
 
 
+def letters(folder: Path) -> list[Path]:
+    """The files of a folder of dead letters, in the order of topics, partitions and offsets."""
+    if not Path(folder).is_dir():
+        raise InputError(f"dead letters {folder}: there is no such folder")
+    return sorted(Path(folder).glob("[!.]*.json"))
+
+
 def read_letter(path: Path) -> Rejected:
     """A message that a folder of dead letters holds."""
     try:

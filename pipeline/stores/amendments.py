@@ -105,7 +105,7 @@ class Amendments(ABC):
             self._change(DIA_FORCED_SOURCE, {"diaForcedSourceId": ids[moves]}, {"diaObjectId": owners[moves]})
             self._record(updates.updates(updates.REASSIGN_FORCED, take(forced, moves), mjd_tai,
                                          diaObjectId=owners[moves]))
-        return ids[~moves]
+        return np.asarray(ids[~moves])
 
     def withdraw_sources(self, dia_source_ids: np.ndarray, mjd_tai: float) -> None:
         self._withdraw(DIA_SOURCE, "diaSourceId", updates.WITHDRAW_SOURCE, dia_source_ids, mjd_tai)

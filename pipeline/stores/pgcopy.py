@@ -93,8 +93,9 @@ def _missing(column: Column, values: np.ndarray) -> np.ndarray:
     if not column.nullable or column.datatype == "boolean":
         return np.zeros(len(values), bool)
     if column.datatype in ("float", "double"):
-        return np.isnan(values)
-    return np.asarray(values == column.null)
+        return np.asarray(np.isnan(values))
+    missing: np.ndarray = values == column.null
+    return missing
 
 
 def _split(wire: np.ndarray, missing: np.ndarray) -> list[bytes]:

@@ -2,11 +2,11 @@
 
     postgresql://user@host:port/database?packets=FOLDER
 
-The tables, their keys and their indexes are apdb.yaml's, with `number` (the order of arrival), `pixelId` (HTM, level 20)
-and `apdb_replica_chunk` beside them. `DiaObjectLast` holds one row for each current DIAObject, which a writer locks, in the
-order of the ids, before it ends a version: two visits that see the same objects queue instead of leaving two current
-versions or blocking each other. All other locks (the visit, the replica chunk, the outbox's sequence) are taken in one
-order too, the hottest last.
+The tables, their keys and their indexes are apdb.yaml's, with `number` (the order of arrival), `pixelId` (HTM, level
+20) and `apdb_replica_chunk` beside them. `DiaObjectLast` holds one row for each current DIAObject, which a writer
+locks, in the order of the ids, before it ends a version: two visits that see the same objects queue instead of leaving
+two current versions or blocking each other. All other locks (the visit, the replica chunk, the outbox's sequence) are
+taken in one order too, the hottest last.
 
 Packets lie in segment files in FOLDER, which the workers share and whoever delivers reads. No time partitions: a
 partitioned table could not keep diaSourceId unique, and a history goes through the index of diaObjectId anyway.
@@ -195,7 +195,8 @@ class PostgresStore(Amendments):
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._reading():
-            return self._connection.execute(query, values).fetchall()
+            found: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return found
 
     def _select(self, table: Table, clause: str, values: Sequence[Any] = ()) -> np.ndarray:
         query = f'COPY (SELECT {pgcopy.selection(table)} FROM "{table.name}" {clause}) TO STDOUT (FORMAT BINARY)'
@@ -273,12 +274,12 @@ class PostgresStore(Amendments):
                   for column in columns]
         kinds = ", ".join(f"%s::{_ARRAY_OF[column.datatype]}[]" for column in columns)
         setting = ", ".join(f'"{column.name}" = EXCLUDED."{column.name}"' for column in columns)
-        self._execute(f'INSERT INTO "DiaObjectLast" ({", ".join(_quoted(column.name) for column in columns)}) '
-                      f"SELECT * FROM unnest({kinds}) ORDER BY 1 ON CONFLICT (\"diaObjectId\") DO UPDATE SET {setting}",
-                      values)
+        names = ", ".join(f'"{column.name}"' for column in columns)
+        self._execute(f'INSERT INTO "DiaObjectLast" ({names}) SELECT * FROM unnest({kinds}) ORDER BY 1 '
+                      f'ON CONFLICT ("diaObjectId") DO UPDATE SET {setting}', values)
 
     def _close_versions(self, arriving: np.ndarray) -> None:
-        """End the current versions of the DIAObjects that arrive: a statement of its own, to see what was waited for."""
+        """End the current versions of those DIAObjects: a statement of its own, to see what was waited for."""
         self._execute('UPDATE "DiaObject" AS old SET "validityEndMjdTai" = new.start '
                       "FROM unnest(%s::bigint[], %s::double precision[]) AS new (id, start) "
                       'WHERE old."diaObjectId" = new.id AND old."validityEndMjdTai" IS NULL',
@@ -352,7 +353,3 @@ def _shown(url: str) -> str:
 
 def _line(error: psycopg.Error) -> str:
     return " ".join(str(error).split())
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'

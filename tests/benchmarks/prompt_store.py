@@ -1,4 +1,4 @@
-"""A DuckDB store of a year: fields of 1,000 objects, each visited 40 times, filled in bulk in the order of the visits."""
+"""A DuckDB store of a year: fields of 1,000 objects, each visited 40 times, in the order of the visits."""
 
 import os
 import time
@@ -29,7 +29,8 @@ class Timing:
 
     def __str__(self) -> str:
         def line(values: np.ndarray) -> str:
-            return f"median {np.median(values):.3f} s, 95 % {np.percentile(values, 95):.3f} s, worst {values.max():.3f} s"
+            return (f"median {np.median(values):.3f} s, 95 % {np.percentile(values, 95):.3f} s, "
+                    f"worst {values.max():.3f} s")
         return f"wall {line(self.wall)}; CPU {line(self.cpu)}"
 
 
@@ -116,15 +117,17 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: Table, rows: int, fields
     for first in range(0, rows, STEP_ROWS):
         last = min(first + STEP_ROWS, rows)
         connection.execute(
-            f'INSERT INTO "{table.name}" BY NAME SELECT {own}, {", ".join(expressions)} FROM (SELECT i, i // {OBJECTS} AS v, '
+            f'INSERT INTO "{table.name}" BY NAME SELECT {own}, {", ".join(expressions)} FROM '
+            f"(SELECT i, i // {OBJECTS} AS v, "
             f"(i // {OBJECTS} * 7919 % {fields}) * {OBJECTS} + (i * 37 % {OBJECTS}) + 1 AS owner "
             f"FROM range({first}, {last}) AS t(i)) JOIN places ON places.id = owner ORDER BY i")
 
 
 def _value(name: str, datatype: str, nullable: bool, fields: int, table: Table) -> str:
     night = f"(v // {fields})"
-    known = {"diaObjectId": "owner", "diaSourceId": "v * 100000 + i % 1000", "diaForcedSourceId": "v * 100000 + i % 1000",
-             "visit": "v", "detector": "0", "ra": "ra", "dec": "dec", "band": "substr('ugrizy', (v % 6 + 1)::INT, 1)",
+    known = {"diaObjectId": "owner", "diaSourceId": "v * 100000 + i % 1000",
+             "diaForcedSourceId": "v * 100000 + i % 1000", "visit": "v", "detector": "0", "ra": "ra",
+             "dec": "dec", "band": "substr('ugrizy', (v % 6 + 1)::INT, 1)",
              "midpointMjdTai": f"{START_MJD} + {night} * {NIGHT_DAYS} + v % {fields} * 0.0005",
              "timeWithdrawnMjdTai": "NULL", "reliabilityVersion": "'v1'",
              "validityStartMjdTai": f"{START_MJD} + {night} * {NIGHT_DAYS}",

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import NonRetriableError
 from pipeline.open import open_store
+from pipeline.stores.duckdb import copy_store
 from pipeline.stores.runs import Runs
 from schemas.exposure import Box
 from schemas.table import take
@@ -162,7 +163,7 @@ def test_boxes_across_the_seam_and_at_the_poles_are_as_in_memory(place):
 def test_a_store_of_before_the_row_files_is_refused(place):
     with duckdb.connect(str(place)) as connection:
         connection.execute('CREATE TABLE "DiaObject" ("diaObjectId" BIGINT)')
-    with pytest.raises(NonRetriableError, match="earlier version of this program: its table DiaObject lacks the columns"):
+    with pytest.raises(NonRetriableError, match="earlier version of this program: its table DiaObject lacks the col"):
         opened(place)
 
 
@@ -192,3 +193,19 @@ def test_runs_forget_what_is_of_no_use():
     found = runs.find(np.arange(50))
     assert take(found, useful[found]).tolist() == list(range(4950, 5000))
     assert len(runs) < 1000
+
+
+def test_a_copy_of_a_store_has_its_rows_and_an_outbox_of_its_own(place, tmp_path):
+    store = opened(place)
+    fill(store, 3)
+    store.save(request(50), segment(50, 0, 2))
+    expected, outbox = seen(store), store.unsent()[0].outbox
+    store.close()
+    copy_store(place, tmp_path / "copy.db")
+    store = opened(tmp_path / "copy.db")
+    assert seen(store) == expected
+    assert store.unsent() == []
+    store.save(request(51), segment(51, 0, 2))
+    assert store.unsent()[0].outbox != outbox
+    assert store.unsent()[0].sequences.tolist() == [1, 2]
+    store.close()

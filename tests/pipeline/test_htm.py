@@ -53,8 +53,9 @@ def test_ranges_cover_the_box(ra_min, width, dec_min, height, seed):
     assert covered(box, ranges, ra[inside], dec[inside]).all()
 
 
-@pytest.mark.parametrize("box", [Box(10.0, 10.25, -30.2, -30.0), Box(359.9, 0.1, -1.0, 1.0),
-                                 Box(0.0, 360.0, 89.0, 90.0), Box(0.0, 360.0, -90.0, -89.5), Box(100.0, 104.0, 60.0, 62.0)])
+@pytest.mark.parametrize("box", [
+    Box(10.0, 10.25, -30.2, -30.0), Box(359.9, 0.1, -1.0, 1.0), Box(0.0, 360.0, 89.0, 90.0),
+    Box(0.0, 360.0, -90.0, -89.5), Box(100.0, 104.0, 60.0, 62.0)])
 def test_ranges_cover_little_more(box):
     ranges = htm_ranges(box)
     width = (box.ra_max - box.ra_min) % 360.0 or 360.0

@@ -164,7 +164,7 @@ def test_an_interrupted_replication_is_resumed(tmp_path, monkeypatch, where):
     with replicate.opened(tmp_path) as ppdb:
         poll(store, ppdb, NIGHT + 1)
         assert_replicated(store, ppdb)
-    assert not [path for path in tmp_path.rglob("*.writing")]
+    assert not list(tmp_path.rglob("*.writing"))
     assert not list((tmp_path / "staging").iterdir())
 
 

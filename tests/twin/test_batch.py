@@ -247,6 +247,24 @@ def test_differences_are_kept_those_of_visits_caught_up_too(broken: Path) -> Non
     assert archive.size() < 2 * 440 * 440 * 1.2
 
 
+def test_fluxes_forced_on_what_was_kept_are_the_true_ones(broken: Path) -> None:
+    """At the true places, so that no detection chooses them: what precovery measures where nothing was found."""
+    archive, truth = FolderArchive(broken / "kept"), Store(broken / "batch").table("truth")
+    pulls = []
+    for kept in archive.kept(0, 1e9):
+        rows = truth[(truth["visit"] == kept.visit.visit) & truth["isolated"] & (truth["input_mask"] == 0)
+                     & np.isin(truth["kind"], [b"transient", b"variable", b"agn"])]
+        forced = archive.pixels(kept).force(rows["ra"], rows["dec"])
+        good = ~forced["flag_edge"] & ~forced["flag_noGoodPixels"]
+        pulls.append(((forced["psfFlux"] - rows["flux"]) / forced["psfFluxErr"])[good])
+    pull = np.concatenate(pulls)
+    print(f"pull of {len(pull)}: mean {pull.mean():.3f}, std {pull.std():.3f}")
+    assert len(pull) > 20
+    assert abs(np.median(pull)) < 4 * 1.25 / np.sqrt(len(pull))
+    spread = 1.4826 * np.median(np.abs(pull - np.median(pull)))
+    assert abs(spread - 1) < 4 * 1.17 / np.sqrt(len(pull))
+
+
 def test_the_report_reads_the_morning(broken: Path) -> None:
     report = gather(Store(broken))
     section = sections._association(report, "tag")        # the page's other sections take seconds to draw

@@ -95,8 +95,9 @@ def kcat():
 
 def test_kcat_reads_the_same_packets(broker, sent, kcat):
     """An independent consumer: the lengths and bytes of the messages are those of the packets."""
-    read = subprocess.run([kcat, "-C", "-b", broker.servers, "-t", broker.topic, "-X", "isolation.level=read_committed", "-e", "-q", "-f", "%S %h\\n%s"],
-                          capture_output=True, timeout=60, check=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    words = "-b", broker.servers, "-t", broker.topic, "-X", "isolation.level=read_committed", "-f", "%S %h\\n%s"
+    read = subprocess.run([kcat, "-C", *words, "-e", "-q"], capture_output=True, timeout=60, check=True,
+                          env={**os.environ, "LC_ALL": "C"}).stdout
     found = []
     while read:
         size, _, rest = read.partition(b"\n")

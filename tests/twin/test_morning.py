@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,11 +21,11 @@ from pipeline.config import (
     FilterConfig,
     PipelineConfig,
     PrecoveryConfig,
+    RetryConfig,
 )
-from pipeline.errors import AlgorithmError, InputError, NoWorkFound
+from pipeline.errors import AlgorithmError, InputError, NoWorkFound, RetriableError
 from pipeline.pixel_half import Measured
 from pipeline.steps import Step, Steps, run
-from pipeline.stores.duckdb import DuckDBStore
 from pipeline.stores.memory import MemoryStore
 from schemas import ids
 from schemas.exposure import Visit
@@ -62,14 +61,12 @@ def batch(algorithm: str, config: PipelineConfig) -> PipelineConfig:
     return msgspec.structs.replace(config, batch=BatchConfig(deduplicate=DeduplicateConfig(algorithm=algorithm)))
 
 
-@pytest.mark.parametrize("backend", ["memory", "duckdb"])
 @pytest.mark.parametrize(("config", "pixel_s"), [(NO_RELOAD, lambda i: 50.0), (PipelineConfig(), slow_then_fast)],
                          ids=["reload off", "reload on"])
 @pytest.mark.parametrize(("ra", "dec"), [(330.0, -12.0), (0.0, -12.0), (200.0, -85.0)],
                          ids=["plain", "RA 0", "dec -85"])
-def test_the_morning_takes_the_duplicates_away(backend: str, config: PipelineConfig, pixel_s: Any, ra: float,
-                                               dec: float, tmp_path: Path) -> None:
-    store = MemoryStore() if backend == "memory" else DuckDBStore(tmp_path / "prompt.duckdb")
+def test_the_morning_takes_the_duplicates_away(config: PipelineConfig, pixel_s: Any, ra: float, dec: float) -> None:
+    store = MemoryStore()
     truth = sky(60, ra=ra, dec=dec, snr=None)
     truth = truth[truth["flux"] > 700]                       # S/N 7 and more: all are detected
     ports = concurrent_night(visits_of(4, ra=ra, dec=dec), truth, config, store, pixel_s=pixel_s)
@@ -82,7 +79,58 @@ def test_the_morning_takes_the_duplicates_away(backend: str, config: PipelineCon
     consistent(store)
     again = run(deduplicate(store, ports.clock, config))
     assert (again.merged, again.sources) == (0, 0)
-    store.close()
+
+
+def test_a_deduplication_whose_answers_are_lost_withdraws_nothing_that_it_moved() -> None:
+    class Lossy(MemoryStore):
+        """Every change lands, and its first answer is lost."""
+
+        lost = 0
+
+        def reassign_forced(self, *arguments: Any) -> np.ndarray:
+            found = super().reassign_forced(*arguments)
+            self.lost += 1
+            if self.lost == 1:
+                raise RetriableError("no answer")
+            return found
+
+    config = msgspec.structs.replace(NO_RELOAD, retry=RetryConfig(limit=1, delay_s=0.0))
+    truth, ends = sky(20), []
+    for store in (MemoryStore(), Lossy()):
+        ports = concurrent_night(visits_of(6), truth, NO_RELOAD, store)
+        done = run(deduplicate(store, ports.clock, config))
+        assert done.forced > 0
+        ends.append((done, rows_of(store, "DiaForcedSource", ["diaForcedSourceId", "diaObjectId"]),
+                     int(np.isfinite(store.table("DiaForcedSource")["timeWithdrawnMjdTai"]).sum())))
+        consistent(store)
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_object_that_another_source_took_over_gives_its_first_source_back(killed: bool) -> None:
+    """Faint sources are made twice; then only a bright neighbour 0.7" away is seen, and taken for the second object."""
+    truth, store = sky(25, snr=12.0), MemoryStore()
+    neighbour = truth.copy()
+    neighbour["dec"] += 0.7 / 3600
+    neighbour["flux"] = neighbour["science_flux"] = 6000.0
+    neighbour["truthId"] += 100
+    visits = visits_of(3)
+    late = replace(visits[2], mjd_tai=visits[2].mjd_tai + 0.02)
+    both = np.concatenate([truth, neighbour])
+    ports = concurrent_night([*visits[:2], late], lambda visit: neighbour if visit is late else truth, NO_RELOAD, store)
+    assert judge(store, both).duplicates == 25
+    assert judge(store, both).merged == 25
+    if killed:
+        steps = deduplicate(store, ports.clock, NO_RELOAD)
+        while next(steps).name != "deduplicate.versions":
+            pass
+        steps.close()
+        assert judge(store, both).merged == 0
+    done = run(deduplicate(store, ports.clock, NO_RELOAD))
+    assert done.strays == (0 if killed else 25)
+    after = judge(store, both)
+    assert (after.duplicates, after.merged, len(after.owners)) == (0, 0, 50)
+    consistent(store)
 
 
 def consistent(store: Any) -> None:

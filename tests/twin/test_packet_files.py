@@ -13,8 +13,10 @@ from pipeline.alerts import read_packet
 from pipeline.alerts.read import to_container
 from pipeline.config import AlertConfig
 from pipeline.errors import InputError
+from schemas.alert_versions import packaged
+from tests.pipeline.alerts.makers import sample
 from twin.cli import main
-from twin.packet_files import look, packets_of
+from twin.packet_files import line, look, packets_of
 from twin.packets import distinct
 
 
@@ -52,6 +54,19 @@ def test_containers_of_older_versions_are_read_under_their_own(tmp_path):
     (found,) = look([tmp_path])
     assert found.packet == old[0]
     assert found.problems == ()
+
+
+def test_samples_of_every_packaged_version_are_shown(tmp_path):
+    """The samples of lsst-alert-packet; those before 7.4 are held against their schema alone."""
+    for major, minor in packaged():
+        (tmp_path / f"{major}_{minor}.bin").write_bytes(sample(major, minor)[0])
+    shown = {found.path.stem: (line(found), found.problems) for found in look([tmp_path])}
+    assert len(shown) == len(packaged()) == 15
+    for name, (text, problems) in shown.items():
+        major, minor = map(int, name.split("_"))
+        assert f" {major}.{minor} " in text
+        assert "281323062375219200" in text
+        assert bool(problems) == ((major, minor) >= (7, 4))        # the samples' ids are made up
 
 
 def test_the_command_shows_each_packet_and_writes_its_cutouts(files, segment, tmp_path, capsys):

@@ -11,7 +11,7 @@ from pipeline.retry import read, write
 from pipeline.steps import Step, Steps
 from twin.costs import CostFile, CostTable, StepCost
 from twin.platform import Platform, Timed, drive, replay
-from twin.scenario import PlatformConfig
+from twin.platform_config import PlatformConfig
 
 COSTS = CostTable(CostFile(machine="none", date="never", steps={
     "work": StepCost(a=1.0, b=0.5), "save": StepCost(a=10.0, b=0.0), "objects": StepCost(a=4.0, b=0.0)}))

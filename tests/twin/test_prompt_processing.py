@@ -13,8 +13,9 @@ from msgspec import structs
 from schemas.measures import CALL_STEPS, WORK_STEPS
 from twin.balance import Unbalanced, broken_laws, check
 from twin.counts import NUMBERS, Numbers
-from twin.plan import Plan
+from twin.plan import Plan, strip
 from twin.platform_config import (
+    FaultConfig,
     FrontConfig,
     PlatformConfig,
     PodsConfig,
@@ -23,6 +24,7 @@ from twin.platform_config import (
     ServicesConfig,
 )
 from twin.prompt_processing import PromptProcessing, Ran
+from twin.troubles import lay
 
 FREE = ServicesConfig(**{name: ServiceConfig(servers=0) for name in ServicesConfig.__struct_fields__})
 # Nothing but work: no exposure, no lead, no transfer, no notice; pods that are always there.
@@ -39,7 +41,7 @@ def standing(workers: int) -> PodsConfig:
 def plan(opens: np.ndarray) -> Plan:
     opens = np.asarray(opens, float) + 1.0
     number = np.arange(1, len(opens) + 1)
-    return Plan(61218.0, number, number, opens, opens)
+    return Plan(61218.0, number, number, opens, opens, strip(number))
 
 
 def numbers(n: int, detectors: int = 1, **seconds: np.ndarray | float) -> Numbers:
@@ -237,3 +239,52 @@ def test_littles_law_is_checked_for_the_stream_and_the_pods(quiet: Ran) -> None:
     with pytest.raises(Unbalanced, match=r"alerts sent, .* carried to the brokers"):
         check(replace(quiet, calls=quiet.calls[:-1] if quiet.calls["step"][-1] == CALL_STEPS.index("egress")
                       else quiet.calls[quiet.calls["row"] != 5]))
+
+
+def test_next_visit_comes_as_long_before_the_exposure_as_it_has_to() -> None:
+    config = PlatformConfig(**{**BARE, "lead_s": 20.0}, workers=4, pods=standing(4))
+    ran = run(config, 100.0 + 40.0 * np.arange(3), numbers(3, 2, measure=1.0))
+    rows = ran.next_visits
+    assert (rows["startTime_s"] - rows["private_sndStamp_s"]).tolist() == pytest.approx([20.0] * 3)
+    assert ran.passages["published_s"].tolist() == np.repeat(rows["published_s"], 2).tolist()
+    assert rows["visit"].tolist() == [1, 2, 3]
+    assert rows["duration"].tolist() == [35.0] * 3
+    assert {len(set(rows[name].tolist())) for name in ("groupId", "ra", "scriptSalIndex")} == {3}
+
+
+@pytest.mark.parametrize(("turned", "reason"), [(0.9, b""), (1.1, b"mismatch"), (359.5, b""), (181.0, b"mismatch")])
+def test_an_exposure_turned_by_more_than_a_degree_is_dropped(turned: float, reason: bytes) -> None:
+    night = plan(100.0 * np.arange(2))
+    trouble = lay([FaultConfig(kind="mismatch", factor=turned)], night)
+    ran = PromptProcessing(PlatformConfig(**BARE, workers=2, pods=standing(2)), night, numbers(2, measure=1.0),
+                           trouble).run()
+    check(ran)
+    assert ran.passages["reason"].tolist() == [reason] * 2
+
+
+@pytest.mark.parametrize(("retries", "duration_s", "sent", "attempts"), [
+    (0, 50.0, 0, 1), (1, 50.0, 1, 2), (1, 5000.0, 0, 2), (3, 5000.0, 0, 4)])
+def test_a_failure_that_changed_nothing_is_tried_again_as_often_as_is_said(retries: int, duration_s: float, sent: int,
+                                                                           attempts: int) -> None:
+    night = plan(np.array([10.0]))
+    services = structs.replace(FREE, satellites=ServiceConfig(servers=0, tries=2, pause_s=30.0))
+    front = structs.replace(BARE["front"], retries=retries)
+    config = PlatformConfig(**{**BARE, "services": services, "front": front}, workers=1, pods=standing(1))
+    trouble = lay([FaultConfig(kind="service_down", service="satellites", duration_s=duration_s)], night)
+    ran = PromptProcessing(config, night, numbers(1, measure=1.0), trouble).run()
+    check(ran)
+    p = ran.passages
+    assert (p["n_sent"].tolist(), p["attempts"].tolist()) == ([sent], [attempts])
+    assert ran.counters["redelivered"] == attempts - 1
+
+
+def test_a_save_is_never_tried_again_once_it_landed() -> None:
+    night = plan(np.array([10.0]))
+    config = PlatformConfig(**{**BARE, "front": structs.replace(BARE["front"], retries=3),
+                               "publication": PublicationConfig(order="write_first")}, workers=1, pods=standing(1))
+    ran = PromptProcessing(config, night, numbers(1, measure=1.0),
+                           lay([FaultConfig(kind="commits_then_fails")], night)).run()
+    check(ran)
+    assert ran.passages["reason"].tolist() == [b"committed, not sent"]
+    assert ran.counters["redelivered"] == 0
+    assert ran.counters["unanswered"] == 1

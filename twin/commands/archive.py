@@ -20,6 +20,10 @@ def add(commands: Commands) -> None:
     add_stream(ingest, "alert-twin-archive")
     ingest.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     ingest.set_defaults(call=_ingest)
+    retry = actions.add_parser("retry", help="archive dead letters that can be read by now, as after an upgrade")
+    retry.add_argument("folder", type=Path, help="of dead letters; what is archived is taken away")
+    retry.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
+    retry.set_defaults(call=_retry)
     serve = actions.add_parser("serve", help="answer GET /v1/alerts/ID and others from an archive")
     serve.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine alone")
@@ -37,6 +41,14 @@ def _ingest(options: argparse.Namespace) -> int:
     finally:
         handler.close()
     print(f"{tally.accepted} of {tally.received} messages archived in {options.store}, {tally.set_aside} set aside")
+    return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from pipeline.serve.archive import open_archive, retry_letters
+
+    stored, left = retry_letters(open_archive(options.store), options.folder)
+    print(f"{stored} dead letters archived in {options.store}, {left} stay in {options.folder}")
     return 0
 
 

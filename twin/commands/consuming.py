@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_stream(parser: argparse.ArgumentParser, group: str) -> None:
     """The options that say which stream is read, and how."""
     parser.add_argument("--kafka", required=True, metavar="URL", help="kafka://host:port/topic, or "
-                        "kafka+sasl+tls://user@host:port/topic and others; the password is in $ALERT_TWIN_KAFKA_PASSWORD")
+                        "kafka+sasl+tls://user@host:port/topic and others; password in $ALERT_TWIN_KAFKA_PASSWORD")
     parser.add_argument("--group", default=group, help="consumer group, which remembers how far was read; "
                         "default: %(default)s")
     parser.add_argument("--dead-letters", metavar="URL", help="where unreadable messages go: file:folder/ or "

@@ -1,5 +1,10 @@
 """Contents of packets for tests: triggers, objects, histories, cutouts, and packets of them."""
 
+import json
+import struct
+from pathlib import Path
+
+import lsst.alert.packet
 import numpy as np
 
 from pipeline.alerts import package
@@ -82,3 +87,12 @@ def full(n=12, per_object=7, config=None):
                       past(DIA_FORCED_SOURCE, owners, VISIT.mjd_tai - rng.uniform(0.001, 359, len(owners)), rng))
     forced = past(DIA_FORCED_SOURCE, sources["diaObjectId"][:-2], VISIT.mjd_tai, rng)
     return sources, make(sources, objects_for(sources[:-2], per_object + 1), history, forced, ss, orbits, config=config)
+
+
+def sample(major, minor):
+    """The sample alert that the schema package ships with a version, as a wire packet."""
+    schema = lsst.alert.packet.Schema.from_file(
+        str(Path(lsst.alert.packet.get_schema_path(major, minor)) / f"lsst.v{major}_{minor}.alert.avsc"))
+    folder = Path(lsst.alert.packet.get_schema_path(major, minor)) / "sample_data"
+    record = json.loads((folder / "alert.json").read_text())
+    return struct.pack(">bi", 0, major * 100 + minor) + schema.serialize(record), record

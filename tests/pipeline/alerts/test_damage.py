@@ -80,6 +80,12 @@ def measured(read, content):
         tracemalloc.stop()
 
 
+def test_a_reader_that_believes_what_it_is_told_would_be_seen(packets):
+    """The control."""
+    _, peak = measured(lambda content: bytes(LARGEST * len(content) + 1), packets["11.1"][:1000])
+    assert peak > LARGEST * 1000
+
+
 @pytest.mark.parametrize("declared", [2**31 - 1, 2**40, 2**62, -1, -2**40])
 @pytest.mark.parametrize("field", ["observation_reason", "prvDiaSources", "cutoutDifference"])
 def test_a_declared_length_beyond_the_packet_takes_no_memory(packets, field, declared):

@@ -142,6 +142,24 @@ def test_a_merged_object_whose_sources_have_gone_is_merged_again_into_the_same()
     np.testing.assert_array_equal(again.kept, found.kept)
 
 
+def test_the_first_source_of_an_object_that_another_source_took_over_goes_home_alone() -> None:
+    ra, dec = np.array([10.0]), np.array([0.0])
+    first, second = founded(ra, dec, 1, minutes=0.0), founded(ra, dec, 2, minutes=0.5)
+    stranger = founded(ra + 0.9 / 3600, dec, 3, minutes=30.0)[1]            # matched to the second within 1"
+    stranger["diaObjectId"] = second[0]["diaObjectId"]
+    second[0]["ra"], second[0]["nDiaSources"] = ra + 0.8 / 3600, 2          # the mean has moved: it is the brighter
+    objects, sources = join([first[0], second[0]]), join([first[1], second[1], stranger])
+    found = ours(objects, sources, OURS, ERRORS)
+    assert len(found) == 0
+    assert (found.strays.tolist(), found.homes.tolist()) == ([2_000_001], [1_000_001])
+    moved = sources.copy()
+    moved["diaObjectId"][1] = 1_000_001
+    assert len(ours(objects, moved, OURS, ERRORS).strays) == 0              # again: it is at home
+    moved = sources.copy()
+    moved["visit"][0] = 2
+    assert len(ours(objects, moved, OURS, ERRORS).strays) == 0              # the other was in that visit itself
+
+
 def test_unknown_algorithms_are_refused() -> None:
     with pytest.raises(ValueError, match=r"batch\.deduplicate\.algorithm must be ours or deployed, got 'best'"):
         duplicates(DIA_OBJECT.empty(2), DIA_SOURCE.empty(), DeduplicateConfig(algorithm="best"))

@@ -25,7 +25,7 @@ from pipeline.serve.archive import (
     unpacked,
 )
 from pipeline.serve.consume import MemoryStream, consume
-from pipeline.serve.messages import Alert, DeadMemory, Message, examine
+from pipeline.serve.messages import Alert, DeadFolder, DeadMemory, Message, examine, read_letter
 from tests.pipeline.serve.streams import command, identifiers, packets, small_packets
 
 
@@ -228,8 +228,88 @@ def test_the_command_archives_a_topic_and_a_crash_of_it_loses_nothing(broker, tm
     assert "messages archived in" in out
 
 
+def test_a_command_that_is_told_to_end_has_stored_and_committed_all(broker, tmp_path):
+    broker.send(packets())
+    words = "archive", "ingest", *broker.stream[:4], "--store", tmp_path / "store"
+    with command(*words, cwd=tmp_path) as first:
+        wait_for(lambda: len(found_in(tmp_path / "store")) == 12)
+        first.send_signal(signal.SIGTERM)
+        out, errors = first.communicate(timeout=60)
+    assert first.returncode == 0, errors
+    assert out == f"12 of 12 messages archived in {tmp_path}/store, 0 set aside\n"
+    with command("archive", "ingest", *broker.stream, "--store", tmp_path / "store", cwd=tmp_path) as second:
+        out, errors = second.communicate(timeout=60)
+    assert out == f"0 of 0 messages archived in {tmp_path}/store, 0 set aside\n", errors
+
+
+def test_dead_letters_of_a_schema_that_was_unknown_are_archived_after_the_upgrade(tmp_path, monkeypatch, capsys):
+    from pipeline.errors import PacketError
+    from pipeline.serve import messages
+    from twin.cli import main
+
+    def unknown(packet):
+        raise PacketError(1, "schema id 1101 is not one of lsst-alert-packet's")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "read_packet", unknown)
+        handler = Ingest(open_archive(str(tmp_path / "store"), create=True))
+        tally = consume(MemoryStream([*packets()[:3], b"broken"]), handler, DeadFolder(tmp_path / "dead"),
+                        stop_when_idle=0.0)
+        handler.close()
+    assert (tally.accepted, tally.set_aside) == (0, 4)
+    assert main(["archive", "retry", str(tmp_path / "dead"), "--store", str(tmp_path / "store")]) == 0
+    assert capsys.readouterr().out.startswith("3 dead letters archived")
+    assert found_in(tmp_path / "store") == dict(zip(identifiers(packets()[:3]), packets()[:3], strict=True))
+    left, = (tmp_path / "dead").iterdir()
+    assert read_letter(left).message.value == b"broken"
+
+
 def wait_for(happened, timeout_s=30.0):
     end = time.monotonic() + timeout_s
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.002)
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("per_object", [1, 7, 40])
+def test_archiving_from_memory_to_a_folder(benchmark, tmp_path, per_object):
+    """Messages per second are 300 over the time; with 1, 7 and 40 earlier sources, each with forced photometry."""
+    sent, places = packets(300, per_object), iter(range(100))
+
+    def archived():
+        handler = Ingest(open_archive(str(tmp_path / str(next(places))), create=True))
+        tally = consume(MemoryStream(sent), handler, DeadMemory(), stop_when_idle=0.0)
+        handler.close()
+        return tally.accepted
+
+    assert benchmark.pedantic(archived, rounds=3) == 300
+
+
+def test_an_archive_in_s3_holds_the_same_and_says_when_it_is_away(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs", reason="the extra s3 is not installed")
+    server = pytest.importorskip("moto.server", reason="moto[server], a stand-in for S3, is not installed")
+    import boto3
+
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "x")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3 = server.ThreadedMotoServer("127.0.0.1", 0)
+    s3.start()
+    address = "http://{}:{}".format(*s3.get_host_and_port())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="alerts")
+    handler, dead = Ingest(open_archive("s3://alerts/prefix")), DeadMemory()
+    consume(MemoryStream([*packets(), packets()[0], b"broken"]), handler, dead, stop_when_idle=0.0)
+    archive = open_archive("s3://alerts/prefix")
+    assert [archive.packet(identifier) for identifier in identifiers(packets())] == list(packets())
+    assert archive.packet(5) is None
+    assert archive.schema(1101) is not None
+    found = boto3.client("s3", endpoint_url=address).list_objects_v2(Bucket="alerts")["Contents"]
+    names = [one["Key"] for one in found]
+    assert sorted(names) == sorted([f"prefix/{alert_key(one)}" for one in identifiers(packets())]
+                                   + [f"prefix/{schema_key(1101)}"])
+    s3.stop()
+    with pytest.raises(RetriableError, match="not read"):
+        archive.packet(identifiers(packets())[0])
+    handler.close()

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,14 +19,14 @@ import numpy as np
 import pytest
 
 from pipeline.alerts.read import read_packet, read_packets, schema_of, source_id
-from pipeline.errors import InputError, RetriableError
+from pipeline.errors import InputError, PipelineError, RetriableError
 from pipeline.serve.consume import MemoryStream, consume
 from pipeline.serve.filter_child import open_database
 from pipeline.serve.filter_config import Filter, FilterConfig, Limits, read_filters
 from pipeline.serve.filter_orders import Job, Order
 from pipeline.serve.filter_tables import CHUNK, tables
 from pipeline.serve.filters import FilterService, Ledger, Runner
-from pipeline.serve.messages import DeadMemory, Message, examine
+from pipeline.serve.messages import DeadMemory, Message, Rejected, examine
 from pipeline.sinks.memory import MemorySink
 from schemas import alert
 from tests.pipeline.serve.streams import command, identifiers, packets
@@ -515,6 +516,30 @@ def test_a_sink_that_is_away_costs_its_user_alone(serve):
     assert stream.committed == 12
 
 
+def test_a_visit_that_cannot_be_run_is_set_aside_whole_and_the_next_is_run(tmp_path, runner):
+    class Failing:
+        def run(self, order):
+            if len(order.spans) == 3:
+                raise PipelineError("the process that runs filters ended twice on one visit")
+            return runner.run(order)
+
+    sinks, dead = Sinks(), DeadMemory()
+    service = FilterService(FilterConfig(filters=(user(sql=EARLIEST),), state=str(tmp_path)), sinks=sinks,
+                            runner=Failing())
+    stream = run(service, of_visit(1, 3) + of_visit(2, 2), dead)
+    assert [one.message.value for one in dead.letters] == of_visit(1, 3)
+    assert sinks.ids("anna") == [2000, 2001]
+    assert stream.committed == 5
+
+
+def test_a_spool_that_is_no_packets_ends_the_runner_in_an_error(tmp_path):
+    (tmp_path / "spool").write_bytes(b"no packet")
+    runner = Runner()
+    with pytest.raises(PipelineError, match="ended twice on one visit"):
+        runner.run(Order(str(tmp_path / "spool"), ((0, 9),), (job(GOOD),), 1))
+    runner.close()
+
+
 def test_users_topics_say_that_alerts_are_simulated(serve, tmp_path):
     sinks = Sinks()
     service = serve(user(), sinks=sinks)
@@ -522,6 +547,20 @@ def test_users_topics_say_that_alerts_are_simulated(serve, tmp_path):
     service.finish()
     service.close()
     assert sinks.headers["anna"] == {"filter": "anna", "simulated": "true"}
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("users", [1, 20])
+@pytest.mark.parametrize("per_object", [1, 7, 40])
+def test_filters_on_a_visit_of_500_alerts(benchmark, runner, tmp_path, users, per_object):
+    """The difference between 20 users and one is what a filter costs, the rest what the visit does."""
+    sent = packets(500, per_object)
+    (tmp_path / "spool").write_bytes(b"".join(sent))
+    ends = list(itertools.accumulate(map(len, sent)))
+    made = Order(str(tmp_path / "spool"), tuple(zip([0, *ends[:-1]], map(len, sent), strict=True)),
+                 tuple(job(GOOD, f"user{i}") for i in range(users)), 2)
+    answer = benchmark.pedantic(lambda: runner.run(made), rounds=3)
+    assert [len(one.ids) for one in answer.outcomes] == [20] * users
 
 
 # ---------------------------------------------------------------- the config
@@ -593,3 +632,26 @@ def test_the_command_filters_a_topic(broker, tmp_path):
     assert out.splitlines() == ["12 alerts of 1 visits, 0 set aside", "anna: 5 alerts", "eve: 0 alerts"]
     assert "a filter is one SELECT statement, got COPY" in errors
     assert not (tmp_path / "stolen.csv").exists()
+
+
+def test_any_packet_that_is_one_makes_rows():
+    """Records drawn at random from the schema, with what no pipeline would write: no visit is lost to one."""
+    from fastavro.utils import generate_many
+
+    random.seed(5)
+    seen = 0
+    for number, record in enumerate(generate_many(schema_of(alert.SCHEMA_ID), 20)):
+        record["diaSourceId"] = record["diaSource"]["diaSourceId"] = number + 1
+        record["diaSource"]["band"] = "r\0\N{GREEK SMALL LETTER ALPHA}" * number
+        record["diaSource"]["psfFlux"] = (1e39, -1e300, float("inf"), float("nan"), None)[number % 5]
+        record["diaSource"]["ssObjectId"] = (2**63 - 1, -2**63, None)[number % 3]
+        buffer = BytesIO()
+        fastavro.schemaless_writer(buffer, schema_of(alert.SCHEMA_ID), record)
+        found = examine(Message("t", 0, number, alert.WIRE_HEADER + buffer.getvalue()))
+        if isinstance(found, Rejected):
+            continue
+        seen += 1
+        with np.errstate(over="ignore"), open_database(tables([read_packet(found.packet)]), 128) as database:
+            for name in ("alerts", "history", "forced"):
+                database.execute(f"SELECT * FROM {name}").fetchall()
+    assert seen > 5

@@ -1,0 +1,94 @@
+"""The requirement judged on nights whose verdict is known."""
+
+import numpy as np
+import pytest
+
+from reports.platform import races
+from reports.requirement import requirement, weighted_percentile
+from reports.surface import Point, cheapest, plot
+from schemas.measures import PASSAGE, empty
+
+
+def night(visits: int = 1000, detectors: int = 4, alerts: int = 25, delay_s: float = 30.0) -> np.ndarray:
+    rows = empty(PASSAGE, visits * detectors)
+    rows["visit"] = np.repeat(np.arange(visits), detectors)
+    rows["readout_end_s"] = 40.0 * rows["visit"]
+    rows["delivered_s"] = rows["readout_end_s"] + delay_s
+    rows["n_alerts"] = rows["n_sent"] = alerts
+    rows["reason"] = b""
+    return rows
+
+
+def lose(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    out = rows.copy()
+    out["n_sent"][chosen], out["delivered_s"][chosen], out["reason"][chosen] = 0, np.nan, b"killed"
+    return out
+
+
+def test_the_shares_that_are_allowed_pass_and_one_visit_more_does_not() -> None:
+    reference = night()
+    for late, failed, met in ((9, 1, True), (10, 1, False), (8, 2, False), (0, 0, True)):
+        rows = lose(reference, reference["visit"] < failed)
+        rows["delivered_s"][(rows["visit"] >= 100) & (rows["visit"] < 100 + late)] += 100.0
+        judged = requirement(rows, reference)
+        assert judged.late == pytest.approx((late + failed) / 1000)     # never sent is late
+        assert judged.failed == pytest.approx(failed / 1000)
+        assert judged.met is met
+
+
+def test_a_visit_may_lose_two_alerts_in_a_hundred() -> None:
+    reference = night(visits=2, detectors=50, alerts=2)
+    one = lose(reference, np.arange(100) == 0)
+    assert requirement(one, reference).late == 0.0
+    two = lose(reference, np.arange(100) < 2)
+    assert requirement(two, reference).late == 0.5
+
+
+def test_alerts_never_sent_are_in_the_percentiles() -> None:
+    reference = night(visits=100)
+    assert requirement(reference, reference).percentiles_s == dict.fromkeys(("p5", "p50", "p95", "p98", "p100"), 30.0)
+    judged = requirement(lose(reference, reference["visit"] < 3), reference)
+    assert judged.percentiles_s["p95"] == 30.0
+    assert judged.percentiles_s["p98"] == np.inf
+    assert judged.on_time == pytest.approx(0.97)
+    assert any("98 % within inf s" in line for line in judged.lines())
+
+
+def test_visits_above_the_average_may_be_late_but_lose_nothing() -> None:
+    reference = night(visits=10, alerts=5000)
+    slow = reference.copy()
+    slow["delivered_s"] += 100.0
+    assert (requirement(slow, reference).busy_visits, requirement(slow, reference).busy_lost) == (10, 0)
+    assert requirement(lose(slow, slow["visit"] == 3), reference).busy_lost == 20_000
+
+
+def test_a_percentile_is_weighted() -> None:
+    assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([98, 1, 1]), 98) == 1.0
+    assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([97, 2, 1]), 98) == 2.0
+    assert np.isnan(weighted_percentile(np.array([1.0]), np.array([0]), 50))
+
+
+def test_visits_of_one_field_race_when_they_ask_before_the_other_saved() -> None:
+    rows = night(visits=4, detectors=1)
+    rows["shutter_close_s"], rows["field"], rows["detector"], rows["n_fresh"] = 40.0 * np.arange(4), 7, 0, (5, 3, 2, 1)
+    rows["standardized_s"] = rows["shutter_close_s"] + 60.0
+    rows["saved_s"] = rows["shutter_close_s"] + 65.0
+    assert races(rows).duplicates == 0.0                  # 65 s after, the next asks at 100 s
+    rows["saved_s"] = rows["shutter_close_s"] + 101.0     # the next asks 100 s after, the one behind it 140 s after
+    assert races(rows).duplicates == 5 + 3 + 2
+    rows["saved_s"] = rows["shutter_close_s"] + 141.0
+    assert races(rows).duplicates == 10 + 5 + 3
+    rows["field"] = np.arange(4)
+    assert races(rows).duplicates == 0.0
+
+
+def point(workers: int, price: float, met: bool, p98: float) -> Point:
+    return Point((("platform.workers", str(workers)),), price, met, 20.0, p98, 1.0, 1.0, 0.0, 0.0, 1.0, 5.0, 0.0)
+
+
+def test_the_cheapest_platform_meets_the_requirement() -> None:
+    points = [point(1, 1, False, 90.0), point(3, 3, True, 50.0), point(2, 2, True, 55.0), point(4, 2, True, 54.0)]
+    assert cheapest(points) is points[3]
+    assert cheapest(points[:1]) is None
+    axes = plot(points).axes
+    assert any("98 % of alerts" in text.get_text() for text in axes[0].get_legend().get_texts())

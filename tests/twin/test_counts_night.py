@@ -1,0 +1,169 @@
+"""Nights at counts fidelity from the command: run folders, pages, sweeps, and checks against published figures."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from reports.platform import workers_raster
+from reports.store import Store
+from schemas.measures import PASSAGE
+from tests.twin.test_prompt_processing import BARE, numbers, run, standing
+from twin.cli import main
+from twin.counts_night import run_counts
+from twin.platform_config import PlatformConfig
+from twin.prompt_processing import Ran
+from twin.scenario import read_scenario
+from twin.sweep import axes_of, point_of, price, sweep
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+SMALL = SCENARIOS / "platform_small.toml"
+RUBIN = SCENARIOS / "rubin_2026.toml"
+FEW = ["counts.visits=6", "counts.detectors=20", "counts.alerts_per_visit=1000"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A night of a few of Rubin's visits, in one process."""
+    out = tmp_path_factory.mktemp("counts") / "run"
+    run_counts(read_scenario(RUBIN, FEW), out, beside=SCENARIOS)
+    return out
+
+
+def test_one_process_and_two_make_the_same_night(folder: Path, tmp_path: Path) -> None:
+    run_counts(read_scenario(RUBIN, FEW), tmp_path / "two", beside=SCENARIOS, processes=2)
+    one, two = Store(folder), Store(tmp_path / "two")
+    for name in ("passage", "call", "pod", "work", "reference"):
+        first, second = one.table(name), two.table(name)
+        assert len(first)
+        assert first.tobytes() == second.tobytes(), name
+    other = tmp_path / "other"
+    run_counts(read_scenario(RUBIN, FEW, seed=2), other, beside=SCENARIOS)
+    assert (Store(other).table("passage")["n_alerts"] != one.table("passage")["n_alerts"]).any()
+
+
+def test_a_night_of_numbers_has_its_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    page, found = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
+    for text in ("Rubin 2026", "Worker by worker", "Why alerts were late or lost", "itself: pixels", "modelled"):
+        assert text in page
+    for name in ("delays", "visits", "load", "workers"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert found["fidelity"] == "counts"
+    assert found["requirement"]["alerts"] == Store(folder).table("reference")["n_sent"].sum()
+    assert sum(row["alerts"] for row in found["causes"]) == Store(folder).table("passage")["n_alerts"].sum()
+    assert sum(row["mean_s"] for row in found["parts"]) == pytest.approx(
+        found["requirement"]["percentiles_s"]["p50"], rel=0.1)
+
+
+def test_the_command_says_whether_a_scenario_ended_as_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                               ) -> None:
+    lost = str(SCENARIOS / "faults" / "kafka_down.toml")
+    assert main(["run", lost, "--out", str(tmp_path / "a"), "--quiet", "--processes", "1"]) == 0
+    assert "as the scenario expects" in capsys.readouterr().out
+    assert main(["run", lost, "--out", str(tmp_path / "b"), "--quiet", "--processes", "1",
+                 'platform.publication.order="outbox"']) == 1
+    assert "not as expected: failed (kafka): 0, 5000 expected" in capsys.readouterr().out
+    assert main(["run", lost, "--out", str(tmp_path / "c"), "--keep", "images"]) == 2
+    assert "a night at counts fidelity has no sources; --keep does not go with it" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text('machine = "none"\ndate = "never"\n[steps.registry]\na = 1.0\n')
+    with pytest.raises(InputError, match=r"few\.toml has no cost for Step 'templates'"):
+        run_counts(read_scenario(SMALL, ['platform.costs="few.toml"']), tmp_path / "run", beside=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_finds_the_cheapest_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", str(SMALL), "--over", "platform.workers=10:30:10", "--over", "platform.cost_scale=1,0.8",
+                 "--out", str(tmp_path / "out"), "--quiet", "--processes", "1", "platform.pods.smallest=3",
+                 "counts.visits=16"]) == 0
+    with (tmp_path / "out" / "surface.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["platform.workers"], row["platform.cost_scale"]) for row in rows] == [
+        (w, s) for w in ("10", "20", "30") for s in ("1", "0.8")]
+    met = [row for row in rows if row["met"] == "True"]
+    least = min(met, key=lambda row: (float(row["price"]), float(row["p98_s"])))
+    said = f"platform.workers = {least['platform.workers']}, platform.cost_scale = {least['platform.cost_scale']}"
+    assert f"the cheapest that meets the requirement: {said}" in capsys.readouterr().out
+    assert (tmp_path / "out" / "surface.png").read_bytes().startswith(b"\x89PNG")
+    waits = [float(row["longest_wait_s"]) for row in rows if row["platform.cost_scale"] == "1"]
+    assert waits == sorted(waits, reverse=True)           # more workers, shorter waits
+
+
+def test_points_of_a_sweep_do_not_depend_on_each_other() -> None:
+    scenario = read_scenario(SMALL, ["counts.visits=8"])
+    other = read_scenario(SMALL, ["counts.visits=8", "platform.workers=5", "platform.pods.smallest=5"])
+    slower = read_scenario(SMALL, ["counts.visits=8", "platform.cost_scale=3"])
+    first = point_of((), scenario, SCENARIOS)
+    point_of((), other, SCENARIOS)
+    changed = point_of((), slower, SCENARIOS)
+    assert point_of((), scenario, SCENARIOS) == first
+    assert changed.p98_s > first.p98_s + 60
+
+
+@pytest.mark.parametrize(("over", "message"), [
+    ([], "at least one --over"), (["platform.workers"], "expected section.key=value,value"),
+    (["platform.workers=1:2"], "'1:2' is no range"), (["counts.visits=1:5000:1"], "5000 platforms are too many"),
+    (["platform.worker=1,2"], "unknown field `worker`"),
+    (["platform.workers=2"], r"platform\.pods\.smallest is 120, above platform\.workers = 2")])
+def test_a_sweep_refuses_what_it_cannot_use(tmp_path: Path, over: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep(SMALL, over, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match='of fidelity "counts", this one is of "pixels"'):
+        sweep(SCENARIOS / "first_light.toml", ["platform.workers=4"], tmp_path / "out")
+
+
+def test_axes_and_prices() -> None:
+    assert axes_of(["a.b=1,3:5:1"]) == [("a.b", ["1", "3", "4", "5"])]
+    assert price(read_scenario(SMALL, ["platform.services.apdb.servers=10", "platform.services.apdb.price=4"])) == 160
+
+
+def test_workers_are_drawn_each_in_a_row() -> None:
+    rows = np.zeros(3, PASSAGE)
+    rows["pod"], rows["taken_s"], rows["freed_s"] = (0, 1, 0), (0.0, 5.0, 50.0), (40.0, 100.0, 90.0)
+    for name in ("preloaded_s", "seen_s", "measured_s", "saved_s"):
+        rows[name] = rows["taken_s"]
+    rows["freed_s"][1] = 100.0
+    image, end = workers_raster(rows)
+    assert (len(image), end) == (2, 100.0)
+    share = (image > 0).mean(axis=1)
+    assert share == pytest.approx([0.8, 0.95], abs=0.01)
+
+
+# --- consistency checks: published figures that follow from others, no predictions ------------------------------------
+
+GAP = 38.8                     # s between visits of 189 detectors (Prompt Processing's design load)
+
+
+def held_for(seconds: float, cap: int, visits: int = 40) -> Ran:
+    """A regular night whose workers are held for so long, in one piece."""
+    config = PlatformConfig(**BARE, workers=cap, pods=standing(cap))
+    return run(config, GAP * np.arange(visits), numbers(visits, 189, export=seconds))
+
+
+def test_a_worker_held_for_110_s_makes_536_busy_ones() -> None:
+    ran = held_for(110.0, 1700, 20)
+    p = ran.passages
+    inside = (5 * GAP, 15 * GAP)
+    busy = np.clip(np.minimum(p["freed_s"], inside[1]) - np.maximum(p["taken_s"], inside[0]), 0, None).sum()
+    assert busy / (inside[1] - inside[0]) == pytest.approx(536, abs=1)
+    assert ran.busy_area == pytest.approx(20 * 189 * 110.0)
+
+
+@pytest.mark.parametrize(("seconds", "cap", "stalls"), [
+    (710.0, 1000, True), (710.0, 1500, True), (710.0, 3600, False), (110.0, 1000, False),
+    (345.0, 1700, False), (360.0, 1700, True)])
+def test_exports_of_ten_minutes_stall_a_platform_of_a_thousand_workers(seconds: float, cap: int, stalls: bool) -> None:
+    p = held_for(seconds, cap).passages
+    wait = (p["taken_s"] - p["published_s"]).reshape(40, 189).mean(axis=1)
+    assert bool(wait[-1] > 5.0) is stalls
+    if stalls and seconds > 700:
+        assert wait[-1] > 300.0                           # and longer from visit to visit
+        assert wait[39] > wait[30] > wait[21]
