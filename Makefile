@@ -40,10 +40,12 @@ accept: install
 	$(BIN)/alert-twin accept --seeds $(SEEDS) --out runs/accept $(if $(REAL),--real $(REAL))
 	@$(MAKE) --no-print-directory planted
 
-# Are planted changes found, and changes without effect called nothing? From the first seed given: tests/planted.
+# Are planted changes found, and changes without effect called nothing? From the first seed given: tests/planted. Ten
+# repeats of twelve nights for each change take hours; fewer nights with NIGHTS=60.
+NIGHTS ?= 120
 planted: install
 	@rm -rf runs/planted
-	$(BIN)/python tests/planted/find.py --first $(firstword $(SEEDS))000 --out runs/planted
+	$(BIN)/python tests/planted/find.py --first $(firstword $(SEEDS))000 --seeds $(NIGHTS) --out runs/planted
 	$(BIN)/python tests/planted/find.py --first $(firstword $(SEEDS))000 --seeds 4 --repeats 1 --null --out runs/planted
 	$(BIN)/python -m tests.reports.validation
 

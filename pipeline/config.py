@@ -4,6 +4,8 @@
 "paper" is the draft of 2026-04-20. Where the two differ `docs/design.md` has the table and both are a value here.
 """
 
+from typing import Literal
+
 from pipeline.pixel_config import (
     CalibrateConfig,
     DetectConfig,
@@ -14,6 +16,7 @@ from pipeline.pixel_config import (
     Section,
     TemplateConfig,
 )
+from schemas.alert_versions import version
 
 
 class RetryConfig(Section, frozen=True):
@@ -71,10 +74,57 @@ class AlertConfig(Section, frozen=True):
     produce: bool = True               # False: no packets (deployed catch-up)
     history_days: float = 360.0        # dax_apdb: 12 months of 30 days
     cutouts: str = "deployed"          # deployed (no mask, no CTYPE: public alerts) | paper (both)
+    schema: str = "11.1"               # [AP] lsst-alerts-v11; any version from 7.4 on that lsst-alert-packet ships
+    fields: str = "deployed"           # deployed (null what public alerts leave null) | all (whatever was measured)
+
+    def __post_init__(self) -> None:
+        if self.cutouts not in ("deployed", "paper"):
+            raise ValueError(f"alert.cutouts must be deployed or paper, got {self.cutouts!r}")
+        if self.fields not in ("deployed", "all"):
+            raise ValueError(f"alert.fields must be deployed or all, got {self.fields!r}")
+        version(self.schema)
 
 
 class PreloadConfig(Section, frozen=True):
     margin_arcsec: float = 20.0        # [AP] angleMargin of loadDiaCatalogs
+
+
+class DeduplicateConfig(Section, frozen=True):
+    algorithm: str = "ours"            # ours | deployed (DeduplicateAllSkyDiaObjectsTask)
+    radius_arcsec: float = 1.5         # [AP] distance_threshold: no two objects farther apart are merged
+    allowance_arcsec: float = 0.25     # ours: apart by no more than this and `sigmas` of their errors
+    sigmas: float = 4.0
+    window_s: float = 960.0            # ours: from a source's processing to the store, and from the store's reading to
+    #                                    the midpoint: WORKER_TIMEOUT (900 s) and nextVisit's lead with its exposure
+    neighbours: int = 30               # deployed: of its connectivity
+    subset: int = 50_000               # deployed: objects clustered at once
+    max_objects: int = 1_000_000       # deployed: aborts above
+
+
+class CatchUpConfig(Section, frozen=True):
+    alerts: bool = False               # of visits that the night did not finish (deployed: none)
+    forced: bool = False               # deployed: doRunForcedMeasurement=False
+
+
+class PrecoveryConfig(Section, frozen=True):
+    keep: bool = False                 # copy differences out before a visit's pixels go, for new objects' pasts
+    days: float = 30.0                 # they are kept, and new objects are measured on them (DPDD: 30 days)
+    noise_steps: float = 8.0           # kept values are rounded to the noise over this: adds 1/12/8^2 of its variance
+    min_sources: int = 1               # of the objects to measure; the night's own forced photometry asks for 2
+
+
+class BatchConfig(Section, frozen=True):
+    """The morning after."""
+
+    deduplicate: DeduplicateConfig = DeduplicateConfig()
+    catch_up: CatchUpConfig = CatchUpConfig()
+    precovery: PrecoveryConfig = PrecoveryConfig()
+
+
+class PublishConfig(Section, frozen=True):
+    order: Literal["outbox", "write_first"] = "outbox"   # outbox (ours): packets lie on disk before the save, and are
+    #                                    sent until they have arrived | write_first (deployed): the save, then packets,
+    #                                    which are sent once; a crash in between or a failure to send loses them
 
 
 class PipelineConfig(PixelConfig, frozen=True):
@@ -87,12 +137,17 @@ class PipelineConfig(PixelConfig, frozen=True):
     objects: ObjectsConfig = ObjectsConfig()
     forced: ForcedConfig = ForcedConfig()
     alert: AlertConfig = AlertConfig()
+    batch: BatchConfig = BatchConfig()
+    publish: PublishConfig = PublishConfig()
 
 
 __all__ = [
     "AlertConfig",
     "AssociateConfig",
+    "BatchConfig",
     "CalibrateConfig",
+    "CatchUpConfig",
+    "DeduplicateConfig",
     "DetectConfig",
     "DifferenceConfig",
     "FilterConfig",
@@ -101,7 +156,9 @@ __all__ = [
     "ObjectsConfig",
     "PipelineConfig",
     "PixelConfig",
+    "PrecoveryConfig",
     "PreloadConfig",
+    "PublishConfig",
     "ReliabilityConfig",
     "RetryConfig",
     "Section",

@@ -16,6 +16,7 @@ from pipeline.config import ObjectsConfig
 from pipeline.sphere import positions, unit_vectors
 from schemas import table
 from schemas.exposure import BANDS
+from schemas.table import DIA_OBJECT
 
 
 def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale: np.ndarray, now_mjd_tai: float,
@@ -29,7 +30,7 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     previous : (n,) DIA_OBJECT
         The version before; a row of nulls (diaObjectId 0) for a new object.
     history : (h,) DIA_SOURCE
-        Earlier sources, in any order; those of other objects are ignored.
+        Earlier sources, in any order; those of other objects, and withdrawn ones, are ignored.
     stale : (n,) bool
         Objects whose history is not all loaded: their previous version is used instead of it.
     now_mjd_tai : float
@@ -38,8 +39,8 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     known = previous["diaObjectId"] != 0
     stale = stale & known
     slot = slots(history["diaObjectId"], sources["diaObjectId"])
-    used = np.flatnonzero((slot >= 0) & ~np.append(stale, False)[slot] & ~np.isin(history["diaSourceId"],
-                                                                                  sources["diaSourceId"]))
+    used = np.flatnonzero((slot >= 0) & ~np.append(stale, False)[slot] & np.isnan(history["timeWithdrawnMjdTai"])
+                          & ~np.isin(history["diaSourceId"], sources["diaSourceId"]))
     rows = table.join([table.take(history, used), sources])
     slot = np.concatenate([slot[used], np.arange(len(sources))])
     objects = table.copy(previous)
@@ -51,6 +52,23 @@ def update(sources: np.ndarray, previous: np.ndarray, history: np.ndarray, stale
     _position(objects, previous, rows, slot, stale, config)
     _fluxes(objects, previous, rows, slot, stale)
     return objects
+
+
+def recomputed(sources: np.ndarray, now_mjd_tai: float, config: ObjectsConfig) -> np.ndarray:
+    """New versions of the objects of `sources` from these alone, which must be all of theirs; in order of their ids.
+
+    Withdrawn sources do not count, and an object that has no other is left out.
+    """
+    counted = (sources["diaObjectId"] != 0) & np.isnan(sources["timeWithdrawnMjdTai"])
+    sources = table.take(sources, np.flatnonzero(counted))
+    order = np.lexsort((sources["diaSourceId"], sources["midpointMjdTai"], sources["diaObjectId"]))
+    sources = table.take(sources, order)
+    last = np.append(sources["diaObjectId"][1:] != sources["diaObjectId"][:-1], True)[:len(sources)]
+    newest = table.take(sources, np.flatnonzero(last))
+    nulls = DIA_OBJECT.empty(len(newest))
+    nulls["diaObjectId"] = 0
+    return update(newest, nulls, table.take(sources, np.flatnonzero(~last)), np.zeros(len(newest), bool), now_mjd_tai,
+                  config)
 
 
 def slots(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:

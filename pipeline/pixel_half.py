@@ -85,9 +85,10 @@ def measure_difference(exposure: Exposure, science: Calibrated, template: Templa
     sources = table.take(measured, np.flatnonzero(kept))
     rejected = rejections(measured, reasons, "measure", exposure.visit.visit, exposure.detector, science.wcs)
     yield Step("measure", len(measured), left=sources)
-    stamps = (cut(science.image, science.variance, science.psf, sources),
-              cut(template.image, template.variance, template.psf, sources),   # warped, not matched, as deployed
-              cut(difference.image, difference.variance, difference.psf, sources))
+    # the template's are warped, not matched, as deployed
+    stamps = (cut(science.image, science.variance, science.psf, sources, mask=science.mask),
+              cut(template.image, template.variance, template.psf, sources, mask=template.mask),
+              cut(difference.image, difference.variance, difference.psf, sources, mask=difference.mask))
     yield Step("cutouts", len(sources), left=stamps)
     sources = sources.copy()
     sources["reliability"] = score(sources, *stamps, config.reliability)

@@ -24,6 +24,18 @@ _MASKS: Final = ("difference_bad", "science_bad")   # a bit per pixel
 
 
 @dataclass(frozen=True, slots=True)
+class Planes:
+    """A difference and what forced photometry on it needs."""
+
+    image: np.ndarray        # (ny, nx) float32 [nJy]
+    variance: np.ndarray     # (ny, nx) float32 [nJy^2]
+    bad: np.ndarray          # (ny, nx) bool: takes no part in a fit
+    psf: Psf
+    noise_scale: float
+    wcs: Wcs
+
+
+@dataclass(frozen=True, slots=True)
 class PixelsInMemory:
     """`Pixels` of images that are at hand."""
 
@@ -36,6 +48,11 @@ class PixelsInMemory:
         difference, science = self.difference, self.science
         return _force((difference.image, difference.variance, difference.mask, science.image, science.variance,
                        science.mask), difference.psf, science.psf, difference.noise_scale, self.wcs, ra, dec)
+
+    def planes(self) -> Planes:
+        """The difference, to be kept when these pixels go."""
+        d = self.difference
+        return Planes(d.image, d.variance, (d.mask & BAD_PIXELS) != 0, d.psf, d.noise_scale, self.wcs)
 
     def close(self) -> None:
         """Nothing to let go: the images belong to whoever made them."""
@@ -74,6 +91,13 @@ class PixelsOnDisk:
         """A mask with BAD set, which is 1, where any of `BAD_PIXELS` was."""
         bits = np.load(self.folder / f"{name}.npy", allow_pickle=False)
         return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(np.int32)
+
+    def planes(self) -> Planes:
+        """The difference, to be kept when these pixels go."""
+        image, variance = (np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                           for name in _IMAGES[:2])
+        return Planes(image, variance, self._mask(_MASKS[0], image.shape) != 0, self.difference_psf, self.noise_scale,
+                      self.wcs)
 
     def close(self) -> None:
         """Delete the folder; again is harmless."""

@@ -8,11 +8,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pipeline.alerts import package
 from pipeline.associate import Associated, associate
+from pipeline.batches import Batch, Waiting, batches, beyond
 from pipeline.config import PipelineConfig
 from pipeline.errors import PipelineError, RetriableError
 from pipeline.filter import filter_sources
@@ -53,6 +55,7 @@ class Summary:
     n_new_objects: int
     n_alerts: int
     rejections: np.ndarray             # REJECTION
+    n_lost: int = 0                    # alerts that were not acknowledged and are not tried again (write_first)
 
 
 def preload(visit: Visit, detector: int, box: Box, ports: Ports, config: PipelineConfig) -> Steps[Known]:
@@ -91,36 +94,67 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
     yield Step("statistics", len(versions), left=versions)
     forced = _forced(measured, associated, versions, objects, known, ports.clock(), config)
     yield Step("forced", len(forced), left=forced)
-    segment = _package(measured, associated, filtered.index, versions, known, forced, config)
-    yield Step("package", segment.size, left=segment)
     request = SaveRequest(visit.visit, detector, versions, associated.sources, forced, associated.ss_sources,
-                          processing_summary(visit, detector, measured.wcs, measured.shape, measured.log))
-    yield from write("save", len(request), lambda: ports.store.save(request, segment), config.retry,
-                     landed=lambda: ports.store.contains(visit.visit, detector))
+                          processing_summary(visit, detector, measured.wcs, measured.shape, measured.log),
+                          ports.clock())
+    make = partial(_package, measured, associated, filtered.index, versions, known, forced, config)
+    how = _write_first if config.publish.order == "write_first" else _through_outbox
+    segment, n_lost = yield from how(make, request, ports, config)
     refused = rejections(filtered.sources, associated.reasons, "new_objects", visit.visit, detector, measured.wcs)
     rejected = np.concatenate([measured.rejected, filtered.rejections, refused])
     ports.recorder.append("rejection", rejected)
     return Summary(visit.visit, detector, len(measured.sources), len(associated), associated.n_new, len(segment),
-                   rejected)
+                   rejected, n_lost)
 
 
 def deliver(ports: Ports, config: PipelineConfig, *, only: tuple[int, int] | None = None) -> Steps[int]:
     """Send the outbox, or the (visit, detector) of it that `only` names; how many packets went out.
 
-    A segment is marked after it was acknowledged: a crash between the two sends it again, never loses it.
+    A sink that remembers gets packets and position together, in order, and is asked first what it holds: nothing
+    arrives twice, and `only` is the last that is sent of it. For other sinks a segment is marked after it was
+    acknowledged: a crash between the two sends it again. Neither loses anything.
     """
     n_sent = 0
-    segments = yield from read("unsent", ports.store.unsent, config.retry)
-    for segment in segments:
-        if only is not None and (segment.visit, segment.detector) != only:
-            continue
-        if len(segment):
-            yield from write("send", segment.size, _sender(segment, ports), config.retry)
+    segments = yield from read("unsent", lambda: _waiting(ports, only), config.retry)
+    for batch in batches(segments, together=ports.sink.remembers):
+        if batch.size:
+            yield from write("send", batch.size, _sender(batch, ports), config.retry)
+            n_sent += len(batch)
         sent_mjd_tai = ports.clock()
-        yield from _mark(segment, ports, config)
-        ports.recorder.append("publication", _publications(segment, sent_mjd_tai))
-        n_sent += len(segment)
+        for segment in batch.finished:
+            yield from _mark(segment, ports, config)
+            ports.recorder.append("publication", _publications(segment, segment.lengths, sent_mjd_tai))
     return n_sent
+
+
+def _through_outbox(make: Callable[[], Segment], request: SaveRequest, ports: Ports, config: PipelineConfig
+                    ) -> Steps[tuple[Segment, int]]:
+    """Packets before the save, which puts them into the outbox; none is lost."""
+    segment = make()
+    yield Step("package", segment.size, left=segment)
+    yield from _save(request, segment, ports, config)
+    return segment, 0
+
+
+def _write_first(make: Callable[[], Segment], request: SaveRequest, ports: Ports, config: PipelineConfig
+                 ) -> Steps[tuple[Segment, int]]:
+    """The save, then packets, sent once and forgotten, as the real system does; and how many did not arrive."""
+    yield from _save(request, Segment(request.visit, request.detector, np.empty(0, np.int64), ()), ports, config)
+    segment = make()
+    yield Step("package", segment.size, left=segment)
+    yield Step("send", segment.size, ahead=True)
+    try:
+        arrived = ports.sink.send(segment.packets, segment.keys.tolist())
+    except PipelineError:
+        arrived = 0
+    ports.recorder.append("publication", _publications(segment.part(slice(0, arrived)), segment.lengths[:arrived],
+                                                       ports.clock()))
+    return segment, len(segment) - arrived
+
+
+def _save(request: SaveRequest, segment: Segment, ports: Ports, config: PipelineConfig) -> Steps[None]:
+    yield from write("save", len(request), lambda: ports.store.save(request, segment), config.retry,
+                     landed=lambda: ports.store.contains(request.visit, request.detector))
 
 
 def _reload(box: Box, known: Known, ports: Ports, config: PipelineConfig) -> Steps[np.ndarray]:
@@ -174,18 +208,35 @@ def _package(measured: Measured, associated: Associated, index: np.ndarray, vers
 
 
 def _stamps(cutouts: Cutouts, index: np.ndarray) -> Cutouts:
-    return Cutouts(tuple(cutouts.image[i] for i in index), tuple(cutouts.variance[i] for i in index), cutouts.psf)
+    return Cutouts(tuple(cutouts.image[i] for i in index), tuple(cutouts.variance[i] for i in index), cutouts.psf,
+                   tuple(cutouts.mask[i] for i in index) if cutouts.mask else ())
 
 
-def _sender(segment: Segment, ports: Ports) -> Callable[[], None]:
-    """Sends what of a segment has not been acknowledged yet."""
+def _waiting(ports: Ports, only: tuple[int, int] | None) -> list[Waiting]:
+    """What is to be done for the outbox, with what the sink holds of it already."""
+    segments = ports.store.unsent()
+    if only is not None:
+        chosen = [i for i, segment in enumerate(segments) if (segment.visit, segment.detector) == only]
+        segments = (segments[:chosen[-1] + 1] if ports.sink.remembers else [segments[i] for i in chosen]) \
+            if chosen else []
+    if not segments or not ports.sink.remembers:
+        return [Waiting(segment) for segment in segments]
+    return beyond(segments, ports.sink.position(segments[0].outbox))
+
+
+def _sender(batch: Batch, ports: Ports) -> Callable[[], None]:
+    """Sends what of a batch has not been acknowledged yet."""
     done = 0
 
     def send() -> None:
         nonlocal done
-        done += ports.sink.send(segment.packets[done:])
-        if done < len(segment):
-            raise RetriableError(f"visit {segment.visit}, detector {segment.detector}: {done} of {len(segment)} "
+        if ports.sink.remembers:                   # another delivery may have sent it since the outbox was read
+            done = batch.held(ports.sink.position(batch.outbox))
+        rest = batch.part(done)
+        if rest.packets:
+            done += ports.sink.send(rest.packets, rest.keys, rest.position)
+        if done < len(batch):
+            raise RetriableError(f"visit {batch.visit}, detector {batch.detector}: {done} of {len(batch)} "
                                  "packets acknowledged")
 
     return send
@@ -195,10 +246,10 @@ def _mark(segment: Segment, ports: Ports, config: PipelineConfig) -> Steps[None]
     yield from write("mark_sent", 1, lambda: ports.store.mark_sent(segment), config.retry)
 
 
-def _publications(segment: Segment, sent_mjd_tai: float) -> np.ndarray:
+def _publications(segment: Segment, lengths: np.ndarray, sent_mjd_tai: float) -> np.ndarray:
     rows = empty(PUBLICATION, len(segment))
     rows["diaSourceId"], rows["visit"], rows["detector"] = segment.ids, segment.visit, segment.detector
-    rows["bytes"], rows["sent_mjd_tai"] = list(map(len, segment.packets)), sent_mjd_tai
+    rows["bytes"], rows["sent_mjd_tai"] = lengths, sent_mjd_tai
     return rows
 
 

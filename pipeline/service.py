@@ -7,11 +7,13 @@ header's WCS and a zeropoint are taken as given, and the report says so.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import ingest, inject
+from pipeline.batch.catch_up import Missed
 from pipeline.calibrate import calibrate
 from pipeline.config import PipelineConfig, Section
 from pipeline.ephemerides import TableEphemerides
@@ -31,7 +33,7 @@ from pipeline.prompt import (
     report_sources,
 )
 from pipeline.satellites import TrackSatellites
-from pipeline.steps import Step, run
+from pipeline.steps import Step, Steps, run
 from pipeline.template import coadd, warp
 from schemas.exposure import Exposure
 from schemas.measures import EPHEMERIS, REFERENCE, TRACK, TRUTH, empty
@@ -61,6 +63,7 @@ class SiteConfig(Section, frozen=True):
     templates: dict[str, str] = {}     # band -> template file
     store: str = ""                    # URL; empty: prompt.duckdb in the output folder
     sink: str = ""                     # URL; empty: files in the output folder
+    kept: str = ""                     # folder of differences kept for precovery; empty: kept in the output folder
     given_zeropoint: float = 31.4      # AB magnitude of 1 ADU where there are no references
     inject: InjectConfig = InjectConfig()
 
@@ -178,19 +181,42 @@ def restore(store: PromptStore, site: SiteConfig, folder: Path) -> None:
 def process(exposures: Sequence[Exposure], world: World, site: SiteConfig, ports: Ports, *,
             measure: Callable[[Exposure, Static, PipelineConfig, np.random.Generator | None], Measured] | None = None,
             cpu_clock: Callable[[], float],
-            look: Callable[[Exposure, Step], None] = lambda exposure, step: None) -> Iterator[Outcome]:
+            look: Callable[[Exposure, Step], None] = lambda exposure, step: None,
+            keep: Callable[[Measured], None] = lambda measured: None,
+            saved: Callable[[], None] | None = None) -> Iterator[Outcome]:
     """Each exposure through preload, the pixel half, the catalogue half and delivery; one outcome per exposure.
 
     A visit that fails is an outcome with its reason, and the next goes on. `measure` may run the pixel half elsewhere.
-    `look` is shown each Step with what it left, beyond the time that is measured.
+    `look` is shown each Step with what it left, beyond the time that is measured; `keep` what was measured, its pixels
+    still at hand, once it is delivered. `saved` is called in place of the delivery where somebody else delivers
+    (`pipeline.sender`).
     """
     for exposure in exposures:
-        yield _process_one(exposure, world, site, ports, measure, cpu_clock, look)
+        outcome = _process_one(exposure, world, site, ports, measure, cpu_clock, look, saved)
+        if outcome.measured is not None and outcome.summary is not None:
+            keep(outcome.measured)
+        yield outcome
+
+
+def missed(exposures: Sequence[Exposure], world: World, site: SiteConfig) -> list[Missed]:
+    """Exposures as detector-visits that a store may lack, for the morning's catch-up."""
+    def measured(exposure: Exposure) -> Steps[Measured]:
+        static, _, _ = _static(exposure, world, site)
+        return (yield from measure_sources(exposure, static, site.pipeline))
+
+    return [Missed(exposure.visit, exposure.detector,
+                   footprint_box(exposure.wcs, exposure.shape, PRELOAD_MARGIN_ARCSEC), partial(measured, exposure))
+            for exposure in exposures]
+
+
+def kept_folder(site: SiteConfig, folder: Path, out: Path) -> Path:
+    """Where differences are kept: as the config names it, relative to its folder, or in the output folder."""
+    return folder / site.kept if site.kept else out / "kept"
 
 
 def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Ports,
                  measure: Callable[..., Measured] | None, cpu_clock: Callable[[], float],
-                 look: Callable[[Exposure, Step], None]) -> Outcome:
+                 look: Callable[[Exposure, Step], None], saved: Callable[[], None] | None) -> Outcome:
     steps: list[tuple[Step, float]] = []
     last = cpu_clock()
 
@@ -213,7 +239,10 @@ def _process_one(exposure: Exposure, world: World, site: SiteConfig, ports: Port
             run(measure_sources(exposure, static, site.pipeline, rng=rng), note)
         log = measured.log.copy()
         summary = run(report_sources(measured, known, ports, site.pipeline), note)
-        run(deliver(ports, site.pipeline), note)
+        if saved is None:
+            run(deliver(ports, site.pipeline), note)
+        else:
+            saved()
         log["status"] = b"done"
         log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
         log["n_alerts"] = summary.n_alerts
@@ -251,10 +280,10 @@ def open_ports(site: SiteConfig, folder: Path, out: Path, world: World, recorder
     if site.inject.count and (site.sink or site.store):
         raise InputError(f"sink {site.sink!r}, store {site.store!r}: a run with injected sources writes to its own "
                          "folder only; leave both empty")
+    sink = open_sink(site.sink or f"file:{out / 'alerts'}", check=True)
     store = open_store(site.store or f"duckdb:{out / 'prompt.duckdb'}")
     restore(store, site, folder)
-    return Ports(clock, store, open_sink(site.sink or f"file:{out / 'alerts'}"), recorder, world.ephemerides,
-                 world.satellites)
+    return Ports(clock, store, sink, recorder, world.ephemerides, world.satellites)
 
 
 def _table(name: str, folder: Path, dtype: np.dtype) -> np.ndarray:

@@ -4,6 +4,7 @@ Ephemerides arrive as polynomials of time, made before the exposure; they are ev
 are of the object when the light left it, seen from the observer, on ICRF axes.
 """
 
+import json
 import re
 import string
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ GALACTIC: Final = np.array([                      # ICRS to Galactic (IAU 1958) 
     [-0.05487565771259, -0.87343705195562, -0.48383507361672],
     [+0.49410943719273, -0.44482972122330, +0.74698218398667],
     [-0.86766613755966, -0.19807633727300, +0.45598381368730]])
+PLACEHOLDERS: Final = (                           # 0 in public alerts: models that hardly an orbit has, and the unknown
+    "yarkovsky", "srp", "a1", "a2", "a3", "dt", "yarkovsky_unc", "srp_unc", "a1_unc", "a2_unc", "a3_unc", "dt_unc",
+    "not_normalized_rms", "earth_moid")
 _PROVISIONAL: Final = re.compile(rb"(18|19|20)(\d\d) ([A-Z])([A-Z])([1-9]\d*)?")
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase      # tens of the cycle, to 61
 
@@ -158,6 +162,8 @@ def mpc_orbits(ephemerides: np.ndarray) -> np.ndarray:
     rows["designation"] = rows["unpacked_primary_provisional_designation"] = ephemerides["designation"]
     rows["packed_primary_provisional_designation"] = [packed(name) for name in ephemerides["designation"].tolist()]
     rows["id"], rows["orbit_type_int"] = 0, -1
+    for name in PLACEHOLDERS:
+        rows[name] = 0.0
     for name in ("created_at", "updated_at", "fitting_datetime"):
         rows[name] = np.datetime64("1970-01-01", "us")
     for name, given in (("a", "a"), ("e", "e"), ("i", "inc"), ("node", "node"), ("argperi", "argperi"),
@@ -168,4 +174,67 @@ def mpc_orbits(ephemerides: np.ndarray) -> np.ndarray:
     motion = np.degrees(GAUSS_K) / np.abs(ephemerides["a"]) ** 1.5      # [deg/d]
     rows["mean_motion"], rows["period"] = motion, np.where(ephemerides["e"] < 1.0, 360.0 / motion, np.nan)
     rows["peri_time"] = rows["epoch_mjd"] + (-ephemerides["mean_anomaly"] % 360.0) / motion   # the next passage
+    _uncertainties(rows, ephemerides["element_errors"])
+    _fit(rows, ephemerides)
     return rows
+
+
+def _uncertainties(rows: np.ndarray, errors: np.ndarray) -> None:
+    """Fill one sigma of the elements, and of what follows from them; correlations are not known here."""
+    for k, name in enumerate(("a", "e", "i", "node", "argperi", "mean_anomaly")):
+        rows[f"{name}_unc"] = errors[:, k]
+    a, e, motion = rows["a"], rows["e"], rows["mean_motion"]
+    rows["q_unc"] = np.hypot((1.0 - e) * rows["a_unc"], a * rows["e_unc"])
+    rows["mean_motion_unc"] = 1.5 * motion * rows["a_unc"] / np.abs(a)
+    rows["period_unc"] = 1.5 * rows["period"] * rows["a_unc"] / np.abs(a)
+    ahead = rows["peri_time"] - rows["epoch_mjd"]
+    rows["peri_time_unc"] = np.hypot(rows["mean_anomaly_unc"], ahead * rows["mean_motion_unc"]) / motion
+
+
+def _fit(rows: np.ndarray, ephemerides: np.ndarray) -> None:
+    """Fill what is said of the fit to the observations, and its JSON form.
+
+    `normalized_rms` is the one expected of six elements fitted to two coordinates per observation; `u_param` is the
+    Minor Planet Center's uncertainty parameter.
+    """
+    n = ephemerides["n_observations"]
+    seen = n > 0
+    rows["nopp"] = np.where(seen, ephemerides["n_oppositions"], -1)
+    for name in ("arc_length_total", "arc_length_sel"):
+        rows[name] = np.where(seen, ephemerides["arc_d"], np.nan)
+    for name in ("nobs_total", "nobs_total_sel"):
+        rows[name] = np.where(seen, n, -1)
+    rows["normalized_rms"] = np.where(seen, np.sqrt(np.maximum(1.0 - 3.0 / np.maximum(n, 1), 0.0)), np.nan)
+    rows["u_param"] = uncertainty_parameter(rows)
+    rows["mpc_orb_jsonb"] = [_json(row) if known else b"" for row, known in zip(rows, seen, strict=True)]
+
+
+def uncertainty_parameter(rows: np.ndarray) -> np.ndarray:
+    """The Minor Planet Center's U of MPC_ORBITS rows, 0 (best) to 9: the runoff along the orbit in ten years; -1
+    without errors.
+
+    References
+    ----------
+    https://www.minorplanetcenter.net/iau/info/UValue.html
+    """
+    years = rows["period"] / 365.25
+    with np.errstate(divide="ignore", invalid="ignore"):
+        runoff = (rows["peri_time_unc"] * rows["e"] + 10.0 * rows["period_unc"] / years) * (
+            np.degrees(GAUSS_K) / years) * 3600.0 * 3.0                 # [arcsec per decade]
+        grade = np.floor(np.log(np.maximum(runoff, 1e-30)) / (np.log(648000.0) / 9.0)) + 1.0
+    return np.where(np.isfinite(runoff), np.clip(np.nan_to_num(grade), 0, 9), -1).astype(int)
+
+
+def _json(row: np.ndarray) -> bytes:
+    """An orbit in the Minor Planet Center's JSON form, as far as it is known."""
+    names = ("q", "e", "i", "node", "argperi", "peri_time")
+    names_of = [f"{form}_primary_provisional_designation" for form in ("packed", "unpacked")]
+    return json.dumps({
+        "COM": {"coefficient_names": names, "coefficient_values": [float(row[name]) for name in names],
+                "coefficient_uncertainties": [float(row[f"{name}_unc"]) for name in names]},
+        "epoch_data": {"epoch": float(row["epoch_mjd"]), "timeform": "MJD", "timesystem": "TDT"},
+        "magnitude_data": {"G": float(row["g"]), "H": float(row["h"])},
+        "designation_data": {name: bytes(row[name]).decode() for name in names_of},
+        "orbit_fit_statistics": {"nopp": int(row["nopp"]), "U_param": int(row["u_param"]),
+                                 "nobs_total": int(row["nobs_total"]), "nobs_total_sel": int(row["nobs_total_sel"]),
+                                 "normalized_RMS": float(row["normalized_rms"])}}).encode()

@@ -58,7 +58,8 @@ def _place(rows: np.ndarray, sources: np.ndarray, wcs: Wcs) -> None:
     bearing, stretch, turn = direction(jacobian, sources["trailAngle"])
     rows["trailAngle"] = 90.0 - (90.0 - bearing) % 180.0       # a trail has no head: in (-90, 90], as real ones
     rows["trailAngleErr"] = sources["trailAngleErr"] * turn
-    rows["trailLength"] = sources["trailLength"] * stretch * 3600.0
+    length = sources["trailLength"]                            # 0 for a point, which has no angle
+    rows["trailLength"] = np.where(length == 0.0, 0.0, length * stretch * 3600.0)
     rows["trailLengthErr"] = sources["trailLengthErr"] * stretch * 3600.0
     bearing, stretch, _ = direction(jacobian, sources["dipoleAngle"])
     rows["dipoleAngle"] = bearing % 360.0                     # from the negative to the positive lobe

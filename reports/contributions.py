@@ -10,7 +10,7 @@ variance of a difference is that of both ways of resampling less what they count
 with c the head's influence less the base's, and a cell all rows of one object in one visit; but never less than any
 of the three sums.
 
-How the intervals were chosen: hundreds of pairs of nights whose true difference is known, of 20 to 100 visits, nine
+How the intervals were chosen: hundreds of pairs of nights whose true difference is known, of 20 to 100 visits, ten
 metrics (`python -m tests.reports.validation`); coverage of nominal 95 %, from metric to metric:
 
     sources taken as independent                        32-95 %

@@ -27,6 +27,7 @@ from schemas.exposure import magnitudes
 VISIT: Final = ("seed", "visit", "detector")
 MMAG: Final = 2500.0 / np.log(10.0)     # of a relative flux
 MAX_MMAG: Final = 300.0                 # a worse error counts as this: one blend must not decide a mean
+LARGE_MMAG: Final = 100.0               # the same where sizes are averaged: twice the noise at S/N 20
 MAX_ARCSEC: Final = 0.5
 POINT_PX: Final = 1.0                   # shorter trails are points
 CONTRAST: Final = 1.5                   # densities of the densest third of the fields over those of the sparsest
@@ -113,6 +114,22 @@ def searched(outcome: Outcome) -> Terms:
     area = log["nx"].astype(float) * log["ny"]
     return terms(outcome, "visits", log["usable_px"].astype(float), weight=area,
                  use=common(outcome, "visits") & (log["usable_px"] >= 0) & (log["nx"] > 0))
+
+
+def masked(outcome: Outcome, *, step: str, plane: str) -> Terms:
+    """Fraction of the pixels that a Step left in a mask plane, over detector-visits that both sides have done.
+
+    One cause at a time, as `searched` cannot tell them: a streak that one side sees and the other does not is 10^4
+    pixels, a ring about the detector where a kernel is a pixel wider 4000, and the two would hide the hundreds that
+    masks of saturated stars take. From the trace, which leaves out planes that have no pixel.
+    """
+    log = outcome.visits
+    traced = outcome.traces[outcome.traces["step"] == step.encode()]
+    of = traced[traced["quantity"] == f"mask:{plane}".encode()]
+    known, at = (located([log[n] for n in VISIT], [rows[n] for n in VISIT]) for rows in (traced, of))
+    pixels = np.where(at >= 0, of["value"][at], 0.0) if len(of) else np.zeros(len(log))
+    return terms(outcome, "visits", pixels, weight=log["nx"].astype(float) * log["ny"],
+                 use=common(outcome, "visits") & (known >= 0) & (log["nx"] > 0))
 
 
 def with_status(outcome: Outcome, *, statuses: tuple[bytes, ...]) -> Terms:
@@ -220,13 +237,27 @@ def flux_error(outcome: Outcome, *, flux: str, snr: tuple[float, float], statist
     `psfFlux` is that of the sources that both sides found, `forced_flux` that at true positions; isolated points that
     are on clean pixels on both sides.
     """
+    error, use = _flux_errors(outcome, flux, snr)
+    return terms(outcome, "sources", np.abs(error) if statistic == "median" else error, use=use, statistic=statistic)
+
+
+def flux_size(outcome: Outcome, *, snr: tuple[float, float]) -> Terms:
+    """Mean size of the errors of `flux_error`'s psfFlux [mmag], those beyond 100 counted as 100.
+
+    All errors speak, where of a median those alone do that pass it: on the regression nights a change half as large is
+    found.
+    """
+    error, use = _flux_errors(outcome, "psfFlux", snr)
+    return terms(outcome, "sources", np.minimum(np.abs(error), LARGE_MMAG), use=use)
+
+
+def _flux_errors(outcome: Outcome, flux: str, snr: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of a flux [mmag], and the rows that count."""
     rows = outcome.sources
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.clip(MMAG * (rows[flux] / rows["flux"] - 1.0), -MAX_MMAG, MAX_MMAG)
     use = point_sources(outcome) & common(outcome, "clean") & _between(np.abs(rows["snr"]), snr)
-    if flux == "psfFlux":
-        use &= common(outcome, "found")
-    return terms(outcome, "sources", np.abs(error) if statistic == "median" else error, use=use, statistic=statistic)
+    return error, use & common(outcome, "found") if flux == "psfFlux" else use
 
 
 def true_pulls(outcome: Outcome, *, of: str, hosted: bool | None = None) -> Terms:

@@ -33,7 +33,7 @@ NARROW: Final = 0.02            # completeness of few sources: no less can be to
 FALSE: Final = 0.10             # false detections: two thirds of the 15 % that a change must be found by
 FEW_FALSE: Final = 0.25         # of one cause
 PLACE: Final = 0.002            # arcsec: a hundredth of a pixel, below the 0.003" that must be found
-BRIGHT_MMAG: Final = 1.0        # median error of bright fluxes: half of the 2 mmag that must be found
+BRIGHT_MMAG: Final = 1.0        # typical error of bright fluxes: half of the 2 mmag that must be found
 BIAS_MMAG: Final = 2.0          # means have the outliers' scatter too
 PULL: Final = 0.05              # of a standard deviation of 1
 VARIANCE: Final = 0.10          # the same of its square
@@ -66,9 +66,21 @@ def _template() -> Iterable[Metric]:
     # of a dozen inputs a half is no whole exposure
     yield _metric("template", "template_inputs", "exposures behind a template pixel", "exposures", "higher", 0.5,
                   mean(column="template_n_inputs"), "warp")
-    # areas are counted, not estimated: two pixels more around one saturated star are 40 of 10^6
-    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 2e-5,
+    # area is completeness: a fifth of what is minded there
+    yield _metric("template", "searched_area", "fraction of pixels outside all masks", "", "higher", 0.002,
                   evidence.searched, "calibrate")
+    area = partial(partial, evidence.masked)
+    # counted, not estimated: two pixels more around one saturated star are 40 of 10^6
+    yield _metric("template", "saturated_area", "fraction of pixels masked as saturated", "", "lower", 2e-5,
+                  area(step="calibrate", plane="SAT"), "calibrate")
+    # a kernel wider by a pixel takes a ring of 0.4 % from a side of 1000 px
+    yield _metric("template", "missing_area", "fraction of the difference without data", "", "lower", RARE,
+                  area(step="subtract", plane="NO_DATA"), "subtract")
+    # satellites and cosmic rays that are there have to be masked: neither is better
+    yield _metric("template", "streak_area", "fraction of pixels masked as streaks", "", "neither", RARE,
+                  area(step="detect", plane="STREAK"), "detect")
+    yield _metric("template", "cosmic_ray_area", "fraction of pixels masked as cosmic rays", "", "neither", 0.10,
+                  area(step="detect", plane="CR"), "detect", relative=True)
 
 
 def _rate() -> Iterable[Metric]:
@@ -211,8 +223,10 @@ BRIGHT: Final = (20.0, np.inf)
 
 def _photometry() -> Iterable[Metric]:
     flux = partial(partial, evidence.flux_error, snr=BRIGHT)
+    yield _metric("photometry", "magnitude_error", "mean size of flux errors at S/N > 20", "mmag", "lower", BRIGHT_MMAG,
+                  partial(evidence.flux_size, snr=BRIGHT), "measure", primary=True)
     yield _metric("photometry", "magnitude_median", "median flux error at S/N > 20", "mmag", "lower", BRIGHT_MMAG,
-                  flux(flux="psfFlux", statistic="median"), "measure", primary=True)
+                  flux(flux="psfFlux", statistic="median"), "measure")
     yield _metric("photometry", "flux_bias", "flux bias at S/N > 20", "mmag", "lower", BIAS_MMAG,
                   flux(flux="psfFlux", statistic="abs_ratio"), "measure")
     yield _metric("photometry", "flux_bias_8_20", "flux bias at S/N 8–20", "mmag", "lower", 2 * BIAS_MMAG,

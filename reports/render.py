@@ -117,6 +117,7 @@ def document(report: Report) -> dict[str, Any]:
         "light_curves": _without(report.light_curves, "points") if truth else None,
         "astrometry": _without(report.astrometry, "rows") if truth else None,
         "association": plain(association.association(matches)) if judged else None,
+        "association_after_batch": plain(report.morning) if judged and report.morning is not None else None,
         "solar_system": {"associated": plain(report.solar_system.associated), "causes": report.solar_system.causes,
                          **_without(report.ephemerides, "associated", "offsets"),
                          "numAssociatedSsObjects": report.ephemerides.associated},

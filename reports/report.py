@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from reports.acceptance import Evidence, Figure, cost_factor, figures
+from reports.association import Association, association
 from reports.astrometry import Astrometry, astrometry
 from reports.completeness import Completeness, completeness
 from reports.crowding import Crowding, crowding
@@ -62,6 +63,7 @@ class Report:
     simulated: bool                     # durations are simulated
     facts: dict[str, str]
     triplets: list[Triplet]
+    morning: Association | None         # of the run as its batch left it; None without a batch
 
 
 def gather(store: Store) -> Report:
@@ -90,7 +92,13 @@ def gather(store: Store) -> Report:
         ephemerides=ephemerides(store, matches), directs=directs(outcome.stars, outcome.sources),
         crowding=crowding(outcome),
         steps=step_costs(work, 1.0 if math.isfinite(factor) else factor), simulated=math.isfinite(factor),
-        facts=facts, triplets=gallery(store, matches))
+        facts=facts, triplets=gallery(store, matches), morning=_morning(store))
+
+
+def _morning(store: Store) -> Association | None:
+    """Association as `alert-twin batch` left it beside the run."""
+    folder = store.folder / "batch"
+    return association(match(Store(folder))) if (folder / "measures").is_dir() else None
 
 
 def _metrics(outcome: Outcome, truth: str, facts: dict[str, str]) -> tuple[Found, ...]:

@@ -296,8 +296,24 @@ def _trails(matches: Matches, tag: str) -> Section:
 # --- association, Solar System, direct images, crowded fields --------------------------------------------------------
 
 def _association(report: Report, tag: str) -> Section:
-    table = association.association(report.matches)
-    rows = [("static true sources with alerts", f"{table.sources}"), ("their DIAObjects", f"{table.objects}"),
+    table, morning = association.association(report.matches), report.morning
+    shown = {"this run": table} if morning is None else {"the night": table, "after the batch": morning}
+    columns = [_associated(one) for one in shown.values()]
+    rows = [(*cells[0], *(cell[1] for cell in cells[1:])) for cells in zip(*columns, strict=True)]
+    text = (f"Judged by truth: {_share_of(table.accuracy)} of {table.accuracy.n} alerts of true sources carry the "
+            "right object, static ones the DIAObject of their source, known asteroids their SSObject.")
+    if morning is not None:
+        text += (f" The morning's batch leaves {morning.duplicates} of the night's {table.duplicates} duplicate "
+                 f"DIAObjects, and {morning.merged} that hold two true sources ({table.merged} before).")
+    return Section("association", "Association", tag, text,
+                   [(svg(association.plot(shown)), "Association accuracy" if morning is None else
+                     "Association before and after the batch")],
+                   [Table(("", "number") if morning is None else ("", *shown), rows)])
+
+
+def _associated(table: association.Association) -> list[tuple[str, str]]:
+    """What the table of association says, row by row."""
+    return [("static true sources with alerts", f"{table.sources}"), ("their DIAObjects", f"{table.objects}"),
             ("split: sources in several DIAObjects", _share_of(table.split)),
             ("duplicate DIAObjects", f"{table.duplicates}"),
             ("merged: DIAObjects of two true sources", f"{table.merged} ({_share_of(table.merges)})"),
@@ -305,11 +321,6 @@ def _association(report: Report, tag: str) -> Section:
             ("DIAObjects with exactly one DIASource (totalUnassociatedDiaObjects)",
              f"{table.lone} of {table.all_objects}"),
             ("static sources' alerts with an SSObject", _share_of(table.wrong_solar_system))]
-    return Section(
-        "association", "Association", tag,
-        f"Judged by truth: {_share_of(table.accuracy)} of {table.accuracy.n} alerts of true sources carry the right "
-        "object, static ones the DIAObject of their source, known asteroids their SSObject.",
-        [(svg(association.plot({"this run": table})), "Association accuracy")], [Table(("", "number"), rows)])
 
 
 def _solar_system(report: Report, tag: str) -> Section:

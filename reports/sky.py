@@ -67,17 +67,18 @@ def plot_field(picture: np.ndarray, marked: Sequence[Marked], title: str) -> Fig
 
 @styled
 def plot_visits(visits: np.ndarray, corners: Sequence[np.ndarray]) -> Figure:
-    """The night's visits on the sky, with the outlines of detectors (k, 4, 2) [deg], and all visits over time."""
+    """The night's visits on the sky, each with the outlines (k, 4, 2) of its detectors [deg], and all over time."""
     figure = Figure(figsize=(10.4, 4.3), dpi=100)
     left, right = figure.add_axes((0.08, 0.13, 0.40, 0.76)), figure.add_axes((0.57, 0.13, 0.41, 0.76))
-    middle = np.mean([c.mean(axis=0) for c in corners], axis=0)
+    middle = np.mean(np.concatenate(corners), axis=(0, 1))
     stretch = np.cos(np.radians(middle[1]))
     night = visits[~visits["past"]]
     for row, corner in zip(night, corners, strict=True):
-        ring = np.vstack([corner, corner[:1]]) - middle
-        left.plot(ring[:, 0] * stretch * 60, ring[:, 1] * 60, color=BANDS[row["band"].decode()], linewidth=1, alpha=0.8)
+        ring = np.concatenate([corner, corner[:, :1]], axis=1) - middle
+        left.plot(ring[..., 0].T * stretch * 60, ring[..., 1].T * 60, color=BANDS[row["band"].decode()], linewidth=1,
+                  alpha=0.8)
     left.set(xlabel="East of the field [arcmin]", ylabel="North [arcmin]", aspect="equal",
-             title=f"Detector of {len(night)} visits about {middle[0]:.2f}, {middle[1]:+.2f}")
+             title=f"Detectors of {len(night)} visits about {middle[0]:.2f}, {middle[1]:+.2f}")
     left.invert_xaxis()
     for k, band in enumerate("ugrizy"):
         of = visits[visits["band"] == band.encode()]
@@ -89,12 +90,38 @@ def plot_visits(visits: np.ndarray, corners: Sequence[np.ndarray]) -> Figure:
     return figure
 
 
+PSF_PLACE: Final = np.dtype([("x_deg", "f8"), ("y_deg", "f8"), ("fwhm", "f8"), ("g1", "f8"), ("g2", "f8")])
+# from the axis along the pixel axes [deg], FWHMeff [arcsec], shear
+
+
+@styled
+def plot_psf(places: np.ndarray, title: str) -> Figure:
+    """PSF_PLACE rows over the focal plane: FWHMeff as colour, ellipticity as lines along the longer axis."""
+    figure = Figure(figsize=(8.4, 7.2), dpi=100)
+    axes = figure.add_axes((0.1, 0.08, 0.74, 0.84))
+    x, y = places["x_deg"], places["y_deg"]
+    span = max(float(np.ptp(x)), float(np.ptp(y)))
+    each = span / max(np.sqrt(len(places)) - 1.0, 1.0)
+    points = axes.scatter(x, y, c=places["fwhm"], s=(0.96 * 72 * 6.2 * each / (1.1 * span + each)) ** 2, marker="s",
+                          cmap="viridis")
+    ellipticity, angle = np.hypot(places["g1"], places["g2"]), 0.5 * np.arctan2(places["g2"], places["g1"])
+    half = 0.45 * each * ellipticity / max(float(ellipticity.max()), 1e-9)
+    dx, dy = half * np.cos(angle), half * np.sin(angle)
+    axes.plot(np.stack([x - dx, x + dx]), np.stack([y - dy, y + dy]), color="white", linewidth=1.6)
+    axes.set(xlabel="x from the axis [deg]", ylabel="y [deg]", aspect="equal", title=title)
+    axes.grid(visible=False)
+    figure.colorbar(points, cax=figure.add_axes((0.87, 0.08, 0.025, 0.84)), label="FWHMeff [arcsec]")
+    axes.annotate(f"longest line: ellipticity {ellipticity.max():.3f}", (1.0, 1.01), xycoords="axes fraction",
+                  ha="right", va="bottom", fontsize=8, color=MUTED)
+    return figure
+
+
 @styled
 def plot_light_curves(curves: Sequence[Curves]) -> Figure:
     """One panel per class, six bands."""
-    columns = 4
+    columns = min(4, max(2, len(curves)))
     rows = max(1, -(-len(curves) // columns))
-    figure = Figure(figsize=(13.0, 0.5 + 2.75 * rows), dpi=100)
+    figure = Figure(figsize=(3.25 * columns, 0.5 + 2.75 * rows), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for one, panel in zip(curves, axes, strict=False):
         _curve(panel, one)
@@ -104,7 +131,7 @@ def plot_light_curves(curves: Sequence[Curves]) -> Figure:
         axes[0].legend(loc="best", ncols=3, handlelength=1.0, columnspacing=0.8)
     else:
         nothing(axes[0], "the scenario asks for no declared class")
-    figure.subplots_adjust(left=0.05, right=0.985, top=1 - 0.32 / (0.5 + 2.75 * rows),
+    figure.subplots_adjust(left=0.2 / columns, right=1 - 0.06 / columns, top=1 - 0.32 / (0.5 + 2.75 * rows),
                            bottom=0.5 / (0.5 + 2.75 * rows), wspace=0.24, hspace=0.52)
     return figure
 
@@ -173,5 +200,5 @@ def density_table(rows: Sequence[Density]) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["VISIT", "Curves", "Density", "Marked", "density_table", "plot_densities", "plot_field",
-           "plot_light_curves", "plot_visits"]
+__all__ = ["PSF_PLACE", "VISIT", "Curves", "Density", "Marked", "density_table", "plot_densities", "plot_field",
+           "plot_light_curves", "plot_psf", "plot_visits"]

@@ -70,7 +70,9 @@ EPHEMERIS: Final = np.dtype([
     ("observer_xyz", "f8", (3, EPHEMERIS_ORDER + 1)),   # heliocentric position of the observer [au]
     ("vmag", "f4"), ("error_arcsec", "f4"),
     ("a", "f8"), ("e", "f8"), ("inc", "f8"), ("node", "f8"), ("argperi", "f8"), ("mean_anomaly", "f8"),   # [au], [deg]
-    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8")])
+    ("epoch_orbit_mjd_tai", "f8"), ("h", "f8"), ("g", "f8"),
+    ("element_errors", "f8", (6,)),                     # one sigma of a ... mean_anomaly [au, deg]
+    ("arc_d", "f8"), ("n_oppositions", "i4"), ("n_observations", "i4")])   # what the orbit was fitted to
 
 # Tracks of catalogued satellites: what the allow-list service knows of an exposure. Great-circle segments [deg].
 TRACK: Final = np.dtype([("visit", "i8"), ("ra0", "f8"), ("dec0", "f8"), ("ra1", "f8"), ("dec1", "f8")])
@@ -204,6 +206,21 @@ OUTCOME_FORCED: Final = np.dtype([
 
 # Direct-image sources: STAR_TRUTH of all nights of a test.
 OUTCOME_STAR: Final = np.dtype([("seed", "i8"), *((name, STAR_TRUTH[name]) for name in STAR_TRUTH.names or ())])
+
+# DIASources withdrawn from the prompt tables, and why.
+RETRACTION: Final = np.dtype([
+    ("diaSourceId", "i8"), ("diaObjectId", "i8"), ("visit", "i8"), ("detector", "i2"), ("timeWithdrawnMjdTai", "f8"),
+    ("reason", "S128")])
+
+# A visit as the morning leaves it, over its detectors.
+VISIT_SUMMARY: Final = np.dtype([
+    ("visit", "i8"), ("band", "S1"), ("midpointMjdTai", "f8"),
+    ("n_done", "i4"), ("n_caught_up", "i4"), ("n_no_work", "i4"), ("n_failed", "i4"),      # detectors
+    ("n_sources", "i4"), ("n_withdrawn", "i4"), ("n_ss", "i4"), ("n_founding", "i4"),      # DIASources
+    ("n_lost_founding", "i4"),                  # that founded a DIAObject which is now another's
+    ("n_forced", "i4"), ("n_precovered", "i4"), ("n_alerts", "i4"),
+    ("reliability", "f4"), ("snr", "f4"),       # medians over DIASources
+    ("psf_sigma_px", "f4"), ("zeropoint", "f4")])
 
 # --- a night at counts fidelity: what the platform did, in seconds of the simulated clock (fact `origin_mjd_tai`) -----
 

@@ -25,6 +25,7 @@ import yaml
 ALERT_NAMESPACE: Final = "lsst.v11_1"      # of lsst-alert-packet 30.2026.2700
 ZERO_IDS: Final = frozenset({"diaObjectId", "ssObjectId", "parentDiaSourceId"})   # 0 is null (paper code: dax_apdb)
 TEXT_WIDTH: Final = 64                     # bytes of a `text` column, which has no length of its own
+TEXT_WIDTHS: Final = {"mpc_orb_jsonb": 1024}     # other ones
 
 _DTYPES: Final = {"long": "<i8", "int": "<i4", "short": "<i2", "float": "<f4", "double": "<f8", "boolean": "?",
                   "timestamp": "<M8[us]"}
@@ -261,7 +262,7 @@ def _column(entry: Mapping[str, Any]) -> Column:
     datatype = entry["datatype"]
     length = 0
     if datatype in ("char", "string", "text"):
-        length = int(entry.get("length", TEXT_WIDTH))
+        length = int(entry.get("length", TEXT_WIDTHS.get(entry["name"], TEXT_WIDTH)))
     return Column(entry["name"], datatype, bool(entry.get("nullable", True)), length,
                   str(entry.get("description", "")), str(entry.get("fits:tunit") or entry.get("ivoa:unit") or ""))
 

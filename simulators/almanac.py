@@ -1,4 +1,8 @@
-"""What an observatory works out beforehand: where Sun and Moon are, and how bright they make the sky over the site."""
+"""Where Sun, Moon and fields stand over the site, at any time: the one ephemeris of scheduler, weather and satellites.
+
+ERFA's analytic series for Sun and Moon, its precession and nutation, the Moon's parallax at the site; no refraction and
+no aberration. Tests compare with astropy: 0.02 degrees.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,21 +10,12 @@ from typing import Final
 import erfa
 import numpy as np
 
-from simulators.conditions import DARK_SKY, SITE, WAVELENGTH_NM
-
+SITE: Final = (-70.7494, -30.2444)     # longitude, latitude of the Simonyi Survey Telescope [deg]
 TAI_TO_TT_D: Final = 32.184 / 86400
 TAI_TO_UT_D: Final = -37.0 / 86400                 # UT1 to the second
 SIDEREAL_RATE: Final = 2.0 * np.pi * 1.00273790935 / 86400   # [radian / s]
-EARTH_RADIUS_AU: Final = 6378.137 / 149597870.7
-SUN_COLOUR: Final = dict(zip("ugrizy", (1.49, 0.25, -0.17, -0.29, -0.32, -0.33), strict=True))
-# AB magnitude of the Sun less that in V (Willmer 2018, LSST bands: -25.3 to -27.1 with V = -26.77)
-TWILIGHT: Final = dict(zip("ugrizy", (6.0, 3.5, 1.6, 2.0, 2.9, 3.0), strict=True))
-TWILIGHT_FALL: Final = 0.82
-# flux of twilight over the dark sky with the Sun 12 deg down, and its fall per degree: r to y as the v2.0 baseline's
-# depths in moonless twilight ask for, u and g (where nothing is observed) assumed
-V_EXTINCTION: Final = 0.172                        # Krisciunas & Schaefer 1991
-MOONLIGHT: Final = 1.25                            # over their model, whose own error is 23 %: halves what the depths
-#                                                    of the v2.0 baseline's moonlit visits are off in g, r, i and z
+EARTH_RADIUS_KM: Final = 6378.137
+EARTH_RADIUS_AU: Final = EARTH_RADIUS_KM / 149597870.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +51,12 @@ def sidereal(mjd_tai: np.ndarray | float) -> np.ndarray:
     return np.asarray((there + (t - middle) * 86400 * SIDEREAL_RATE) % (2 * np.pi))
 
 
+def sidereal_deg(mjd_tai: np.ndarray | float) -> np.ndarray:
+    """Local mean sidereal time [deg] at times however far apart: within 0.005 deg of `sidereal`, nutation left out."""
+    d = np.asarray(mjd_tai, float) - 37.0 / 86400 - 51544.5
+    return np.asarray((280.46061837 + 360.98564736629 * d + SITE[0]) % 360.0)
+
+
 def _middle(times: np.ndarray) -> float:
     """The mean of times near each other: precession and nutation move 0.2" in a day, so one matrix serves a night."""
     if np.ptp(times) > 2.0:
@@ -81,27 +82,66 @@ def horizon(vectors: np.ndarray, mjd_tai: np.ndarray | float) -> tuple[np.ndarra
     t = np.asarray(mjd_tai, float)
     here = vectors @ of_date(_middle(t)).T
     angle = sidereal(t)
-    lat = np.radians(SITE[1])
-    up = np.stack([np.cos(lat) * np.cos(angle), np.cos(lat) * np.sin(angle), np.broadcast_to(np.sin(lat), t.shape)], -1)
+    up = _up(angle)
     east = np.stack([-np.sin(angle), np.cos(angle), np.zeros_like(angle)], -1)
     north = np.cross(up, east)
     z, x, y = (np.sum(here * axis, -1) for axis in (up, east, north))
     return np.degrees(np.arcsin(np.clip(z, -1, 1))), np.degrees(np.arctan2(x, y)) % 360.0
 
 
+def _up(angle: np.ndarray) -> np.ndarray:
+    """(..., 3) unit vectors to the zenith in axes of date, at sidereal angles [radian]."""
+    lat = np.radians(SITE[1])
+    north = np.broadcast_to(np.sin(lat), angle.shape)
+    return np.stack([np.cos(lat) * np.cos(angle), np.cos(lat) * np.sin(angle), north], -1)
+
+
+def zenith(mjd_tai: np.ndarray | float) -> np.ndarray:
+    """(..., 3) ICRF unit vectors to the zenith, at times within two days of each other."""
+    t = np.asarray(mjd_tai, float)
+    return np.asarray(_up(sidereal(t)) @ of_date(_middle(t)))
+
+
+def sun(mjd_tai: np.ndarray | float) -> np.ndarray:
+    """(..., 3) ICRF unit vectors to the Sun."""
+    place = -erfa.epv00(2400000.5, np.asarray(mjd_tai, float) + TAI_TO_TT_D)[0]["p"]
+    return np.asarray(place / np.linalg.norm(place, axis=-1, keepdims=True))
+
+
 def bodies(mjd_tai: np.ndarray | float) -> Bodies:
     """Sun and Moon at times within two days of each other (ERFA's analytic series; the Moon's to some arcseconds)."""
     t = np.asarray(mjd_tai, float)
-    sun = -erfa.epv00(2400000.5, t + TAI_TO_TT_D)[0]["p"]
-    moon = erfa.moon98(2400000.5, t + TAI_TO_TT_D)["p"]
-    lat = np.radians(SITE[1])
-    angle = sidereal(t)
-    site = EARTH_RADIUS_AU * np.stack([np.cos(lat) * np.cos(angle), np.cos(lat) * np.sin(angle),
-                                       np.broadcast_to(np.sin(lat), t.shape)], -1)
-    moon = moon - site @ of_date(_middle(t))
-    sun, moon = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (sun, moon))
-    elongation = np.degrees(np.arccos(np.clip(np.sum(sun * moon, -1), -1, 1)))
-    return Bodies(*angles(sun), *angles(moon), *horizon(sun, t), *horizon(moon, t), elongation)
+    at_sun = sun(t)
+    moon = erfa.moon98(2400000.5, t + TAI_TO_TT_D)["p"] - EARTH_RADIUS_AU * _up(sidereal(t)) @ of_date(_middle(t))
+    moon /= np.linalg.norm(moon, axis=-1, keepdims=True)
+    return Bodies(*angles(at_sun), *angles(moon), *horizon(at_sun, t), *horizon(moon, t), separation(at_sun, moon))
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """The geometry of one pointing [deg]."""
+
+    altitude: float
+    sun_alt: float
+    moon_alt: float
+    moon_distance: float
+    elongation: float          # of the Moon from the Sun: 180 at full moon
+
+
+def circumstances(ra_deg: float, dec_deg: float, mjd_tai: float) -> Circumstances:
+    """Altitude, Sun and Moon for a pointing (ICRF) at a time."""
+    there, now = unit(ra_deg, dec_deg), bodies(mjd_tai)
+    altitude, _ = horizon(there, mjd_tai)
+    distance = separation(there, unit(now.moon_ra, now.moon_dec))
+    return Circumstances(float(altitude), float(now.sun_alt), float(now.moon_alt), float(distance),
+                         float(now.elongation))
+
+
+def zenith_angle(ra_deg: float, dec_deg: float, mjd_tai: float) -> float:
+    """Position angle of the zenith, East of North of the ICRF [deg]: the parallactic angle."""
+    up, there = zenith(mjd_tai), unit(ra_deg, dec_deg)
+    east = np.array([-np.sin(np.radians(ra_deg)), np.cos(np.radians(ra_deg)), 0.0])
+    return float(np.degrees(np.arctan2(up @ east, up @ np.cross(there, east))))
 
 
 def separation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -109,50 +149,12 @@ def separation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.degrees(np.arccos(np.clip(np.sum(a * b, -1), -1, 1))))
 
 
-def moonlight(band: str, elongation: np.ndarray | float, distance: np.ndarray | float, moon_alt: np.ndarray | float,
-              altitude: np.ndarray | float) -> np.ndarray:
-    """Sky flux of scattered moonlight, in units of one magnitude-0 star per arcsec^2.
-
-    Krisciunas & Schaefer (1991) in V; in other bands Rayleigh's part goes with wavelength^-4 and the aerosol's with
-    ^-1.3 (Patat 2003), the light is the Sun's off a surface whose albedo grows with wavelength (B - V of the Moon 0.92,
-    of the Sun 0.65). Angles in degrees; 0 while the Moon is down.
-    """
-    up = np.asarray(moon_alt, float)
-    phase = 180.0 - np.asarray(elongation, float)
-    lunar = 10 ** (-0.4 * (3.84 + 0.026 * np.abs(phase) + 4e-9 * phase**4))
-    rho = np.asarray(distance, float)
-    ratio = WAVELENGTH_NM[band] / 550.0
-    scatter = (10**5.36 * (1.06 + np.cos(np.radians(rho)) ** 2) * ratio**-4.0
-               + 10 ** (6.15 - rho / 40.0) * ratio**-1.3)
-
-    def path(altitude: np.ndarray | float) -> np.ndarray:
-        return np.asarray((1.0 - 0.96 * np.cos(np.radians(altitude)) ** 2) ** -0.5)
-
-    nanolamberts = (MOONLIGHT * scatter * lunar * 10 ** (-0.4 * V_EXTINCTION * path(np.maximum(up, 0.0)))
-                    * (1.0 - 10 ** (-0.4 * V_EXTINCTION * path(altitude))))
-    v_mag = (20.7233 - np.log(np.maximum(nanolamberts, 1e-30) / 34.08)) / 0.92104
-    colour = SUN_COLOUR[band] - 2.5 * np.log10(ratio)
-    return np.where(up > 0.0, 10 ** (-0.4 * (v_mag + colour)), 0.0)
-
-
-def sky_brightness(band: str, altitude: np.ndarray | float, moon_distance: np.ndarray | float,
-                   moon_alt: np.ndarray | float, elongation: np.ndarray | float,
-                   sun_alt: np.ndarray | float) -> np.ndarray:
-    """Sky [AB mag/arcsec^2]: SMTN-002's dark sky through van Rhijn's layer, moonlight and twilight; angles degrees."""
-    dark = 10 ** (-0.4 * DARK_SKY[band])
-    zenith = np.radians(90.0 - np.asarray(altitude, float))
-    glow = dark / np.sqrt(1.0 - 0.96 * np.sin(zenith) ** 2)
-    sun = np.asarray(sun_alt, float)
-    twilight = np.where(sun > -18.5, dark * TWILIGHT[band] * np.exp(TWILIGHT_FALL * -(-12.0 - sun)), 0.0)
-    return np.asarray(-2.5 * np.log10(glow + twilight + moonlight(band, elongation, moon_distance, moon_alt, altitude)))
-
-
 def night_bounds(night_mjd: int, *sun_alts: float) -> list[tuple[float, float]]:
     """TAI MJD of evening and morning when the Sun passes each altitude [deg], in the night of a local midnight."""
     t = night_mjd - SITE[0] / 360.0 + np.linspace(-0.5, 0.5, 361)
-    sun = -erfa.epv00(2400000.5, night_mjd + np.array([-0.5, 0.5]) - SITE[0] / 360.0 + TAI_TO_TT_D)[0]["p"]
-    sun = sun[0] + (sun[1] - sun[0]) * np.linspace(0, 1, 361)[:, None]     # 0.002 deg off the arc at most
-    alt, _ = horizon(sun / np.linalg.norm(sun, axis=-1, keepdims=True), t)
+    first, last = sun(night_mjd + np.array([-0.5, 0.5]) - SITE[0] / 360.0)
+    arc = first + (last - first) * np.linspace(0, 1, 361)[:, None]     # 0.002 deg off the arc at most
+    alt, _ = horizon(arc / np.linalg.norm(arc, axis=-1, keepdims=True), t)
     out = []
     for limit in sun_alts:
         below = np.flatnonzero(alt < limit)

@@ -77,12 +77,18 @@ def collect(expected: np.ndarray, config: SimulationConfig, visit: Visit, detect
         scene *= response
     if dark is not None:
         scene += dark
-    image = stream(seed, "photons", visit.visit, detector).poisson(scene).astype(np.float64)
-    del scene
+    image = _counted(scene, stream(seed, "photons", visit.visit, detector))
     ledger.note("photon noise", image)
     rows += streaks + glints + _add_cosmic_rays(image, config, visit, detector, seed)
     ledger.note("cosmic_ray", image)
     return image, rows
+
+
+def _counted(expected: np.ndarray, rng: np.random.Generator, rows: int = 256) -> np.ndarray:
+    """Poisson counts of what is expected, in its place: a strip at a time, whose draws are those of the whole."""
+    for first in range(0, len(expected), rows):
+        expected[first:first + rows] = rng.poisson(expected[first:first + rows])
+    return expected
 
 
 def _with_bright_stars(scene: np.ndarray, config: SimulationConfig, visit: Visit, detector: int, psf: TruePsf,

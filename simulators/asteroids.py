@@ -265,4 +265,17 @@ def ephemerides(rows: np.ndarray, mjd_tai: float, half_span_d: float) -> np.ndar
         out[name] = np.degrees(rows[name])
     out["mean_anomaly"] = np.degrees(rows["predicted_anomaly"]) % 360.0
     out["epoch_orbit_mjd_tai"], out["h"], out["g"] = rows["epoch"], rows["h"], 0.15
+    _history(out)
     return out
+
+
+def _history(out: np.ndarray) -> None:
+    """What the catalogue says of the orbits' observations: those off by more were seen in one apparition alone.
+
+    Here predictions are off along the orbit alone, so of the elements only the mean anomaly has an error.
+    """
+    out["element_errors"] = 0.0
+    out["element_errors"][:, 5] = out["error_arcsec"] / 3600.0
+    one = out["error_arcsec"] > 2.0 * np.median(out["error_arcsec"])
+    out["arc_d"], out["n_oppositions"], out["n_observations"] = (np.where(one, *pair) for pair in
+                                                                 ((60.0, 1929.3), (1, 5), (6, 15)))

@@ -11,8 +11,8 @@ import numpy as np
 
 from schemas.exposure import Visit
 from simulators import camera
+from simulators.almanac import zenith_angle
 from simulators.config import SimulationConfig
-from simulators.heavens import zenith_angle
 from simulators.kernels.lines import add_ring
 from simulators.psf import RADIUS, TruePsf
 from simulators.streams import stream

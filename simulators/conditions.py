@@ -10,19 +10,18 @@ from typing import Final
 import numpy as np
 
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
-from simulators import heavens
+from simulators import almanac
+from simulators.almanac import SITE as SITE
+from simulators.almanac import sidereal_deg as sidereal_deg
 from simulators.config import CameraConfig, ConditionsConfig, SimulationConfig
-from simulators.heavens import SITE as SITE
-from simulators.heavens import sidereal_deg as sidereal_deg
 from simulators.skybrightness import DARK_SKY as DARK_SKY
 from simulators.skybrightness import K_ATM as K_ATM
-from simulators.skybrightness import sky_mag
+from simulators.skybrightness import WAVELENGTH_NM as WAVELENGTH_NM
+from simulators.skybrightness import sky_brightness
 from simulators.streams import stream
 
 BANDS: Final = "ugrizy"
 ZP_T: Final = dict(zip(BANDS, (26.524237, 28.508375, 28.360838, 28.171396, 27.782264, 26.817819), strict=True))
-WAVELENGTH_NM: Final = dict(zip(BANDS, (372.354597, 480.687954, 622.146782, 755.898675, 867.965175, 975.343548),
-                                strict=True))
 FIDUCIAL_FWHM_EFF: Final = dict(zip(BANDS, (0.92, 0.87, 0.83, 0.80, 0.78, 0.76), strict=True))
 SYSTEM_FWHM: Final = float(np.sqrt(0.25**2 + 0.08**2 + 0.30**2))   # telescope, optics, camera [arcsec]
 SEEING_PARTS: Final = ((0.30, None), (0.55, 3.0 / 24), (0.15, 0.1 / 24))
@@ -106,10 +105,10 @@ def conditions(config: SimulationConfig, visit: Visit, seed: int) -> Conditions:
 
 def _modelled_sky(visit: Visit, dark: float) -> float:
     """Sky of the visit's place and time [mag/arcsec^2]; its airmass is the visit's, which a scenario may have set."""
-    at = heavens.circumstances(visit.ra, visit.dec, visit.mjd_tai)
-    zenith_distance = float(np.degrees(np.arccos(1.0 / visit.airmass)))
-    return sky_mag(visit.band, zenith_distance, at.moon_altitude, at.moon_phase, at.moon_separation, at.sun_altitude,
-                   dark=dark)
+    at = almanac.circumstances(visit.ra, visit.dec, visit.mjd_tai)
+    altitude = float(np.degrees(np.arcsin(1.0 / visit.airmass)))
+    return float(sky_brightness(visit.band, altitude, at.moon_distance, at.moon_alt, at.elongation, at.sun_alt,
+                                dark=dark))
 
 
 def zeropoint_e(band: str, airmass: float, exposure_s: float, extinction: float = 0.0) -> float:

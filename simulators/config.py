@@ -143,7 +143,8 @@ class SchedulerConfig(Strict, frozen=True):
     deep_visits: Annotated[tuple[Count, ...], Meta(min_length=6, max_length=6)] = (8, 10, 20, 20, 26, 20)
     near_sun_nights: Count = 0                            # every so many nights twilight is spent near the Sun; 0: none
     clear: tuple[Fraction, Fraction] = (0.62, 0.95)       # share of nights below the cloud limit, July and January
-    cloud_memory_d: Positive = 1.2
+    cloud_memory_d: tuple[Positive, Positive] = (0.2, 10.0)   # passing clouds, and spells; fit to how often quarters
+    cloud_passing: Fraction = 0.25                        # of nights differ in the v2.0 baseline; the former's share
     cloud_limit: Fraction = 0.3                           # fraction of the sky
     cloud_mag: NotNegative = 0.05                         # [mag] that an eighth of clouds takes: assumed
     downtime: bool = True

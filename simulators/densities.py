@@ -1,6 +1,21 @@
 """How many of each class a square degree holds, by magnitude: what the declared rates and light curves amount to.
 
 Integrated by drawing each class flat in redshift with its weights, so that the rare near and bright ones count.
+
+Rates and peaks are the published ones: put through the crude recipe that tables of densities rest on (Gaussian peaks,
+K = 1.0 z in every class, no dust), they give such a table within 5 % for type Ia and SLSN-I, 8-30 % for IIn, 24 % for
+II and 16 % for stripped-envelope supernovae at every limit from r = 20.5 to 24.5. What is drawn has the K correction of
+its spectra, and so differs by the factors beside, at 20.5 | 23 | 24.5:
+
+    class      drawn / crude table    K at z = 0.3, 0.5, 0.8 [mag]    why
+    sn_ia       1.2 | 2.1 | 1.8       -0.17  -0.41  -0.04             r sees the maximum of the spectrum to z = 0.6
+    sn_ii       0.8 | 1.1 | 1.5       -0.36  -0.50  -0.51             hot at peak
+    sn_iin      2.5 | 2.8 | 2.0       -0.40  -0.56  -0.66             hot for weeks; the ultraviolet of 13,000 K
+    stripped    0.9 | 1.0 | 0.9       -0.15  -0.08   0.45
+    slsn_i      2.7 | 3.0 | 1.8       -0.41  -0.57  -0.74             14,000 K, cut below 300 nm
+    tde         0.9 | 1.3 | 1.4       -0.63  -0.95  -1.31             22,000 K; peaks assumed, 1 mag below the table's
+    kilonova    0.3 | 0.6 | 0.8       -0.06   0.04                    peaks assumed, after AT2017gfo: the table's few
+                                                                      brightest need a scatter of 1.9 mag
 """
 
 from typing import Final

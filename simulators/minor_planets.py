@@ -43,6 +43,7 @@ MINOR_PLANET: Final = np.dtype([
     ("amplitude", "f8"), ("period", "f8"), ("spin", "f8"),     # peak to peak [mag], [day], phase at the epoch [turn]
     ("known", "?"), ("claimed_error", "f8"),                   # [arcsec]
     ("arc", "S8"), ("designation", "S16"),
+    ("element_errors", "f8", (6,)),                            # a, e, inc, node, argperi, mean anomaly [au, radian]
     ("predicted", orbits.ORBIT),                               # what the catalogue believes, at the same epoch
     ("published", orbits.ORBIT)])                              # the same at the catalogue's standard epoch
 

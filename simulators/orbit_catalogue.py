@@ -5,6 +5,7 @@ scaled so that the place predicted for the night is uncertain by a stated amount
 ones do, the error lies along the track and grows with time away from the arc, and the claimed error is the true one.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -55,7 +56,9 @@ def catalogued(rows: np.ndarray, config: AsteroidConfig, rng: np.random.Generato
         mine = np.flatnonzero(out["known"] & (arcs == name))
         if len(mine):
             target = config.ephemeris_error_arcsec * factor * sizes[mine]
-            out["predicted"][mine] = _fitted(out[mine], mjd_tai, mjd_tai - days, target, deviates[mine])
+            fit = _fit(out[mine], mjd_tai, mjd_tai - days, target)
+            out["predicted"][mine] = _off(out[mine], fit, deviates[mine])
+            out["element_errors"][mine] = _element_errors(out[mine], fit)
             out["arc"][mine], out["claimed_error"][mine] = name.encode(), target
     epoch = standard_epoch(mjd_tai)
     out["published"] = orbits.at_epoch(out["predicted"], epoch)
@@ -79,11 +82,16 @@ def _arcs(rows: np.ndarray, config: AsteroidConfig, rng: np.random.Generator) ->
     return np.asarray(np.where(u < config.lost, short, np.where(u < config.lost + kept, "one", "many")))
 
 
-def _fitted(rows: np.ndarray, mjd: float, observed: np.ndarray, target: np.ndarray, deviates: np.ndarray) -> np.ndarray:
-    """ORBIT rows off the true ones by a draw from the covariance of a fit to observations at given times.
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The covariance of fitted states: root @ root.T * scale^2, of positions [au] and velocities [au/day]."""
 
-    `target` is the error of the place at `mjd` [arcsec]. Where a draw leaves the bound orbits, it is taken smaller.
-    """
+    root: np.ndarray       # (n, 6, 6)
+    scale: np.ndarray      # (n,)
+
+
+def _fit(rows: np.ndarray, mjd: float, observed: np.ndarray, target: np.ndarray) -> _Fit:
+    """What observations at given times leave uncertain; `target` is the error of the place at `mjd` [arcsec]."""
     times = np.concatenate([observed, [mjd]])
     slopes = _slopes(rows, times)
     arc, now = slopes[:-1].transpose(1, 0, 2, 3).reshape(len(rows), -1, 6), slopes[-1]
@@ -92,7 +100,12 @@ def _fitted(rows: np.ndarray, mjd: float, observed: np.ndarray, target: np.ndarr
     root = axes.transpose(0, 2, 1) / np.maximum(values, 1e-9 * values[:, :1])[:, None, :] / scale[:, :, None]
     here = now @ root
     size = np.sqrt(np.linalg.eigvalsh(here @ here.transpose(0, 2, 1))[:, -1])
-    change = np.einsum("nij,nj->ni", root, deviates) * (target / size)[:, None]
+    return _Fit(root, target / size)
+
+
+def _off(rows: np.ndarray, fit: _Fit, deviates: np.ndarray) -> np.ndarray:
+    """ORBIT rows off the true ones by a draw from a fit's covariance; taken smaller where it leaves bound orbits."""
+    change = np.einsum("nij,nj->ni", fit.root, deviates) * fit.scale[:, None]
     position, velocity = orbits.states(rows)
     out = orbits.rows_of(orbits.table(rows))
     left = np.ones(len(rows), bool)
@@ -102,6 +115,39 @@ def _fitted(rows: np.ndarray, mjd: float, observed: np.ndarray, target: np.ndarr
         ok = left & np.isfinite(tried["a"]) & (tried["a"] > 0) & (tried["e"] < 0.985)
         out[ok], left = tried[ok], left & ~ok
     return out
+
+
+def _element_errors(rows: np.ndarray, fit: _Fit) -> np.ndarray:
+    """(n, 6) one sigma of a, e, inc, node, argperi and mean anomaly [au, radian]."""
+    position, velocity = orbits.states(rows)
+    total = np.zeros((len(rows), 6))
+    for column in np.moveaxis(fit.root, 2, 0):
+        step = 1e-8 / np.maximum(np.linalg.norm(column[:, :3], axis=1) + 1e2 * np.linalg.norm(column[:, 3:], axis=1),
+                                 1e-300)
+        ahead, behind = (orbits.of_states(position + sign * step[:, None] * column[:, :3],
+                                          velocity + sign * step[:, None] * column[:, 3:], rows["epoch"])
+                         for sign in (1.0, -1.0))
+        for k, name in enumerate(("a", "e", "inc", "node", "argperi", "mean_anomaly")):
+            moved = ahead[name] - behind[name]
+            if k > 1:
+                moved = (moved + np.pi) % (2 * np.pi) - np.pi
+            total[:, k] += (moved / (2 * step)) ** 2
+    return np.asarray(np.sqrt(total) * fit.scale[:, None])
+
+
+def observations(arc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Length [d], oppositions and observations of kinds of arc (n,); 0 where there is none.
+
+    Examples
+    --------
+    >>> [column.tolist() for column in observations(np.array([b"one", b"many", b""]))]
+    [[60.0, 1929.3, 0.0], [1, 5, 0], [6, 15, 0]]
+    """
+    facts = {name.encode(): (float(np.ptp(days)), 1 + int(np.sum(np.diff(np.sort(days)) > 200.0)), len(days))
+             for name, (days, _) in ARCS.items()}
+    found = [facts.get(kind, (0.0, 0, 0)) for kind in arc.tolist()]
+    length, oppositions, number = zip(*found, strict=True) if found else ((), (), ())
+    return np.array(length, float), np.array(oppositions, int), np.array(number, int)
 
 
 def _slopes(rows: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.special import j1
 
 from schemas.exposure import Visit
 from schemas.wcs import Wcs
-from simulators import heavens
+from simulators import almanac
 from simulators.camera import field_radius_deg
 from simulators.config import SimulationConfig
 from simulators.psf import K_MAX, K_NODES, TruePsf
@@ -84,13 +84,13 @@ class Shell:
 
 def shell(visit: Visit, number: float, height_km: float) -> Shell:
     """The shell where a pointing meets it: distance, the Earth's cylindrical shadow, and how crowded it is."""
-    up = heavens.zenith(visit.mjd_tai)
-    toward = heavens.unit(visit.ra, visit.dec)
-    r, orbit = heavens.EARTH_RADIUS_KM, heavens.EARTH_RADIUS_KM + height_km
+    up = almanac.zenith(visit.mjd_tai)
+    toward = almanac.unit(visit.ra, visit.dec)
+    r, orbit = almanac.EARTH_RADIUS_KM, almanac.EARTH_RADIUS_KM + height_km
     cosine = max(float(up @ toward), 0.05)
     distance = -r * cosine + np.sqrt((r * cosine) ** 2 + orbit**2 - r**2)
     place = r * up + distance * toward
-    at_sun = heavens.sun(visit.mjd_tai)
+    at_sun = almanac.sun(visit.mjd_tai)
     behind = float(place @ at_sun)
     dark = behind < 0.0 and float(np.linalg.norm(place - behind * at_sun)) < r
     slant = float(place @ toward) / orbit

@@ -16,7 +16,6 @@ from scipy.spatial import cKDTree
 
 from schemas.exposure import AB_ZEROPOINT_NJY, fluxes_njy
 from simulators import cosmology, milky_way
-from simulators.camera import from_plane
 from simulators.config import CLASS_NAMES, ClassConfig, DustConfig
 from simulators.galaxies import places
 from simulators.lightcurves.eruptive import ERUPTING, FLARE_K, OUTBURST_K, black_body, dwarf_nova_flux, flare_flux
@@ -34,6 +33,7 @@ from simulators.lightcurves.sn_ia import SN_IA, sn_ia_flux
 from simulators.lightcurves.sn_ia import Z_MAX as SN_IA_Z_MAX
 from simulators.lightcurves.thermal import THERMAL, Shape, thermal_flux, tops
 from simulators.passbands import band_extinction, dimming, effective_nm
+from simulators.region import Region
 from simulators.stars import fluxes_of_colour
 from simulators.streams import stream
 from simulators.transients import apart
@@ -79,10 +79,12 @@ class Patch:
     first: float               # [MJD] of the earliest and of the last moment that is looked at
     last: float
     dust: DustConfig
+    cells: Region | None = None    # the part of the square that is drawn; None: all of it
 
     @property
     def steradian(self) -> float:
-        return float(np.radians(2.0 * self.radius_deg) ** 2)
+        side = 2.0 * self.radius_deg if self.cells is None else self.cells.extent_deg
+        return float(np.radians(side) ** 2)
 
 
 # --- what is declared of each class ----------------------------------------------------------------------------------
@@ -477,7 +479,8 @@ def milky_way_dust(ra: float, dec: float, dust: DustConfig) -> np.ndarray:
 def _placed(patch: Patch, rng: np.random.Generator, n: int) -> np.ndarray:
     """PLACED rows at uniform positions of the patch."""
     out = np.zeros(n, PLACED)
-    out["ra"], out["dec"] = from_plane(patch.ra, patch.dec, *rng.uniform(-patch.radius_deg, patch.radius_deg, (2, n)))
+    cells = patch.cells or Region(patch.ra, patch.dec, patch.radius_deg, np.zeros((0, 2)), 0.0)
+    out["ra"], out["dec"] = cells.places(rng, n)
     out["host"], out["host_sep"], out["redshift"], out["distance_pc"] = -1, np.nan, np.nan, np.nan
     return out
 

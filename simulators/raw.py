@@ -33,6 +33,7 @@ TRAP_LEVEL: Final = 20_000.0     # at which a serial trap is all but full [elect
 TRAP_RELEASE: Final = 0.1        # share per transfer; assumed
 LINEARITY_STEP: Final = 2000.0   # of the table [electrons]
 BF_REACH: Final = 8              # pixels whose borders a charge moves
+STRIP: Final = 496               # rows whose shifts are convolved at a time
 PIXEL_RESPONSE: Final = 0.004    # rms of pixels' response; assumed
 DARK_PATTERN: Final = 0.05       # rms of pixels' dark current over its mean; assumed
 BIAS_PATTERN_ADU: Final = 0.3    # rms of pixels' fixed offsets; assumed
@@ -189,7 +190,7 @@ def area_matrix(sensor: Sensor) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _transforms(vendor_detector: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Half-plane transforms of the border shifts, complex64; of one detector of a type, all are alike."""
+    """Half-plane transforms of the border shifts on a strip, complex64; of one detector of a type, all are alike."""
     out = []
     for kernel in border_shifts(focalplane.sensor(vendor_detector)):
         plane = np.zeros(shape, np.float32)
@@ -202,16 +203,23 @@ def _transforms(vendor_detector: int, shape: tuple[int, int]) -> tuple[np.ndarra
 def brighter_fatter(charge: np.ndarray, sensor: Sensor) -> None:
     """Move charge between pixels as the charge that is already there bends its way, in place.
 
-    Borders stand, on average over the exposure, half as far as they end.
+    Borders stand, on average over the exposure, half as far as they end. Their shifts are convolved in strips of rows
+    that overlap: a strip's transforms take a fraction of the detector's.
     """
-    ny, nx = charge.shape
-    shape = next_fast_len(ny + BF_REACH, real=True), next_fast_len(nx + BF_REACH, real=True)
-    padded = np.full(shape, charge.mean(), np.float32)
-    padded[:ny, :nx] = charge
-    transform = rfft2(padded, workers=1)
-    like = 94 if sensor.vendor == "e2v" else 0
-    shifts = [np.ascontiguousarray(irfft2(transform * kernel, s=shape, workers=1)[:ny, :nx]) * np.float32(0.5)
-              for kernel in _transforms(like, shape)]
+    (ny, nx), rows = charge.shape, min(STRIP, charge.shape[0])
+    shape = next_fast_len(rows + 2 * BF_REACH, real=True), next_fast_len(nx + BF_REACH, real=True)
+    kernels = _transforms(94 if sensor.vendor == "e2v" else 0, shape)
+    shifts = np.empty((2, ny, nx), np.float32)
+    padded, mean = np.empty(shape, np.float32), charge.mean()
+    for first in range(0, ny, rows):
+        last = min(first + rows, ny)
+        low, high = max(first - BF_REACH, 0), min(last + BF_REACH, ny)
+        padded[:] = mean
+        padded[BF_REACH + low - first:BF_REACH + high - first, :nx] = charge[low:high]
+        transform = rfft2(padded, workers=1)
+        for shift, kernel in zip(shifts, kernels, strict=True):
+            moved = irfft2(transform * kernel, s=shape, workers=1)
+            np.multiply(moved[BF_REACH:BF_REACH + last - first, :nx], np.float32(0.5), out=shift[first:last])
     move_charge(charge, shifts[0], shifts[1])
 
 

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from schemas.exposure import BANDS, Visit
+from simulators.almanac import zenith_angle
 from simulators.conditions import WAVELENGTH_NM
-from simulators.heavens import zenith_angle
 
 PRESSURE_MMHG: Final = 563.0       # 750 hPa on Cerro Pachon
 TEMPERATURE_C: Final = 10.0

@@ -20,6 +20,7 @@ from simulators.config import ConditionsConfig, SchedulerConfig
 from simulators.depth import depth
 from simulators.kernels import pointing
 from simulators.kinematics import Kinematics, slew_seconds
+from simulators.skybrightness import sky_brightness
 from simulators.streams import stream
 from simulators.weather import Weather, seeing
 
@@ -179,8 +180,7 @@ class Night:
         if not len(rows):
             return out
         altitude = stand.altitude[rows]
-        sky = almanac.sky_brightness(band, altitude, stand.moon[rows], now.moon_alt[0], now.elongation[0],
-                                     now.sun_alt[0])
+        sky = sky_brightness(band, altitude, stand.moon[rows], now.moon_alt[0], now.elongation[0], now.sun_alt[0])
         airmass = 1.0 / np.sin(np.radians(altitude))
         ideal = 1.0 / np.cos(self.dec[rows] - np.radians(SITE[1]))   # at transit
         loss = 0.5 * (sky - DARK_SKY[band]) - K_ATM[band] * (airmass - ideal) - 1.5 * np.log10(airmass / ideal)
@@ -428,8 +428,8 @@ def _optical(survey: Survey, out: np.ndarray, raw: np.ndarray, now: almanac.Bodi
         atmosphere = out["seeingFwhm500"][k] * (500.0 / WAVELENGTH_NM[band]) ** 0.3
         effective = 1.16 * airmass**0.6 * np.sqrt(SYSTEM_FWHM**2 + 1.04 * atmosphere**2)
         out["seeingFwhmEff"][k], out["seeingFwhmGeom"][k] = effective, 0.822 * effective + 0.052
-        sky = almanac.sky_brightness(str(band), out["altitude"][k], out["moonDistance"][k], now.moon_alt[k],
-                                     now.elongation[k], now.sun_alt[k])
+        sky = sky_brightness(str(band), out["altitude"][k], out["moonDistance"][k], now.moon_alt[k],
+                             now.elongation[k], now.sun_alt[k])
         out["skyBrightness"][k] = sky
         for snaps, exposure_s in np.unique(raw[["snaps", "exposure_s"]][k]):
             j = k & (raw["snaps"] == snaps) & (raw["exposure_s"] == exposure_s)

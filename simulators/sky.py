@@ -7,13 +7,14 @@ import numpy as np
 
 from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Box, Visit, fluxes_njy
 from schemas.measures import EPHEMERIS, REFERENCE, empty
-from simulators import artifacts, camera, milky_way
+from simulators import artifacts, milky_way
 from simulators import asteroids as solar
 from simulators.cadence import history, visits
 from simulators.conditions import FIDUCIAL_FWHM_EFF
 from simulators.config import SimulationConfig
 from simulators.galaxies import GALAXY, galaxies, redshifts
 from simulators.populations import Patch, Population, milky_way_dust, populations
+from simulators.region import region
 from simulators.solar_system import SolarSystem
 from simulators.stars import STAR, band_index, mean_number, milky_way_stars, stars
 from simulators.streams import stream
@@ -53,8 +54,9 @@ class Sky:
         planned = visits(config, seed)
         self.times = np.array([v.mjd_tai for v in planned])
         self.night = float((self.times[0] + self.times[-1]) / 2)
-        self.radius_deg = camera.field_radius_deg(config)
-        self.area_arcmin2 = (2 * self.radius_deg * 60) ** 2
+        self.region = region(config, seed)
+        self.radius_deg = self.region.radius_deg
+        self.area_arcmin2 = (self.region.extent_deg * 60) ** 2
         self.fields = self.area_arcmin2 / ONE_FIELD_ARCMIN2
         self._static()
         self._changing()
@@ -63,9 +65,8 @@ class Sky:
         return Sky, (self.config, self.seed)
 
     def _places(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Uniform positions in a square around the field."""
-        x, y = rng.uniform(-self.radius_deg, self.radius_deg, (2, n))
-        return camera.from_plane(self.config.field.ra, self.config.field.dec, x, y)
+        """Uniform positions in the sky that is drawn."""
+        return self.region.places(rng, n)
 
     def _static(self) -> None:
         s, g = self.config.sky.stars, self.config.sky.galaxies
@@ -143,7 +144,7 @@ class Sky:
         looks = [*history(self.config, self.seed), *visits(self.config, self.seed)]
         self.galaxies["redshift"] = redshifts(stream(self.seed, "galaxy redshifts"), self.galaxies)
         patch = Patch(self.config.field.ra, self.config.field.dec, self.radius_deg, self.fields,
-                      looks[0].mjd_tai, looks[-1].mjd_tai, c.dust)
+                      looks[0].mjd_tai, looks[-1].mjd_tai, c.dust, self.region)
         faintest, classes = float(fluxes_njy(c.classes_faintest)), {str(name): one for name, one in c.classes.items()}
         out = []
         for found in populations(classes, patch, self.galaxies, self.seed, FIRST_ID["class"]):
@@ -166,7 +167,7 @@ class Sky:
                                           np.sqrt(2.0) * self.radius_deg, self.times, FIRST_ID["asteroid"])
         hours = 24.0 * (self.times[-1] - self.times[0])
         # at any time `per_field` are inside; over the night more cross: 0.2 deg/d crosses 3.3' in 6.7 h
-        side = 2 * self.radius_deg
+        side = self.region.extent_deg
         n_belt = int(rng.poisson(c.belt_per_field * self.fields * (1.0 + 0.2 * hours / 24 / side)))
         slowest, fastest = c.near_earth_rate_deg_d
         rates = np.exp(rng.uniform(np.log(slowest), np.log(fastest), 4096))

@@ -1,73 +1,75 @@
-"""How bright the sky is: airglow by zenith distance, moonlight, twilight.
+"""How bright the sky is: airglow by altitude, moonlight, twilight.
 
-Airglow: van Rhijn's layer in the form of Krisciunas & Schaefer (1991). Moonlight: their V model with the band's
-extinction, carried to each band by the colour of scattered moonlight against V. Twilight: a magnitude per degree of the
-sun's depression (Patat et al. 2006), as bright as the dark sky at the depression where each band's night begins.
+The scheduler and scenarios with `conditions.sky = "model"` ask the same. Airglow: SMTN-002's dark sky through van
+Rhijn's layer. Moonlight: Krisciunas & Schaefer's V model, its scattering carried to each band by wavelength. Twilight:
+an exponential in the Sun's depression, as bright as the depths of the v2.0 baseline's moonless twilight ask for.
 """
 
 from typing import Final
 
 import numpy as np
 
-# LSST SMTN-002: dark zenith sky [mag/arcsec^2], extinction [mag per airmass]
+# LSST SMTN-002: dark zenith sky [mag/arcsec^2], extinction [mag per airmass], effective wavelength
 DARK_SKY: Final = dict(zip("ugrizy", (23.051983, 22.253839, 21.197579, 20.462795, 19.606305, 18.601512), strict=True))
 K_ATM: Final = dict(zip("ugrizy", (0.470116, 0.212949, 0.126369, 0.095764, 0.068417, 0.171009), strict=True))
-# the scattered moonlight's AB colour against V: the sun's colours, bluer by scattering (u-V, g-V, ...): assumed, within
-# 0.3 mag of the skies that DECam and LSSTComCam saw
-MOON_MINUS_V: Final = dict(zip("ugrizy", (0.9, 0.0, 0.0, 0.1, 0.25, 0.35), strict=True))
-TWILIGHT_EQUALS_DARK: Final = dict(zip("ugrizy", (-16.5, -16.5, -15.5, -14.5, -13.5, -12.5), strict=True))   # [deg]
-TWILIGHT_MAG_PER_DEG: Final = 1.0
+WAVELENGTH_NM: Final = dict(zip("ugrizy", (372.354597, 480.687954, 622.146782, 755.898675, 867.965175, 975.343548),
+                                strict=True))
+SUN_COLOUR: Final = dict(zip("ugrizy", (1.49, 0.25, -0.17, -0.29, -0.32, -0.33), strict=True))
+# AB magnitude of the Sun less that in V (Willmer 2018, LSST bands: -25.3 to -27.1 with V = -26.77)
+TWILIGHT: Final = dict(zip("ugrizy", (6.0, 3.5, 1.6, 2.0, 2.9, 3.0), strict=True))
+TWILIGHT_FALL: Final = 0.82
+# flux of twilight over the dark sky with the Sun 12 deg down, and its fall per degree: r to y as the v2.0 baseline's
+# depths in moonless twilight ask for, u and g (where nothing is observed) assumed
+MOON_RADIUS_DEG: Final = 0.26
+V_EXTINCTION: Final = 0.172                        # Krisciunas & Schaefer 1991
+MOONLIGHT: Final = 1.25                            # over their model, whose own error is 23 %: halves what the depths
+#                                                    of the v2.0 baseline's moonlit visits are off in g, r, i and z
 
 
-def sky_mag(band: str, zenith_distance: float, moon_altitude: float, moon_phase: float, moon_separation: float,
-            sun_altitude: float, *, dark: float | None = None) -> float:
-    """Sky brightness [mag/arcsec^2] as the telescope sees it.
+def sky_brightness(band: str, altitude: np.ndarray | float, moon_distance: np.ndarray | float,
+                   moon_alt: np.ndarray | float, elongation: np.ndarray | float, sun_alt: np.ndarray | float, *,
+                   dark: float | None = None) -> np.ndarray:
+    """Sky as the telescope sees it [AB mag/arcsec^2]; angles in degrees, arrays that broadcast.
 
-    Parameters
-    ----------
-    zenith_distance, moon_altitude, moon_separation, sun_altitude : [deg]
-    moon_phase : phase angle, 0 at full moon, 180 at new [deg]
-    dark : the band's dark zenith sky; SMTN-002's if not given
-
-    References
-    ----------
-    Krisciunas & Schaefer 1991, PASP 103, 1033; van Rhijn 1921; Patat, Ugolnikov & Postylyakov 2006, A&A 455, 385.
+    `elongation` is the Moon's from the Sun, 180 at full moon; `dark` replaces SMTN-002's dark zenith sky. Moonlight and
+    twilight do not depend on it.
     """
     zenith = DARK_SKY[band] if dark is None else dark
-    glow = airglow(zenith_distance)
-    moon = moonlight(band, zenith_distance, moon_altitude, moon_phase, moon_separation, zenith)
-    return float(zenith - 2.5 * np.log10(glow + moon + twilight(band, sun_altitude)))
+    glow = 10 ** (-0.4 * zenith) * airglow(altitude)
+    moon = moonlight(band, elongation, moon_distance, moon_alt, altitude)
+    return np.asarray(-2.5 * np.log10(glow + twilight(band, sun_alt) + moon))
 
 
-def airglow(zenith_distance: float) -> float:
-    """Dark sky over its zenith value."""
-    sine = np.sin(np.radians(min(zenith_distance, 85.0)))
-    return float(1.0 / np.sqrt(1.0 - 0.96 * sine**2))
+def airglow(altitude: np.ndarray | float) -> np.ndarray:
+    """Dark sky over its zenith value (van Rhijn 1921); also the airmass of scattering in Krisciunas & Schaefer 1991."""
+    return np.asarray(1.0 / np.sqrt(1.0 - 0.96 * np.sin(np.radians(90.0 - np.asarray(altitude, float))) ** 2))
 
 
-def moonlight(band: str, zenith_distance: float, moon_altitude: float, moon_phase: float, moon_separation: float,
-              dark: float) -> float:
-    """Scattered moonlight over the dark zenith sky; 0 with the moon below the horizon."""
-    if moon_altitude <= 0.0:
-        return 0.0
-    phase, rho = abs(moon_phase), max(moon_separation, 5.0)
-    illuminance = 10 ** (-0.4 * (3.84 + 0.026 * phase + 4e-9 * phase**4))
-    rayleigh = 10**5.36 * (1.06 + np.cos(np.radians(rho)) ** 2)
-    mie = 10 ** (6.15 - rho / 40.0) if rho >= 10.0 else 6.2e7 / rho**2
-    k = K_ATM[band]
-    nanolamberts = ((rayleigh + mie) * illuminance * 10 ** (-0.4 * k * _airmass(90.0 - moon_altitude))
-                    * (1.0 - 10 ** (-0.4 * k * _airmass(zenith_distance))))
-    v_mag = (20.7233 - np.log(max(nanolamberts, 1e-30) / 34.08)) / 0.92104
-    return float(10 ** (-0.4 * (v_mag + MOON_MINUS_V[band] - dark)))
+def twilight(band: str, sun_alt: np.ndarray | float) -> np.ndarray:
+    """Sky flux of twilight, in units of one magnitude-0 star per arcsec^2; 0 with the Sun below -18.5 deg."""
+    sun = np.asarray(sun_alt, float)
+    at_twelve = 10 ** (-0.4 * DARK_SKY[band]) * TWILIGHT[band]
+    return np.where(sun > -18.5, at_twelve * np.exp(TWILIGHT_FALL * (sun + 12.0)), 0.0)
 
 
-def twilight(band: str, sun_altitude: float) -> float:
-    """Twilight over the dark zenith sky; none below -20 deg."""
-    if sun_altitude < -20.0:
-        return 0.0
-    return float(10 ** (0.4 * TWILIGHT_MAG_PER_DEG * (sun_altitude - TWILIGHT_EQUALS_DARK[band])))
+def moonlight(band: str, elongation: np.ndarray | float, distance: np.ndarray | float, moon_alt: np.ndarray | float,
+              altitude: np.ndarray | float) -> np.ndarray:
+    """Sky flux of scattered moonlight, in units of one magnitude-0 star per arcsec^2.
 
-
-def _airmass(zenith_distance: float) -> float:
-    """Krisciunas & Schaefer's airmass of scattering."""
-    return float(1.0 / np.sqrt(1.0 - 0.96 * np.sin(np.radians(min(zenith_distance, 89.0))) ** 2))
+    Krisciunas & Schaefer (1991) in V; in other bands Rayleigh's part goes with wavelength^-4 and the aerosol's with
+    ^-1.3 (Patat 2003), the light is the Sun's off a surface whose albedo grows with wavelength (B - V of the Moon 0.92,
+    of the Sun 0.65). Near the Moon the aerosol's is the larger of their two forms, which cross at 9 degrees. Angles in
+    degrees; 0 while the Moon is down.
+    """
+    up = np.asarray(moon_alt, float)
+    phase = 180.0 - np.asarray(elongation, float)
+    lunar = 10 ** (-0.4 * (3.84 + 0.026 * np.abs(phase) + 4e-9 * phase**4))
+    rho = np.asarray(distance, float)
+    ratio = WAVELENGTH_NM[band] / 550.0
+    aerosol = np.maximum(10 ** (6.15 - rho / 40.0), 6.2e7 / np.maximum(rho, MOON_RADIUS_DEG) ** 2)
+    scatter = 10**5.36 * (1.06 + np.cos(np.radians(rho)) ** 2) * ratio**-4.0 + aerosol * ratio**-1.3
+    nanolamberts = (MOONLIGHT * scatter * lunar * 10 ** (-0.4 * V_EXTINCTION * airglow(np.maximum(up, 0.0)))
+                    * (1.0 - 10 ** (-0.4 * V_EXTINCTION * airglow(altitude))))
+    v_mag = (20.7233 - np.log(np.maximum(nanolamberts, 1e-30) / 34.08)) / 0.92104
+    colour = SUN_COLOUR[band] - 2.5 * np.log10(ratio)
+    return np.where(up > 0.0, 10 ** (-0.4 * (v_mag + colour)), 0.0)

@@ -13,7 +13,7 @@ from simulators import minor_planets, orbits
 from simulators.config import AsteroidConfig
 from simulators.families import FAMILIES
 from simulators.minor_planets import Patch
-from simulators.orbit_catalogue import catalogued, standard_epoch
+from simulators.orbit_catalogue import catalogued, observations, standard_epoch
 from simulators.perturbed import Perturbed, perturbed
 from simulators.streams import stream
 
@@ -21,6 +21,7 @@ from simulators.streams import stream
 # that is drawn by so much. Faster ones lack those that come from further away.
 FASTEST: Final = {"main_belt": 0.6, "near_earth": 12.0, "trojan": 0.3, "tno": 0.1, "hilda": 0.4, "hungaria": 1.2}
 NODES: Final = 9            # of the fit to one window
+IN_DEGREES: Final = np.array([1.0, 1.0, *[180.0 / np.pi] * 4])     # elements from [au, radian]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ class SolarSystem:
         for name in ("inc", "node", "argperi", "mean_anomaly"):
             out[name] = np.degrees(published[name]) % 360.0
         out["epoch_orbit_mjd_tai"], out["h"], out["g"] = published["epoch"], rows["h"], rows["g"]
+        out["element_errors"] = rows["element_errors"] * IN_DEGREES
+        out["arc_d"], out["n_oppositions"], out["n_observations"] = observations(rows["arc"])
         return out
 
 

@@ -16,6 +16,8 @@ for _number in (signal.SIGINT, signal.SIGHUP):   # a shell starts its background
     if signal.getsignal(_number) is signal.SIG_IGN:   # children: commands under test must be able to be interrupted
         signal.signal(_number, signal.SIG_DFL)
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::")
 

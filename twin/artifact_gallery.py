@@ -1,19 +1,17 @@
-"""One picture with a stamp of every artifact the simulators make: `python -m twin.artifact_gallery OUT.png`.
+"""One picture with a stamp of each artifact that a scenario has, or of every one that the simulators make.
 
     scenario settings with one artifact on -> exposure -> pixels around its row of TRUTH_PIXELS, in sigmas of the sky
 """
 
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import matplotlib as mpl
 import msgspec
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from reports.drawing import styled
 from schemas.exposure import fluxes_njy
 from schemas.mask import BAD
 from simulators.cadence import history, visits
@@ -99,20 +97,28 @@ def _exposed(artifact: Mapping[str, object], sections: Mapping[str, Mapping[str,
     return Exposed(whole, exposed.truth, exposed.truth_pixels, exposed.facts, exposed.noiseless)
 
 
-def draw(path: Path) -> None:
-    """Write the picture."""
-    columns = 4
-    rows = -(-len(STAMPS) // columns)
+def shown(config: SimulationConfig) -> list[str]:
+    """Names of the stamps of what a scenario has."""
+    beyond = {"end of the template's sky": config.cadence.history_missing > 0.0,
+              "clouds: thinner is brighter": config.conditions.cloud_structure > 0.0,
+              "saturation and bleeding": config.artifacts.bleeding}
+    return [name for name, (_, artifact, *_) in STAMPS.items()
+            if beyond.get(name, any(getattr(config.artifacts, key) for key in list(artifact)[:1]))]
+
+
+@styled
+def gallery(names: Sequence[str]) -> Figure:
+    """A stamp of each artifact named, as the simulators draw it at a strength that shows it."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.4 * rows), dpi=90, layout="constrained")
-    FigureCanvasAgg(figure)
     colours = mpl.colormaps["gray"].with_extremes(bad="#b05050")
-    for axes, name in zip(figure.subplots(rows, columns).ravel(), STAMPS, strict=False):
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, name in zip(axes, names, strict=False):
         image, _ = stamp(name)
-        axes.imshow(np.arcsinh(image / 2.0), origin="lower", cmap=colours, vmin=-1.6, vmax=3.5, interpolation="nearest")
-        axes.set_title(f"{name}, {image.shape[0]} px", fontsize=9)
-        axes.set_axis_off()
-    figure.savefig(path)
-
-
-if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+        panel.imshow(np.arcsinh(image / 2.0), origin="lower", cmap=colours, vmin=-1.6, vmax=3.5,
+                     interpolation="nearest")
+        panel.set_title(f"{name}, {image.shape[0]} px", fontsize=9, fontweight="normal")
+    for panel in axes:
+        panel.set_axis_off()
+    return figure

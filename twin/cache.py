@@ -7,7 +7,7 @@
                       used        a byte per use; its time is that of the last
       live/PID-...                one per process that uses the folder, locked as long as it lives
       aside/PID-.../              entries being written, and loans: hard links to the files of an entry in use
-      limit                       bytes, where one was set
+      limit                       bytes: at first use a third of the free disk, 20 GB at most; or what was set since
 
 An entry is written aside and renamed. Whoever gets one works on a loan of its files, which outlives the entry, so that
 nothing is pulled from under a run; entries on loan are not evicted either. What a killed process left aside is swept by
@@ -39,7 +39,8 @@ from twin.packing import PackingError, pack, unpack
 NAMES: Final = {"exposure": "exposures", "earlier": "earlier exposures", "template": "templates", "night": "nights",
                 "difference": "difference images", "half": "pixel halves"}   # by the kind of entry
 KINDS: Final = tuple(NAMES)
-DEFAULT_LIMIT: Final = 10 * 10**9
+DEFAULT_LIMIT: Final = 20 * 10**9   # both sides of 34 nights of the regression scenario take 11 to 12 GB
+OF_DISK: Final = 3              # and no more than one part in so many of what is free
 FOLDER_VARIABLE: Final = "ALERT_TWIN_CACHE"
 LIMIT_VARIABLE: Final = "ALERT_TWIN_CACHE_LIMIT"
 MARK: Final = "CACHEDIR.TAG"    # what backups skip, and what makes a folder one of ours (bford.info/cachedir)
@@ -62,8 +63,9 @@ class Cache:
     def open(cls, folder: Path | None = None, limit_bytes: int | None = None) -> Self:
         """The cache of a folder, made if need be; by default $ALERT_TWIN_CACHE, else ~/.cache/rubin-alert-twin.
 
-        The limit is that given, $ALERT_TWIN_CACHE_LIMIT, the one set for the folder, or 10 GB. InputError where the
-        folder holds something else or cannot be written.
+        The limit is that given, $ALERT_TWIN_CACHE_LIMIT, or the one kept in the folder: a third of what was free on its
+        disk at first use, 20 GB at most, unless another was set since. InputError where the folder holds something else
+        or cannot be written.
         """
         named = folder or Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "rubin-alert-twin")
         place = Path(os.path.abspath(named))
@@ -142,9 +144,7 @@ class Cache:
 
     def keep_limit(self, limit_bytes: int) -> Self:
         """Set the limit of the folder for good, and evict what exceeds it."""
-        aside = self.folder / f".limit-{os.getpid()}"
-        aside.write_text(f"{limit_bytes}\n")
-        aside.replace(self.folder / "limit")
+        _keep_limit(self.folder, limit_bytes)
         made = replace(self, limit_bytes=limit_bytes)
         made.trim()
         return made
@@ -374,10 +374,20 @@ def _claim(folder: Path) -> None:
 
 
 def _kept_limit(folder: Path) -> int:
+    """The limit of a folder; one that has none gets it now, for the cache itself will take from what is free."""
     try:
         return int((folder / "limit").read_text())
     except (OSError, ValueError):
-        return DEFAULT_LIMIT
+        limit = min(DEFAULT_LIMIT, shutil.disk_usage(folder).free // OF_DISK)
+        with suppress(OSError):
+            _keep_limit(folder, limit)
+        return limit
+
+
+def _keep_limit(folder: Path, limit_bytes: int) -> None:
+    aside = folder / f".limit-{os.getpid()}"
+    aside.write_text(f"{limit_bytes}\n")
+    aside.replace(folder / "limit")
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

@@ -96,10 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. pipeline.detect.threshold=5.5")
     run.set_defaults(call=_run)
 
-    sky = commands.add_parser("sky", help="draw a scenario's sky, visits and light curves, and count its sources")
+    sky = commands.add_parser("sky", help="draw a scenario's sky, visits, light curves, PSF and artifacts, and count "
+                              "its sources")
     sky.add_argument("scenario", type=Path)
     sky.add_argument("--out", type=Path, required=True, help="folder of the pictures; it must not exist or be empty")
     sky.add_argument("--seed", type=int, help="instead of the scenario's")
+    sky.add_argument("--every-artifact", action="store_true", help="stamps of those that the scenario has not, too")
     sky.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. simulation.field.ra=150.1")
     sky.set_defaults(call=_sky)
 
@@ -350,7 +352,8 @@ def _sky(options: argparse.Namespace) -> int:
     from twin.scenario import read_scenario
     from twin.sky import draw_sky
 
-    print(draw_sky(read_scenario(options.scenario, options.overrides, options.seed), options.out), end="")
+    print(draw_sky(read_scenario(options.scenario, options.overrides, options.seed), options.out,
+                   every_artifact=options.every_artifact), end="")
     return 0
 
 

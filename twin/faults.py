@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import RetriableError
-from pipeline.ports import History, SaveRequest, Segment
+from pipeline.ports import History, Position, SaveRequest, Segment
 from schemas.exposure import Box, Visit
 
 
@@ -25,8 +25,16 @@ class Wrapper:
         return getattr(self.port, name)(*arguments)
 
     # AlertSink
-    def send(self, packets: Sequence[bytes]) -> int:
-        return int(self._call("send", packets))
+    @property
+    def remembers(self) -> bool:
+        return bool(self.port.remembers)
+
+    def position(self, outbox: str) -> Position | None:
+        found: Position | None = self._call("position", outbox)
+        return found
+
+    def send(self, packets: Sequence[bytes], keys: Sequence[int] = (), position: Position | None = None) -> int:
+        return int(self._call("send", packets, keys, position))
 
     # PromptStore
     def objects(self, box: Box, until: float | None = None) -> np.ndarray:

@@ -23,7 +23,7 @@ import simpy
 
 from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError, NoWorkFound, PipelineError, VisitTimeout
-from pipeline.open import open_sink, open_store
+from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
@@ -50,6 +50,7 @@ from twin.halves import (
     scratch,
     template_job,
 )
+from twin.keeping import KEPT, keeper
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
@@ -93,7 +94,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     begun = perf_counter()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
-    if sink.startswith("kafka:") and not any_topic and sink.rsplit("/", 1)[-1] != TOPIC:
+    if topic_of(sink) not in (None, TOPIC) and not any_topic:
         raise InputError(f"sink {sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
                          "expressly (--any-topic)")
     if past is not None and store:
@@ -164,6 +165,9 @@ class Night:
         self.templates = {band: _template(place, band, pool) for band in here.earlier}
         self.ahead = LookAhead(pool, pixel_half, unknown, 2 * processes, self._template_of)
         self.log: list[np.ndarray] = []
+        self.killed = {here.visits[number - 1].visit for number in self.scenario.platform.killed
+                       if number <= len(here.visits)}
+        self.keep = keeper(self.config.batch.precovery, place.folder / KEPT)
 
     @property
     def template_notes(self) -> dict[str, str]:
@@ -203,6 +207,8 @@ class Night:
                 known = yield from drive(preload(visit, job.detector, box, self.ports, self.config), p,
                                          partial(self._note, job, trace=tracer))
                 yield p.until(arrives)
+                if visit.visit in self.killed:
+                    raise PipelineError("the worker was killed")
                 half = self._half(job)
                 yield from replay([(w.step, w.cpu_s) for w in half.steps], p, partial(self._note_half, job, half.steps))
                 status, reason = half.status, half.reason
@@ -218,6 +224,7 @@ class Night:
                 if half is None:
                     self.ahead.forget(job)
                 elif half.measured is not None:
+                    self.keep(half.measured)
                     half.measured.pixels.close()
             if alarm.is_alive:
                 alarm.interrupt()
@@ -290,7 +297,7 @@ class Night:
             self.recorder.append("trace", half.trace)
             self.recorder.append("star", half.stars)
             if half.measured is not None:
-                self.recorder.append("measurement", _with_visit(half.measured.sources, job))
+                self.recorder.append("measurement", with_visit(half.measured.sources, job))
         self.progress("detector-visits", len(self.log), len(self.jobs))
 
 
@@ -314,7 +321,8 @@ def _template(place: Place, band: str, pool: Executor) -> Future[str]:
     return future
 
 
-def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
+def with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
+    """MEASUREMENT rows with the detector-visit in front."""
     rows = np.zeros(len(sources), MEASURED)
     rows["visit"], rows["detector"] = job.visit.visit, job.detector
     for name in MEASUREMENT.names or ():
@@ -326,7 +334,7 @@ def _with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
 def _ports(place: Place, recorder: ParquetRecorder) -> Iterator[Ports]:
     """The outside of a simulated night: its store and its sink."""
     store = open_store(place.store)
-    sink = open_sink(place.sink, headers={"simulated": "true"})
+    sink = open_sink(place.sink, headers={"simulated": "true"}, check=True)
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
@@ -359,4 +367,4 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
     return rows
 
 
-__all__ = ["Night", "Outcome", "run_night", "scratch"]
+__all__ = ["Night", "Outcome", "run_night", "scratch", "with_visit"]

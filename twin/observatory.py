@@ -96,6 +96,10 @@ class Observatory:
         found: np.ndarray = np.load(self._mask_path(visit, detector), mmap_mode="r", allow_pickle=False)
         return found
 
+    def has_mask(self, visit: Visit, detector: int) -> bool:
+        """Whether the mask of an earlier exposure is kept."""
+        return self._mask_path(visit, detector).is_file()
+
     def tracks(self) -> np.ndarray:
         """TRACK rows of the satellites that the allow-list service knows."""
         return exposures.tracks(self.config, self.visits, self.seed)

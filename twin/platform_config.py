@@ -95,6 +95,7 @@ class PlatformConfig(Section, frozen=True):
     timeout_s: Positive = 900.0            # WORKER_TIMEOUT in production (prompt_processing)
     costs: str = "reference.toml"          # cost table: beside the scenario, or shipped
     cost_scale: Positive = 1.0             # this platform's cores against the table's machine, as slowness
+    killed: tuple[AtLeastOne, ...] = ()    # of nights of pixels: visits, by number, whose workers die at the image
     front: FrontConfig = FrontConfig()     # this and what follows: of nights at counts fidelity
     pods: PodsConfig = PodsConfig()
     services: ServicesConfig = ServicesConfig()

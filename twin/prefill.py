@@ -8,11 +8,10 @@ earlier visit: those of the night were elsewhere.
 
     DIR/
       scenario.toml        the scenario as it was drawn: nights of another sky are refused
-      prompt.duckdb        the prompt tables after the last earlier visit, with prompt.duckdb.packets
+      prompt.duckdb        the prompt tables after the last earlier visit, with its row files beside it
       measures/            truth, exposure_log, rejection, fact: what a run keeps
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from pipeline.ports import Ports
 from pipeline.prompt import preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.steps import run
-from pipeline.stores.duckdb import DuckDBStore
+from pipeline.stores.duckdb import DuckDBStore, copy_store
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
 from schemas.measures import EPHEMERIS, FACT, TRACK, empty
 from simulators import cadence, observe
@@ -101,8 +100,7 @@ def place(past: Path, scenario: Scenario, store: Path) -> None:
         if was != now:
             differs = f"{was} there, {now} here" if what == "seed" else "it differs"
             raise InputError(f"{past}: this past is of another sky than the night: {what} ({differs})")
-    for name in (STORE, f"{STORE}.packets"):
-        shutil.copyfile(past / name, store.with_name(name.replace(STORE, store.name)))
+    copy_store(past / STORE, store)
 
 
 def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: ParquetRecorder,

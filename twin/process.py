@@ -15,13 +15,15 @@ import numpy as np
 from pipeline import service
 from pipeline.errors import InputError
 from pipeline.pixels import PixelsInMemory
-from pipeline.ports import Pixels, Ports
+from pipeline.ports import Pixels, Ports, Recorder
 from pipeline.prompt import Measured
+from pipeline.sender import sending
 from pipeline.steps import Step
 from schemas.exposure import Exposure
 from schemas.measures import FACT, STEP, empty
 from twin import inspect
 from twin.folders import claim
+from twin.keeping import keeper
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.trace_catalogue import DELIVERY, VisitTracer
 
@@ -81,21 +83,26 @@ def _process(exposures: Sequence[Exposure], world: service.World, site: service.
     with ParquetRecorder(out / "measures") as recorder:
         ports = service.open_ports(site, folder, out, world, recorder, tai_now)
         try:
-            for outcome in service.process(exposures, world, site, ports, cpu_clock=time.process_time, look=look):
-                _record(outcome, recorder, out)
-                recorder.append("trace", tracers[id(outcome.exposure)].rows())
-                done += outcome.summary is not None
-                alerts += outcome.summary.n_alerts if outcome.summary is not None else 0
+            keep = keeper(site.pipeline.batch.precovery, service.kept_folder(site, folder, out))
+            with sending(ports, site.pipeline) as (used, saved):
+                for outcome in service.process(exposures, world, site, used, cpu_clock=time.process_time, look=look,
+                                               keep=keep, saved=saved):
+                    _record(outcome, used.recorder, out)
+                    used.recorder.append("trace", tracers[id(outcome.exposure)].rows())
+                    done += outcome.summary is not None
+                    alerts += outcome.summary.n_alerts if outcome.summary is not None else 0
+            waiting = sum(map(len, ports.store.unsent()))
             _export(ports, recorder)
         finally:
             ports.store.close()
             ports.sink.close()
         recorder.append("fact", _facts(exposures, world, site))
     (out / "stamps").mkdir(exist_ok=True)
-    return f"{done} of {len(exposures)} exposures processed, {alerts} alerts, in {out}"
+    rest = f"; {waiting} alerts wait in the outbox for `alert-twin deliver`" if waiting else ""
+    return f"{done} of {len(exposures)} exposures processed, {alerts} alerts, in {out}{rest}"
 
 
-def _record(outcome: service.Outcome, recorder: ParquetRecorder, out: Path) -> None:
+def _record(outcome: service.Outcome, recorder: Recorder, out: Path) -> None:
     """Log, Steps, truth of injections and stamps of one exposure."""
     recorder.append("exposure_log", outcome.log)
     steps = empty(STEP, len(outcome.steps))

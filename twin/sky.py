@@ -3,6 +3,9 @@
     field.png          the first visit's detector in colour, with the declared sources that shine then
     visits.png         the night's outlines on the sky, and all visits over time
     light_curves.png   one source of each declared class, six bands
+    psf.png            size and ellipticity of the first visit's PSF over the detectors
+    artifacts.png      a stamp of each artifact that the scenario has, or of every one
+    minor_planets.png  orbits, rates and counts of the population, where the scenario has one
     densities.png      events, sources and stars per square degree, beside what is published
     densities.md       the same in numbers
 """
@@ -15,6 +18,7 @@ from matplotlib.figure import Figure
 
 from reports.drawing import png
 from reports.sky import (
+    PSF_PLACE,
     VISIT,
     Curves,
     Density,
@@ -23,15 +27,19 @@ from reports.sky import (
     plot_densities,
     plot_field,
     plot_light_curves,
+    plot_psf,
     plot_visits,
 )
 from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Visit, fluxes_njy, magnitudes
 from simulators import cadence
+from simulators.camera import offset_px, true_wcs
 from simulators.densities import LIMITS, explosive_densities, gaussian_densities, star_counts, stellar_densities
 from simulators.observe import circumstances, scene_njy
 from simulators.populations import EXPLOSIVE, Population
 from simulators.sky import Sky
+from twin.artifact_gallery import STAMPS, gallery, shown
 from twin.folders import claimed
+from twin.minor_planets_figure import population_figure
 from twin.scenario import Scenario
 
 # Events per deg^2 and year that peak brighter than LIMITS, and those live at any time, from the rates of ELAsTiCC and
@@ -53,7 +61,7 @@ SPANS: Final = {"kilonova": (-5.0, 20.0), "m_flare": (-0.05, 0.05), "rr_lyrae": 
                 "microlensing": (-150.0, 150.0)}
 
 
-def draw_sky(scenario: Scenario, out: Path) -> str:
+def draw_sky(scenario: Scenario, out: Path, *, every_artifact: bool = False) -> str:
     """Write the pictures into a new folder; the table of densities as text."""
     with claimed(out):
         sky = Sky(scenario.simulation, scenario.seed)
@@ -62,6 +70,11 @@ def draw_sky(scenario: Scenario, out: Path) -> str:
         (out / "field.png").write_bytes(png(_field(sky, night)))
         (out / "visits.png").write_bytes(png(_visits(sky, night)))
         (out / "light_curves.png").write_bytes(png(plot_light_curves(light_curves(sky, night))))
+        (out / "psf.png").write_bytes(png(_psf(sky, night[0])))
+        if names := list(STAMPS) if every_artifact else shown(scenario.simulation):
+            (out / "artifacts.png").write_bytes(png(gallery(names), 90))
+        if sky.solar_system is not None:
+            (out / "minor_planets.png").write_bytes(png(population_figure(sky.night, scenario.seed)))
         (out / "densities.png").write_bytes(png(plot_densities(rows)))
         table = density_table(rows)
         (out / "densities.md").write_text(table, encoding="utf-8")
@@ -82,6 +95,12 @@ def _field(sky: Sky, night: list[Visit]) -> Figure:
             y < config.camera.ny)
         if seen.any():
             marked.append(Marked(found.name, x[seen], y[seen]))
+    points = sky.points(visit)
+    x, y = wcs.pixels(points["ra"], points["dec"])
+    moving = (points["kind"] == b"asteroid") & (points["flux"] > limit) & (x > 0) & (x < config.camera.nx) & (y > 0) & (
+        y < config.camera.ny)
+    if moving.any():
+        marked.append(Marked("minor planets", x[moving], y[moving]))
     return plot_field(_colour(planes), marked, f"{config.field.target_name}: g, r, i without noise; marks: r < 25")
 
 
@@ -100,9 +119,30 @@ def _visits(sky: Sky, night: list[Visit]) -> Figure:
                      for v in of], VISIT)
     camera = sky.config.camera
     x, y = np.array([0, camera.nx - 1, camera.nx - 1, 0]), np.array([0, 0, camera.ny - 1, camera.ny - 1])
-    corners = [np.stack(circumstances(sky, visit, camera.detectors[0], sky.seed).wcs.sky(x, y), axis=-1)
-               for visit in night]
+    corners = [np.stack([np.stack(true_wcs(camera, visit, detector, sky.seed).sky(x, y), axis=-1)
+                         for detector in camera.detectors]) for visit in night]
     return plot_visits(rows, corners)
+
+
+def _psf(sky: Sky, visit: Visit) -> Figure:
+    """The PSF on a grid over each detector; a camera of one is a map of it."""
+    c = sky.config.camera
+    side = 12 if len(c.detectors) < 4 else 4 if len(c.detectors) < 40 else 2
+    middles = (np.arange(side) + 0.5) / side
+    x, y = (a.ravel() for a in np.meshgrid(middles * c.nx, middles * c.ny))
+    parts = []
+    for detector in c.detectors:
+        facts = circumstances(sky, visit, detector, sky.seed)
+        shape = facts.psf.matrices(x, y)
+        size = np.sqrt(np.linalg.det(shape))
+        rows = np.zeros(len(x), PSF_PLACE)
+        rows["fwhm"] = facts.conditions.fwhm_eff * size
+        rows["g1"], rows["g2"] = (shape[:, 0, 0] - shape[:, 1, 1]) / 2 / size, shape[:, 0, 1] / size
+        offset = offset_px(c, detector)
+        rows["x_deg"], rows["y_deg"] = ((p + o - (n - 1) / 2) * c.scale_arcsec / 3600.0
+                                        for p, o, n in zip((x, y), offset, (c.nx, c.ny), strict=True))
+        parts.append(rows)
+    return plot_psf(np.concatenate(parts), f"PSF of visit {visit.visit} in {visit.band}")
 
 
 # --- light curves ----------------------------------------------------------------------------------------------------

@@ -1,33 +1,45 @@
 """The packets of one detector-visit: wire header, schemaless Avro, cutouts.
 
 Each row is encoded once. Histories are sorted by object and time first, so that an object's history is one slice of
-the encoded rows and a packet is a join of about fifteen pieces.
+the encoded rows and a packet is a join of about fifteen pieces. The version's own declaration says which fields there
+are and in which order; a field that nothing here provides is null.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Final
 
 import numpy as np
 
-from pipeline.alerts.rows import HISTORY_ZEROS, TRIGGER_ZEROS, Encoded, encode, long
+from pipeline.alerts.rows import HISTORY_ZEROS, ORBIT_NEVER_NULL, TRIGGER_ZEROS, Encoded, encode, long
 from pipeline.alerts.stamps import Place, data, mask_unit, primary_header, psf_unit, variance_header
 from pipeline.config import AlertConfig
 from pipeline.images import Cutouts
 from pipeline.ports import History, Segment
-from schemas.alert import WIRE_HEADER, corner
+from schemas.alert import corner
+from schemas.alert_versions import Version, version
 from schemas.exposure import Visit
-from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, MPC_ORBITS, SS_SOURCE, join, take
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, MPC_ORBITS, SS_SOURCE, Table, join, take
 from schemas.wcs import Wcs
 
 NULL: Final = b"\x00"
 VALUE: Final = b"\x02"          # branch 1 of [null, T]
 END: Final = b"\x00"            # of an array
 
+# What all public alerts of March 2026 leave null though the tables may hold it, by record. Lengths and errors of our
+# trail fit have no counterpart there; the ephemerides' rates are 0 there, so that no track has a direction.
+LEFT_NULL: Final[Mapping[str, frozenset[str]]] = {
+    DIA_SOURCE.name: frozenset({"psfLnL", "trailRaErr", "trailDecErr", "trailLengthErr", "trailAngleErr", "trailChi2",
+                                "timeWithdrawnMjdTai"}),
+    DIA_OBJECT.name: frozenset({"firstDiaSourceMjdTai", "lastDiaSourceMjdTai"}),
+    SS_SOURCE.name: frozenset({"ephOffsetAlongTrack", "ephOffsetCrossTrack"})}
+
 
 def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarray, history: History,
             forced: np.ndarray, ss_sources: np.ndarray, orbits: np.ndarray, *, difference: Cutouts, science: Cutouts,
             template: Cutouts, wcs: Wcs, config: AlertConfig) -> Segment:
-    """One packet per source, in the order of `sources`.
+    """One packet per source, in the order of `sources`; keys are ssObjectIds of Solar System alerts, else diaObjectIds.
 
     Parameters
     ----------
@@ -58,26 +70,45 @@ def package(visit: Visit, detector: int, sources: np.ndarray, objects: np.ndarra
     for name, cutouts in (("difference", difference), ("science", science), ("template", template)):
         if len(cutouts) != len(sources):
             raise ValueError(f"one {name} cutout per source expected: {len(sources)} sources, {len(cutouts)} cutouts")
-    if config.cutouts not in ("deployed", "paper"):
-        raise ValueError(f"alert.cutouts must be deployed or paper, got {config.cutouts!r}")
+    form = _Form(version(config.schema), LEFT_NULL if config.fields == "deployed" else {})
     belongs = np.where(sources["ssObjectId"] != 0, 0, sources["diaObjectId"])
     window = _Window(np.unique(belongs[belongs != 0]), visit.mjd_tai - config.history_days, visit.mjd_tai)
-    records = _Records(
-        triggers=encode(DIA_SOURCE, sources, zeros=TRIGGER_ZEROS),
-        previous=_Slices.of(DIA_SOURCE.name, window.earlier(history.sources, sources), window.objects),
-        forced=_Slices.of(DIA_FORCED_SOURCE.name, window.with_forced(history.forced, forced), window.objects),
-        objects=_objects(objects, window.objects),
-        n_sources=_counts(objects, window.objects),
-        solar_system=_solar_system(sources, ss_sources, orbits))
+    histories = _Histories(
+        previous=_Slices.of(form, DIA_SOURCE, window.earlier(history.sources, sources), window.objects),
+        forced=_Slices.of(form, DIA_FORCED_SOURCE, window.with_forced(history.forced, forced), window.objects),
+        objects=_objects(form, objects, window.objects), n_sources=_counts(objects, window.objects))
     slots = np.searchsorted(window.objects, belongs)
-    heads = _text(visit.observation_reason) + _text(visit.target_name)
-    stamps = _stamps(sources, (difference, science, template), wcs, visit.rotation, as_paper=config.cutouts == "paper")
+    triggers = form.encode(DIA_SOURCE, sources, zeros=TRIGGER_ZEROS)
     ids = np.ascontiguousarray(sources["diaSourceId"])
-    packets = tuple(
-        b"".join((WIRE_HEADER, long(identifier), heads, records.triggers.rows(i, i + 1),
-                  records.history(slots[i]) if belongs[i] else NULL * 3, records.solar_system[i], *stamps[i]))
-        for i, identifier in enumerate(ids.tolist()))
-    return Segment(visit.visit, detector, ids, packets)
+    stamps = _stamps(sources, (difference, science, template), wcs, visit.rotation, as_paper=config.cutouts == "paper")
+    owned = belongs != 0
+    fields: dict[str, Iterable[bytes]] = {
+        "diaSourceId": map(long, ids.tolist()),
+        "observation_reason": repeat(_text(visit.observation_reason)), "target_name": repeat(_text(visit.target_name)),
+        "diaSource": (triggers.rows(i, i + 1) for i in range(len(ids))),
+        "prvDiaSources": _of_objects(histories.sources, slots, owned),
+        "prvDiaForcedSources": _of_objects(histories.forced_sources, slots, owned),
+        "diaObject": _of_objects(histories.object, slots, owned),
+        **_solar_system(form, sources, ss_sources, orbits),
+        "cutoutDifference": stamps[0], "cutoutScience": stamps[1], "cutoutTemplate": stamps[2]}
+    columns = [fields.get(name, repeat(NULL)) for name in form.version.fields]
+    packets = tuple(map(b"".join, zip(repeat(form.version.header, len(ids)), *columns, strict=False)))
+    keys = np.where(sources["ssObjectId"] != 0, sources["ssObjectId"], sources["diaObjectId"]).astype(np.int64)
+    return Segment(visit.visit, detector, ids, packets, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A version of the schema, and what is left null in it."""
+
+    version: Version
+    blank: Mapping[str, frozenset[str]]
+
+    def encode(self, table: Table, rows: np.ndarray, *, zeros: frozenset[str] = frozenset(),
+               beside: Mapping[str, np.ndarray] | None = None) -> Encoded:
+        """Rows as the version's record; without bytes where the version has no such record."""
+        return encode(table, rows, zeros=zeros, fields=self.version.records.get(table.name, ()),
+                      blank=self.blank.get(table.name, frozenset()), beside=beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +146,10 @@ class _Slices:
     last: np.ndarray           # (k,) one after each group
 
     @classmethod
-    def of(cls, name: str, rows: np.ndarray, groups: np.ndarray) -> "_Slices":
-        table = DIA_SOURCE if name == DIA_SOURCE.name else DIA_FORCED_SOURCE
+    def of(cls, form: _Form, table: Table, rows: np.ndarray, groups: np.ndarray) -> "_Slices":
         keys = np.ascontiguousarray(rows["diaObjectId"])
         zeros = HISTORY_ZEROS if table is DIA_SOURCE else frozenset[str]()
-        return cls(encode(table, rows, zeros=zeros), np.searchsorted(keys, groups, "left"),
+        return cls(form.encode(table, rows, zeros=zeros), np.searchsorted(keys, groups, "left"),
                    np.searchsorted(keys, groups, "right"))
 
     def array(self, k: int) -> bytes:
@@ -129,24 +159,31 @@ class _Slices:
 
 
 @dataclass(frozen=True, slots=True)
-class _Records:
-    """Everything encoded that packets are made of."""
+class _Histories:
+    """What is known of each object, encoded."""
 
-    triggers: Encoded
     previous: _Slices
     forced: _Slices
     objects: Encoded
     n_sources: np.ndarray
-    solar_system: list[bytes]
 
-    def history(self, k: int) -> bytes:
-        """prvDiaSources, prvDiaForcedSources and diaObject of one object."""
-        previous = VALUE + self.previous.array(k) if self.n_sources[k] > 1 else NULL
-        return previous + VALUE + self.forced.array(k) + VALUE + self.objects.rows(k, k + 1)
+    def sources(self, k: int) -> bytes:
+        return VALUE + self.previous.array(k) if self.n_sources[k] > 1 else NULL
+
+    def forced_sources(self, k: int) -> bytes:
+        return VALUE + self.forced.array(k)
+
+    def object(self, k: int) -> bytes:
+        return VALUE + self.objects.rows(k, k + 1)
 
 
-def _objects(objects: np.ndarray, ids: np.ndarray) -> Encoded:
-    return encode(DIA_OBJECT, take(objects, _where(objects["diaObjectId"], ids, "DiaObject")))
+def _of_objects(piece: Callable[[int], bytes], slots: np.ndarray, owned: np.ndarray) -> Iterator[bytes]:
+    """The piece of each trigger's object; null where it has none."""
+    return (piece(k) if known else NULL for k, known in zip(slots.tolist(), owned.tolist(), strict=True))
+
+
+def _objects(form: _Form, objects: np.ndarray, ids: np.ndarray) -> Encoded:
+    return form.encode(DIA_OBJECT, take(objects, _where(objects["diaObjectId"], ids, "DiaObject")))
 
 
 def _counts(objects: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -163,18 +200,24 @@ def _where(keys: np.ndarray, wanted: np.ndarray, what: str) -> np.ndarray:
     return np.asarray(order[at])
 
 
-def _solar_system(sources: np.ndarray, ss_sources: np.ndarray, orbits: np.ndarray) -> list[bytes]:
+def _solar_system(form: _Form, sources: np.ndarray, ss_sources: np.ndarray,
+                  orbits: np.ndarray) -> dict[str, list[bytes]]:
     """ssSource and mpc_orbits of each source."""
-    out = [NULL * 2] * len(sources)
+    out = {name: [NULL] * len(sources) for name in ("ssSource", "mpc_orbits")}
     wanted = np.flatnonzero(sources["ssObjectId"] != 0)
     if not len(wanted):
         return out
     rows = take(ss_sources, _where(ss_sources["diaSourceId"], sources["diaSourceId"][wanted], "SSSource"))
-    encoded, known = encode(SS_SOURCE, rows), encode(MPC_ORBITS, orbits)
     by_name = {name: i for i, name in enumerate(orbits["designation"].tolist())}
-    for k, (i, name) in enumerate(zip(wanted.tolist(), rows["designation"].tolist(), strict=True)):
-        orbit = by_name.get(name)
-        out[i] = VALUE + encoded.rows(k, k + 1) + (NULL if orbit is None else VALUE + known.rows(orbit, orbit + 1))
+    orbit = np.array([by_name.get(name, -1) for name in rows["designation"].tolist()])
+    known = np.flatnonzero(orbit >= 0)
+    found = form.encode(SS_SOURCE, rows)
+    elements = form.encode(MPC_ORBITS, take(orbits, orbit[known]), zeros=ORBIT_NEVER_NULL,
+                           beside={"ssObjectId": rows["ssObjectId"][known]})
+    for k, i in enumerate(wanted.tolist()):
+        out["ssSource"][i] = VALUE + found.rows(k, k + 1)
+    for k, i in enumerate(wanted[known].tolist()):
+        out["mpc_orbits"][i] = VALUE + elements.rows(k, k + 1)
     return out
 
 
@@ -185,14 +228,13 @@ def _text(text: str) -> bytes:
 
 def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation: float, *,
             as_paper: bool) -> list[list[bytes]]:
-    """The three cutouts of each source as Avro bytes, or nulls."""
+    """The cutouts of each kind as Avro bytes, or nulls."""
     psfs = [psf_unit(cutouts.psf) for cutouts in kinds]
     pc = _jacobians(wcs, sources["x"].astype(float), sources["y"].astype(float), sources["dec"])
-    out = []
+    out: list[list[bytes]] = [[] for _ in kinds]
     for i, (x, y, ra, dec) in enumerate(zip(*(sources[c].tolist() for c in ("x", "y", "ra", "dec")), strict=True)):
         headers: dict[tuple[int, int], bytes] = {}
-        pieces = []
-        for cutouts, psf in zip(kinds, psfs, strict=True):
+        for pieces, cutouts, psf in zip(out, kinds, psfs, strict=True):
             image = cutouts.image[i]
             if not image.size:
                 pieces.append(NULL)
@@ -205,7 +247,6 @@ def _stamps(sources: np.ndarray, kinds: tuple[Cutouts, ...], wcs: Wcs, rotation:
             content = b"".join((headers[shape], data(image.astype(">f4")), mask, variance_header(shape),
                                 data(cutouts.variance[i].astype(">f4")), psf))
             pieces.append(VALUE + long(len(content)) + content)
-        out.append(pieces)
     return out
 
 

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from fastavro.schema import load_schema
 from pipeline.alerts.rows import long
 from pipeline.alerts.stamps import Stamp, read_stamp
 from pipeline.errors import PacketError
-from schemas import alert
+from schemas.alert_versions import packaged, path_of
 
 HEADER: Final = 5                      # bytes: magic 0 and the schema id
 SCHEMA_ID_KEY: Final = "rubin.schema_id"
@@ -33,12 +32,22 @@ def read_packet(packet: bytes) -> dict[str, Any]:
     except PacketError:
         raise
     except Exception as error:
-        raise PacketError(buffer.tell(), f"{type(error).__name__} {error}".strip()) from error
+        at = buffer.tell()
+        raise PacketError(at, "it ends within a value" if at >= len(packet) else _reason(error)) from error
     if buffer.tell() != len(packet):
         raise PacketError(buffer.tell(), f"{len(packet) - buffer.tell()} bytes are left over")
     if not isinstance(found, dict):
         raise PacketError(HEADER, f"an alert is a record, got {type(found).__name__}")
     return found
+
+
+def _reason(error: Exception) -> str:
+    """Why decoding stopped, in the words of the format."""
+    known = {IndexError: "a union's branch that the schema does not have", OverflowError: "a number out of range",
+             UnicodeDecodeError: "a text that is not UTF-8", EOFError: "a length beyond its end",
+             MemoryError: "more than fits into memory"}
+    said = next((text for kind, text in known.items() if isinstance(error, kind)), "")
+    return said or f"{type(error).__name__} {error}".strip()
 
 
 def read_cutout(content: bytes) -> Stamp:
@@ -76,16 +85,17 @@ def source_id(packet: bytes) -> int:
 @lru_cache(maxsize=32)
 def schema_of(identifier: int) -> Any:
     """The parsed Avro schema of an id: 1101 is version 11.1."""
-    if identifier == alert.SCHEMA_ID:
-        return fastavro.parse_schema(alert.record())
-    major, minor = divmod(identifier, 100)
-    spec = find_spec("lsst.alert.packet")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("lsst-alert-packet is not installed")
-    path = Path(spec.origin).parent / "schema" / str(major) / str(minor) / f"lsst.v{major}_{minor}.alert.avsc"
-    if identifier < 0 or not path.is_file():
-        raise PacketError(1, f"schema id {identifier} (version {major}.{minor}) is not one of lsst-alert-packet's")
+    path = path_of(identifier)
+    if path is None:
+        major, minor = divmod(identifier, 100)
+        raise PacketError(1, f"schema id {identifier} (version {major}.{minor}) is not one of lsst-alert-packet's: "
+                             f"{', '.join(f'{a}.{b}' for a, b in packaged())}")
     return load_schema(path)
+
+
+def schema_json(identifier: int) -> str:
+    """The Avro schema of an id as JSON, every record written out where it is first used: what registries serve."""
+    return json.dumps(plain(schema_of(identifier)))
 
 
 def to_container(packets: Sequence[bytes]) -> bytes:
@@ -124,7 +134,7 @@ def read_packets(folder: Path) -> Iterator[bytes]:
 
 @lru_cache(maxsize=4)
 def _container_header(identifier: int) -> bytes:
-    entries = {"avro.codec": b"null", "avro.schema": json.dumps(_plain(schema_of(identifier))).encode(),
+    entries = {"avro.codec": b"null", "avro.schema": schema_json(identifier).encode(),
                SCHEMA_ID_KEY: str(identifier).encode()}
     parts = [_MAGIC, long(len(entries))]
     for key, value in entries.items():
@@ -132,10 +142,10 @@ def _container_header(identifier: int) -> bytes:
     return b"".join([*parts, b"\x00"])
 
 
-def _plain(schema: Any) -> Any:
+def plain(schema: Any) -> Any:
     """A parsed schema without fastavro's own marks, its keys sorted: theirs differ from process to process."""
     if isinstance(schema, dict):
-        return {key: _plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
+        return {key: plain(value) for key, value in sorted(schema.items()) if not key.startswith("__")}
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [plain(item) for item in schema]
     return schema

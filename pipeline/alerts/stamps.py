@@ -1,7 +1,7 @@
 """Cutouts as FITS files in memory: written byte for byte as astropy's CCDData writer does, and read.
 
     PRIMARY   float32 image    header: CUTMINX, CUTMINY, ROTPA, BUNIT nJy, a linear WCS about the source
-    MASK      int32 bits       in the paper's form alone
+    MASK      int32 bits       in the paper's form alone, with the number of each plane's bit
     UNCERT    float32 variance
     PSFIMAGE  float64 PSF, the average of the whole image
 
@@ -16,6 +16,8 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+
+from schemas.mask import PLANES
 
 BLOCK: Final = 2880
 CARD: Final = 80
@@ -82,10 +84,17 @@ def variance_header(shape: tuple[int, int]) -> bytes:
 
 
 def mask_unit(mask: np.ndarray) -> bytes:
-    """The whole MASK HDU, of int32 bits."""
-    header = _header([*_opening(32, (mask.shape[0], mask.shape[1]), _IMAGE), *_COUNTS,
-                      "EXTNAME = 'MASK    '           / extension name".ljust(CARD)])
-    return header + data(mask.astype(">i4"))
+    """The whole MASK HDU, of int32 bits; cards MP_PLANE say which bit a plane is, as afw's files do."""
+    return _mask_header((mask.shape[0], mask.shape[1])) + data(mask.astype(">i4"))
+
+
+@lru_cache(maxsize=128)
+def _mask_header(shape: tuple[int, int]) -> bytes:
+    numbers = {f"MP_{name}": str(bit.bit_length() - 1) for name, bit in PLANES.items()}
+    planes = [_card(key, value) if len(key) <= 8 else f"HIERARCH {key} = {value}".ljust(CARD)
+              for key, value in numbers.items()]
+    named = "EXTNAME = 'MASK    '           / extension name".ljust(CARD)
+    return _header([*_opening(32, shape, _IMAGE), *_COUNTS, named, *planes])
 
 
 def psf_unit(psf: np.ndarray) -> bytes:
@@ -114,6 +123,8 @@ def read_stamp(content: bytes) -> Stamp:
     """A cutout of an alert; ValueError says what is missing."""
     from astropy.io import fits
 
+    if not content.startswith(b"SIMPLE  ="):       # what astropy would unpack first: a few bytes can become gigabytes
+        raise ValueError(f"a FITS file begins with SIMPLE, got {content[:9]!r}")
     with fits.open(io.BytesIO(content), memmap=False) as units:
         names = [unit.name for unit in units]
         for name in ("PRIMARY", "UNCERT", "PSFIMAGE"):

@@ -25,6 +25,7 @@ from schemas.raw import Calibrations, RawExposure
 _CLIP: Final = 4.0             # sigmas beyond which a pixel of an overscan is not the bias's
 _SKIP: Final = (6, 2)          # first and last pixels of an overscan that are left out: deferred charge, and the end
 _MIN_FLAT: Final = 0.05        # response below which nothing can be made of a pixel
+_STRIP: Final = 496            # rows that are convolved at a time
 _FRINGE_STEP: Final = 3        # every so many pixels serve for the fringes' strength
 
 
@@ -46,6 +47,7 @@ def remove_signature(raw: RawExposure, calibrations: Calibrations, config: Signa
     signal, full = _amplifiers(raw, calibrations, config)
     image = raw.readout.assemble(signal)
     saturated = raw.readout.assemble(full)
+    del signal, full
     if config.grow_saturated_px:
         saturated = ndimage.binary_dilation(saturated, iterations=config.grow_saturated_px) if saturated.any() \
             else saturated
@@ -59,8 +61,10 @@ def remove_signature(raw: RawExposure, calibrations: Calibrations, config: Signa
     defects = calibrations.defects | ~np.isfinite(image) | (calibrations.flat < _MIN_FLAT)
     if config.defects:
         bridge(image, np.ascontiguousarray(defects))
-    noise = raw.readout.spread(calibrations.read_noise**2)
-    variance = np.maximum(image + dark, 0.0) + noise
+    variance = dark
+    variance += image
+    np.maximum(variance, 0.0, out=variance)
+    variance += raw.readout.spread(calibrations.read_noise**2)
     if config.flat:
         flat = np.maximum(calibrations.flat, np.float32(_MIN_FLAT))
         image /= flat
@@ -129,22 +133,31 @@ def unbent(image: np.ndarray, kernel: np.ndarray, iterations: int) -> np.ndarray
     ----------
     Coulton, Armstrong, Smith, Lupton & Spergel 2018.
     """
-    ny, nx = image.shape
-    half = len(kernel) // 2
-    shape = next_fast_len(ny + half, real=True), next_fast_len(nx + half, real=True)
-    plane = np.zeros(shape, np.float32)
-    plane[: len(kernel), : len(kernel)] = kernel
-    transform = rfft2(np.roll(plane, (-half, -half), (0, 1)), workers=1)
     observed = np.ascontiguousarray(image, np.float32)
-    estimate = observed
+    potential, estimate, spare = np.empty_like(observed), observed, np.empty_like(observed)
     for _ in range(iterations):
-        padded = np.full(shape, estimate.mean(), np.float32)
-        padded[:ny, :nx] = estimate
-        potential = np.ascontiguousarray(irfft2(rfft2(padded, workers=1) * transform, s=shape, workers=1)[:ny, :nx])
-        out = np.empty_like(observed)
-        take_back(observed, estimate, potential, out)
-        estimate = out
+        _convolve(estimate, kernel, potential)
+        take_back(observed, estimate, potential, spare)
+        estimate, spare = spare, (np.empty_like(observed) if estimate is observed else estimate)
     return estimate
+
+
+def _convolve(image: np.ndarray, kernel: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out` with the convolution, beyond the edges the mean: strips of rows, overlapping by the kernel's reach."""
+    (ny, nx), half = image.shape, len(kernel) // 2
+    rows = min(_STRIP, ny)
+    shape = next_fast_len(rows + 2 * half, real=True), next_fast_len(nx + half, real=True)
+    padded = np.zeros(shape, np.float32)
+    padded[: len(kernel), : len(kernel)] = kernel
+    transform, mean = rfft2(np.roll(padded, (-half, -half), (0, 1)), workers=1), image.mean()
+    for first in range(0, ny, rows):
+        last = min(first + rows, ny)
+        low, high = max(first - half, 0), min(last + half, ny)
+        padded[:] = mean
+        padded[half + low - first:half + high - first, :nx] = image[low:high]
+        strip = rfft2(padded, workers=1)
+        strip *= transform
+        out[first:last] = irfft2(strip, s=shape, workers=1)[half:half + last - first, :nx]
 
 
 def _fringes(image: np.ndarray, fringe: np.ndarray, bad: np.ndarray) -> float:

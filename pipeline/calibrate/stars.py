@@ -16,14 +16,7 @@ _WEIGHT_SIGMA = 2.0         # px; of the Gaussian in which sizes are compared
 
 def find(image: np.ndarray, noise: float, bad: np.ndarray, threshold: float) -> np.ndarray:
     """FOUND rows of sources above `threshold` sigma, brightest first; `image` has no sky."""
-    sep.set_extract_pixstack(max(300_000, image.size // 4))
-    k = np.arange(-4, 5)
-    kernel = np.exp(-0.5 * (k[:, None] ** 2 + k**2) / 1.7**2).astype(np.float32)
-    try:
-        objects = sep.extract(image, threshold, err=noise, mask=bad, minarea=5, filter_kernel=kernel,
-                              deblend_nthresh=16, deblend_cont=0.005, clean=False)
-    except Exception as error:
-        raise AlgorithmError(f"source detection: {error}") from error
+    objects = _extracted(image, noise, bad, threshold)
     order = np.argsort(objects["flux"])[::-1][:_MAX_STARS]
     objects = objects[order]
     found = np.zeros(len(objects), FOUND)
@@ -32,6 +25,22 @@ def find(image: np.ndarray, noise: float, bad: np.ndarray, threshold: float) -> 
     found["blended"] = (objects["flag"] & 1) > 0
     _weighted(found, image, noise, bad)
     return np.asarray(found[np.isfinite(found["size"])])
+
+
+def _extracted(image: np.ndarray, noise: float, bad: np.ndarray, threshold: float) -> np.ndarray:
+    """What sep finds; where a crowded field has more pixels over the threshold than its buffer, with a larger one."""
+    k = np.arange(-4, 5)
+    kernel = np.exp(-0.5 * (k[:, None] ** 2 + k**2) / 1.7**2).astype(np.float32)
+    buffer = max(300_000, image.size // 4)
+    while True:
+        sep.set_extract_pixstack(buffer)
+        try:
+            return np.asarray(sep.extract(image, threshold, err=noise, mask=bad, minarea=5, filter_kernel=kernel,
+                                          deblend_nthresh=16, deblend_cont=0.005, clean=False))
+        except Exception as error:
+            if "pixel buffer full" not in str(error) or buffer >= image.size:
+                raise AlgorithmError(f"source detection: {error}") from error
+        buffer = min(2 * buffer, image.size)
 
 
 def _weighted(found: np.ndarray, image: np.ndarray, noise: float, bad: np.ndarray, half: int = 7) -> None:

@@ -6,22 +6,29 @@ The name comes from the first packet's diaSourceId, so a batch sent twice leaves
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from pipeline.alerts.read import source_id, to_container
 from pipeline.errors import RetriableError
+from pipeline.ports import Position
 from schemas import ids
 
 
 class FileSink:
     """Writes into a folder, which it makes."""
 
+    remembers: Final = False
+
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def send(self, packets: Sequence[bytes]) -> int:
+    def position(self, outbox: str) -> Position | None:
+        return None
+
+    def send(self, packets: Sequence[bytes], keys: Sequence[int] = (), position: Position | None = None) -> int:
         if not packets:
             return 0
         path = self.folder / _name(source_id(packets[0]))

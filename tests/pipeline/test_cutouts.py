@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.cutouts import cut
 from pipeline.psf import Psf
+from schemas import mask
 from schemas.measures import MEASUREMENT, empty
 from tests.pipeline.fields import psf_stamp
 
@@ -49,3 +50,16 @@ def test_the_psf_is_the_central_one_for_all():
 
 def test_no_sources_give_no_stamps():
     assert len(cut(IMAGE, IMAGE, PSF, empty(MEASUREMENT, 0))) == 0
+
+
+def test_a_stamp_of_the_mask_lies_where_the_image_s_does():
+    bits = np.arange(IMAGE.size, dtype=np.int32).reshape(IMAGE.shape)
+    stamps = cut(IMAGE, IMAGE, PSF, sources((70.4, 60.6, 10), (0.0, 60.0, 30), (-0.6, 60.0, 30)), mask=bits)
+    assert stamps.mask[0].dtype == np.int32
+    assert stamps.mask[0][15, 15] == bits[61, 70]
+    inside = np.isfinite(stamps.image[1])
+    assert (stamps.mask[1][~inside] == mask.NO_DATA).all()
+    assert (~inside).any()
+    assert np.array_equal(stamps.mask[1][inside].reshape(30, -1), bits[45:75, :15])
+    assert stamps.mask[2].shape == (0, 0)
+    assert cut(IMAGE, IMAGE, PSF, sources((70.4, 60.6, 10))).mask == ()

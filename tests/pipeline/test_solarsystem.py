@@ -1,5 +1,7 @@
 """Predictions, offsets and angles against two-body geometry, astropy, and what a real alert says."""
 
+import json
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -127,6 +129,28 @@ def test_orbits_are_written_as_the_real_ones() -> None:
     np.testing.assert_allclose(out["epoch_mjd"], 61000.0)
     assert out["unpacked_primary_provisional_designation"].tolist() == [b"2004 JQ12", b"2020 SJ88"]
     assert out["created_at"][0] == np.datetime64("1970-01-01")
+
+
+def test_orbit_uncertainties_and_grades_follow_from_the_elements_errors() -> None:
+    """Public orbits of many oppositions have U 0 and errors of 1e-8 au; their placeholders are 0."""
+    row = empty(EPHEMERIS, 3)
+    row["a"], row["e"], row["inc"], row["mean_anomaly"] = 2.4552642, 0.0737, 5.0, 21.53
+    row["designation"] = b"2020 SJ88"
+    row["epoch_orbit_mjd_tai"] = 61000.0
+    row["element_errors"][0] = 8.8e-8, 4.15e-7, 1.25e-5, 2.7e-4, 5.5e-4, 4.9e-4
+    row["element_errors"][1] = 0.2, 0.1, 1.0, 1.0, 5.0, 20.0
+    row["arc_d"][:2], row["n_oppositions"][:2], row["n_observations"][:2] = [5935.6, 6.0], [6, 1], [73, 4]
+    out = mpc_orbits(row)
+    assert out["u_param"].tolist() == [0, 9, -1]
+    assert out["period_unc"][0] == pytest.approx(7.5616516e-05, rel=0.02)        # of the public orbit with this a_unc
+    assert out["mean_motion_unc"][0] == pytest.approx(1.3785661e-08, rel=0.02)
+    assert out["q_unc"][0] == pytest.approx(9.65556e-07, rel=0.1)
+    assert out["peri_time_unc"][0] == pytest.approx(0.00190069, rel=0.02)
+    assert [out[name][0] for name in ("yarkovsky", "a1_unc", "earth_moid", "not_normalized_rms")] == [0.0] * 4
+    assert json.loads(out["mpc_orb_jsonb"][1])["orbit_fit_statistics"]["nobs_total"] == 4
+    assert [int(out[name][2]) for name in ("nopp", "nobs_total", "nobs_total_sel")] == [-1] * 3
+    assert out["mpc_orb_jsonb"][2] == b""
+    assert np.isnan(out["a_unc"][2])
 
 
 @pytest.mark.parametrize(("designation", "expected"), [

@@ -63,7 +63,7 @@ def main() -> int:
     rows = []
     with workspace() as place:
         bench = Bench(place, options.out, options.cache, options.processes)
-        base = _outcome(None, trial, seeds, bench, "base")
+        base = _outcome(None, trial, seeds, bench, before := "null_base" if options.null else "base")
         for change in chosen:
             begun = perf_counter()
             if change.metrics and all(key.startswith(COSTS) for key in change.metrics):
@@ -75,6 +75,7 @@ def main() -> int:
             rows.append(_judged(change, base, head, seeds, options.repeats, trial))
             print(f"{rows[-1].row()}   ({perf_counter() - begun:.0f} s)", flush=True)
             shutil.rmtree(options.out / name, ignore_errors=True)
+        shutil.rmtree(options.out / before, ignore_errors=True)    # read already; the next call may have the folder
     kept = [{"name": r.change.name, "repeats": r.repeats, "found": r.found, "blamed": r.blamed, "called": r.called,
              "verdicts": r.words} for r in rows]
     (options.out / f"{'null' if options.null else 'planted'}.json").write_text(json.dumps(kept, indent=1))

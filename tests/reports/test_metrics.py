@@ -8,6 +8,7 @@ import pytest
 from reports import evidence
 from reports.metrics import CAUSES, METRICS, SECTIONS, evaluate, metrics_of, step_metrics
 from reports.outcome import TABLES, Outcome, joined, of_run
+from reports.paired import Rules, judge
 from reports.pairing import paired, swapped
 from reports.store import Store, empty
 from reports.terms import Terms
@@ -80,14 +81,15 @@ def test_keys_are_unique_and_margins_positive_and_sections_known() -> None:
 
 def test_the_metrics_that_decide_are_eight() -> None:
     assert [metric.key for metric in METRICS if metric.primary] == [
-        "completeness_raw_5.5_8", "completeness_alerts_5.5_8", "false_alerts", "magnitude_median", "position_median",
+        "completeness_raw_5.5_8", "completeness_alerts_5.5_8", "false_alerts", "magnitude_error", "position_median",
         "association_accuracy", "solar_system_associated", "cpu.total"]
 
 
 def test_margins_allow_what_has_to_be_found() -> None:
     """2 % of completeness, 15 % of false alerts, 5 % of CPU, 0.003 arcsec and 2 mmag must not lie inside a margin."""
     for key, size in (("completeness_raw_5.5_8", 0.02), ("completeness_alerts_5.5_8", 0.02), ("false_alerts", 0.15),
-                      ("position_median", 0.003), ("magnitude_median", 2.0), ("cpu.total", 0.0501)):
+                      ("position_median", 0.003), ("magnitude_error", 2.0), ("magnitude_median", 2.0),
+                      ("cpu.total", 0.0501)):
         assert BY_KEY[key].margin < size
 
 
@@ -190,6 +192,11 @@ def test_fluxes_are_compared_on_pixels_that_are_clean_on_both_sides() -> None:
     ("clean", 0.5, {"clean": [1, 1, 1, 0, 0, 0]}),
     # 1 % of a flux is 10.857 mmag
     ("magnitude_median", 10.857, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
+    ("magnitude_error", 10.857, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
+    ("magnitude_error", 30.0, {"psfFlux": [3e9, 3000 * (1 - 0.0736827), 3000, 3000, 3000, 3000]}),   # 100 and 80 mmag
+    ("magnitude_error", 0.0, {"psfFlux": [9e3, 3000, 9e3, 9e3, 9e3, 3000], "isolated": [0, 1, 1, 1, 1, 1],
+                              "trail_length": [0, 0, 3, 0, 0, 0], "snr": [30, 30, 30, 5, 30, 30],
+                              "clean": [1, 1, 1, 1, 0, 1]}),
     ("flux_bias", 0.0, {"psfFlux": [3030, 2970, 3030, 2970, 3030, 2970]}),
     ("flux_bias", 10.857, {"psfFlux": 2970.0}),
     ("flux_bias", 50.0, {"psfFlux": [3e9, 3000, 3000, 3000, 3000, 3000]}),      # the worst error counts as 300
@@ -260,6 +267,46 @@ def test_metrics_of_sources(key: str, expected: float, columns: Columns) -> None
 ])
 def test_metrics_of_the_log(key: str, expected: float, columns: Columns) -> None:
     assert of(key, visits=visits(2, **columns)) == pytest.approx(expected, abs=2e-3 * max(abs(expected), 0.01))
+
+
+def _planes(*rows_: tuple[int, bytes, bytes, float]) -> np.ndarray:
+    """TRACE rows: (visit, Step, quantity, value)."""
+    visit, step, quantity, number = zip(*rows_, strict=True)
+    return rows("seed_trace", len(rows_), visit=visit, step=step, quantity=quantity, value=number)
+
+
+def test_masked_area_is_told_by_cause() -> None:
+    seen = _planes((V1, b"calibrate", b"mask:SAT", 60.0), (V1, b"subtract", b"mask:SAT", 900.0),
+                   (V1, b"subtract", b"mask:NO_DATA", 500.0), (V1, b"detect", b"mask:STREAK", 2000.0),
+                   (V1, b"detect", b"mask:CR", 30.0), (V2, b"calibrate", b"stars", 17.0),
+                   (V2, b"detect", b"mask:CR", 10.0))
+    assert of("saturated_area", traces=seen) == pytest.approx(0.003)      # the second visit has none
+    assert of("missing_area", traces=seen) == pytest.approx(0.05)         # the second's trace knows no subtraction
+    assert of("streak_area", traces=seen) == pytest.approx(0.1)
+    assert of("cosmic_ray_area", traces=seen) == pytest.approx(0.002)
+    assert of("saturated_area", traces=seen, visits=visits(status=[b"failed", b"done"])) == 0.0
+    assert np.isnan(of("saturated_area"))                                  # without traces nothing is known
+
+
+def test_growth_about_saturated_stars_is_found_among_streaks_that_come_and_go() -> None:
+    """24 visits: 300 px more about stars; a streak of 9000 px on one side alone in one of six, either way."""
+    n = 24
+    log = visits(n, nx=1000, ny=1000)
+    streaks = [np.where(np.arange(n) % 6 == k, 9000.0, 0.0) for k in (0, 1)]
+    saturated = 600.0 + 10.0 * np.arange(n)
+
+    def side(grown: float, streak: np.ndarray) -> Outcome:
+        seen = [(v, step, b"mask:" + plane, float(px))
+                for v, sat, line in zip(log["visit"], saturated, streak, strict=True)
+                for step, plane, px in ((b"calibrate", b"SAT", sat + grown), (b"detect", b"STREAK", line))]
+        usable = 1_000_000 - saturated - grown - streak
+        return outcome(visits=visits(n, nx=1000, ny=1000, usable_px=usable), traces=_planes(*seen))
+
+    chosen = [BY_KEY["searched_area"], BY_KEY["saturated_area"]]
+    grown = judge(chosen, *paired(side(0.0, streaks[0]), side(300.0, streaks[1]))[:2], Rules())
+    assert [j.verdict for j in grown] == ["undecided", "worse"]
+    same = judge(chosen, *paired(side(0.0, streaks[0]), side(0.0, streaks[1]))[:2], Rules())
+    assert [j.verdict for j in same] == ["undecided", "equivalent"]
 
 
 def test_false_detections_count_per_detector_visit() -> None:

@@ -52,7 +52,7 @@ def test_exchanging_all_visits_exchanges_the_sides() -> None:
 # --- small forms -----------------------------------------------------------------------------------------------------
 
 def test_intervals_hold_the_true_difference_and_those_of_independent_sources_do_not() -> None:
-    """80 pairs, 9 metrics; tolerances: 4 sigma of one metric's share (2.4 %), and of their mean taken as three's."""
+    """80 pairs, 10 metrics; tolerances: 4 sigma of one metric's share (2.4 %), and of their mean taken as three's."""
     found = coverage(80, (8, 14, 22), nights=60)
     for c in found:
         assert c.ours > 0.95 - 4 * 0.0244, c.key

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from schemas import mask as planes
 from schemas.exposure import Visit, fluxes_njy
-from simulators import events, heavens, passing
+from simulators import almanac, events, passing
 from simulators.cadence import history, visits
 from simulators.conditions import Conditions, transit
 from simulators.config import ArtifactConfig, CadenceConfig, GalaxyConfig, SimulationConfig, StarConfig, TransientConfig
@@ -102,7 +102,7 @@ def test_spikes_are_four_and_turn_with_the_hour_angle() -> None:
         angles = np.degrees(np.arctan2(rows["y1"] - rows["y0"], rows["x1"] - rows["x0"])) % 360.0
         assert np.allclose(np.diff(np.sort(angles)), 90.0, atol=0.1)
         directions.append(float(angles[0]) % 90.0)
-    turned = heavens.zenith_angle(330.0, -12.0, 61639.22) - heavens.zenith_angle(330.0, -12.0, 61639.16)
+    turned = almanac.zenith_angle(330.0, -12.0, 61639.22) - almanac.zenith_angle(330.0, -12.0, 61639.16)
     assert abs((directions[1] - directions[0] - turned + 45.0) % 90.0 - 45.0) < 0.5
     assert abs((turned + 45.0) % 90.0 - 45.0) > 5.0
 
@@ -112,20 +112,20 @@ def test_satellites_shine_in_twilight_and_not_at_midnight() -> None:
     midnight = 61639.2
     for sun_lower, sun_higher, lit in ((-90.0, -40.0, False), (-16.0, -10.0, True)):
         for mjd in np.arange(midnight - 0.25, midnight, 0.004):
-            ra = float(heavens.sidereal_deg(mjd))                     # at the zenith
-            sun = heavens.circumstances(ra, heavens.SITE[1], mjd).sun_altitude
+            ra = float(almanac.sidereal_deg(mjd))                     # at the zenith
+            sun = almanac.circumstances(ra, almanac.SITE[1], mjd).sun_alt
             if sun_lower < sun < sun_higher:
-                assert (passing.expected_trails(config, visit(1, mjd, ra, heavens.SITE[1])) > 0) == lit
+                assert (passing.expected_trails(config, visit(1, mjd, ra, almanac.SITE[1])) > 0) == lit
 
 
 def test_a_shell_is_dark_where_the_earths_shadow_reaches_it() -> None:
     """At the zenith a satellite of height h is lit while R / (R + h) < cos(depression): to 23 deg at 550 km."""
     limit = np.degrees(np.arccos(6378.137 / 6928.137))
     for mjd in np.arange(61638.95, 61639.05, 0.002):
-        ra = float(heavens.sidereal_deg(mjd))
-        sun = heavens.circumstances(ra, heavens.SITE[1], mjd).sun_altitude
+        ra = float(almanac.sidereal_deg(mjd))
+        sun = almanac.circumstances(ra, almanac.SITE[1], mjd).sun_alt
         if -40.0 < sun < 0.0 and abs(-sun - limit) > 0.1:
-            assert passing.shell(visit(1, mjd, ra, heavens.SITE[1]), 1.0, 550.0).sunlit == (-sun < limit)
+            assert passing.shell(visit(1, mjd, ra, almanac.SITE[1]), 1.0, 550.0).sunlit == (-sun < limit)
 
 
 def test_trails_are_as_many_as_the_shell_sends() -> None:
@@ -135,7 +135,7 @@ def test_trails_are_as_many_as_the_shell_sends() -> None:
     n = sum(len(passing.satellite_tracks(config, v, 1)) for v in seen)
     assert abs(n - 300 * expected) < 4 * np.sqrt(300 * expected)
     assert passing.expected_trails(config, visit(1, 61639.2)) == 0.0
-    zenith = passing.shell(visit(1, 61638.985, float(heavens.sidereal_deg(61638.985)), heavens.SITE[1]), 1e4, 550.0)
+    zenith = passing.shell(visit(1, 61638.985, float(almanac.sidereal_deg(61638.985)), almanac.SITE[1]), 1e4, 550.0)
     assert zenith.range_km == pytest.approx(550.0, rel=1e-3)
     assert zenith.rate_deg_s == pytest.approx(0.79, abs=0.01)         # 7.59 km/s at 550 km
     assert zenith.per_deg2 == pytest.approx(1e4 / (4 * np.pi * 6928.1**2) * np.radians(550.0) ** 2, rel=1e-3)

@@ -36,7 +36,8 @@ def test_places_err_by_one_sigma_along_the_longest_axis(arc: str, family: str) -
     one = minor_planets.draw(family, WHERE, np.random.default_rng(2), 3.0)[:1]
     n = 1500
     rows, rng = np.repeat(one, n), np.random.default_rng(3)
-    rows["predicted"] = orbit_catalogue._fitted(rows, T, T - ARCS[arc][0], np.full(n, 0.2), rng.normal(size=(n, 6)))
+    fit = orbit_catalogue._fit(rows, T, T - ARCS[arc][0], np.full(n, 0.2))
+    rows["predicted"] = orbit_catalogue._off(rows, fit, rng.normal(size=(n, 6)))
     off = east_north_arcsec(rows, T)
     longest, shortest = np.sqrt(np.linalg.eigvalsh(np.cov(off.T))[::-1])
     assert abs(longest - 0.2) < 4 * 0.2 / np.sqrt(2 * n)
@@ -79,6 +80,17 @@ def test_one_apparition_errs_more_a_year_later_than_many_do() -> None:
     assert growth[b"one"] > 1.0
     assert np.median(separations(rows[rows["arc"] == b"one"], T + 400)) > 3 * np.median(
         separations(rows[rows["arc"] == b"many"], T + 400))
+
+
+@pytest.mark.parametrize("arc", [b"many", b"one"])
+def test_elements_err_by_what_the_catalogue_claims(arc: bytes) -> None:
+    rows = known(known=1.0, lost=0.0)
+    mine = rows[rows["arc"] == arc]
+    for k, name in enumerate(("a", "e", "inc", "node", "argperi", "mean_anomaly")):
+        off = mine["predicted"][name] - mine[name]
+        pulls = ((off + np.pi) % (2 * np.pi) - np.pi if k > 1 else off) / mine["element_errors"][:, k]
+        inside = np.mean(np.abs(pulls) < 1.0)
+        assert abs(inside - 0.683) < 4 * np.sqrt(0.683 * 0.317 / len(mine)), name
 
 
 def test_published_elements_are_at_a_standard_epoch_and_give_the_predicted_place() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import AltAz, EarthLocation, SkyCoord
 from astropy.time import Time
+from msgspec.structs import replace
 
 from schemas.opsim import OPSIM
 from simulators.conditions import SITE, Conditions, m5
@@ -12,9 +13,10 @@ from simulators.depth import depth
 from simulators.kinematics import Kinematics
 from simulators.scheduler import BANDS, DAY_S, Survey, simulate
 from simulators.survey_fields import DEEP, EDGE, fields, lattice
-from simulators.weather import Weather, seeing
+from simulators.weather import Weather, quarters, seeing
 
 CLEAR = SchedulerConfig(clear=(1.0, 1.0), downtime=False)
+CLOUDY = SchedulerConfig(downtime=False)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,38 @@ def test_clouds_close_the_share_of_nights_that_the_setting_says() -> None:
     #                                                                   series has 384 modes
     assert Weather(SchedulerConfig(clear=(1.0, 1.0)), 3).open_until(61218.0, 61218.4) == (61218.0, 61218.4)
     assert Weather(SchedulerConfig(clear=(0.0, 0.0), cloud_limit=0.0), 3).open_until(61218.0, 61218.4) is None
+
+
+def differing(config: SchedulerConfig, seeds: range) -> np.ndarray:
+    """[%] of quarters of nights that differ in whether the dome is open from that one, two and three later."""
+    middles = np.array([0.5 * (q[1:] + q[:-1]) for q in (quarters(61218 + k) for k in range(365))])
+    out = []
+    for seed in seeds:
+        is_open = (Weather(config, seed).clouds(middles.ravel()) <= config.cloud_limit).reshape(middles.shape)
+        out.append([100 * np.mean(is_open[:, k:] != is_open[:, :-k]) for k in (1, 2, 3)])
+    return np.mean(out, axis=0)
+
+
+def test_clouds_come_and_go_within_a_night_as_the_baselines() -> None:
+    """v2.0's first year: 8.8, 12.5 and 16.8 % (its nights in which something was observed, or fewer than 3 lost)."""
+    year = 2.0 * np.array([1.4, 1.9, 2.3])             # two sigmas of one year
+    baseline = np.array([8.8, 12.5, 16.8])
+    assert np.all(np.abs(differing(CLOUDY, range(25)) - baseline) < year)
+    spells = differing(replace(CLOUDY, cloud_passing=0.0), range(25))
+    assert np.all(spells < baseline - year)            # without clouds that pass, nights are whole
+
+
+def test_the_dome_opens_and_closes_at_a_quarter_of_the_night() -> None:
+    evening, morning = 61218.0, 61218.4
+    edges = [evening, *quarters(61218)[1:-1].tolist(), morning]
+    seen = {Weather(CLOUDY, seed).open_until(evening, morning) for seed in range(40)}
+    assert len(seen) > 4
+    for stretch in seen - {None}:
+        assert all(min(abs(t - edge) for edge in edges) < 1e-9 for t in stretch or ())
+    for seed in range(8):                              # and the clouds are those of the stretch
+        weather = Weather(CLOUDY, seed)
+        if stretch := weather.open_until(evening, morning):
+            assert np.all(weather.clouds(np.linspace(stretch[0], stretch[1] - 1e-6, 40)) <= CLOUDY.cloud_limit)
 
 
 def test_failures_and_maintenance_take_the_nights_that_they_should() -> None:

@@ -1,5 +1,6 @@
 """A night written as FITS files, processed from those files alone, makes the same packets but for clock columns."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from astropy.io import fits
 
 from pipeline.alerts import read_packet, read_packets
 from pipeline.errors import InputError
+from reports.store import Store
 from schemas.measures import TRUTH
 from twin.bundle import write_bundle
+from twin.cli import main
 from twin.night import run_night
 from twin.process import process_files
 
@@ -56,6 +59,27 @@ def test_twin_and_production_emit_the_same_packets(slow_night: Path, bundle: Pat
     later = {f.stem.partition("_")[0] for f in (bundle / "exposures").iterdir()}
     assert len(theirs) == sum(str(p["diaSource"]["visit"]) in later for p in ours.values())
     assert any(p["prvDiaSources"] for p in theirs.values())
+
+
+def test_production_catches_up_with_files_that_the_night_did_not_process(bundle: Path, tmp_path: Path) -> None:
+    files, site = sorted((bundle / "exposures").iterdir()), tmp_path / "site.toml"
+    assert len(files) == 2
+    shutil.copytree(bundle, tmp_path / "bundle")
+    site = tmp_path / "bundle" / "site.toml"
+    site.write_text(site.read_text().replace("keep = false", "keep = true"))
+    process_files(files, tmp_path / "whole", config=site)
+    process_files(files[1:], tmp_path / "run", config=site)
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "run" / "alerts").iterdir()}
+    assert main(["batch", str(tmp_path / "run"), "--config", str(site), "--science", str(bundle / "exposures")]) == 0
+    whole, after = Store(tmp_path / "whole"), Store(tmp_path / "run" / "batch")
+    columns = ["diaSourceId", "visit", "psfFlux"]
+    np.testing.assert_array_equal(*(np.sort(store.table("DiaSource")[columns], order="diaSourceId")
+                                    for store in (whole, after)))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run" / "alerts").iterdir()} == sent
+    assert after.table("exposure_log")["status"].tolist() == [b"done", b"done"]
+    assert len(list((tmp_path / "run" / "kept").glob("*.npz"))) == 2
+    summary = json.loads((tmp_path / "run" / "batch" / "summary.json").read_text())
+    assert (summary["done"], summary["caught_up"]) == (2, 1)
 
 
 def test_packets_differ_when_the_files_do(slow_night: Path, bundle: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from pipeline.images import Cutouts
 from pipeline.psf import Psf
 from reports.store import Store
 from schemas.wcs import Wcs
-from twin import cache as caches
 from twin import history, recall
 from twin.cache import BLOCK, Cache, format_bytes, parse_bytes
 from twin.cli import main
@@ -34,6 +34,7 @@ from twin.scenario import Scenario, to_toml
 
 from .conftest import SMALL, small
 
+Disk = namedtuple("Disk", ("total", "used", "free"))
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [f"{n:032x}" for n in range(1, 40)]
 
@@ -277,7 +278,29 @@ def test_the_folder_is_the_environments_or_the_homes(tmp_path: Path, monkeypatch
     assert Cache.open().folder == tmp_path / ".cache" / "rubin-alert-twin"
     monkeypatch.setenv("ALERT_TWIN_CACHE", str(tmp_path / "here"))
     assert Cache.open().folder == tmp_path / "here"
-    assert Cache.open().limit_bytes == caches.DEFAULT_LIMIT == 10**10
+
+
+@pytest.mark.parametrize(("free", "limit"), [(300 * 10**9, 20 * 10**9), (60 * 10**9, 20 * 10**9),
+                                             (12 * 10**9, 4 * 10**9), (0, 0)])
+def test_at_first_use_the_limit_follows_the_free_disk_and_then_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                    free: int, limit: int) -> None:
+    monkeypatch.delenv("ALERT_TWIN_CACHE_LIMIT", raising=False)
+    asked = []
+
+    def usage(folder: Path) -> Disk:
+        asked.append(folder)
+        return Disk(10**12, 10**12 - free, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert Cache.open(tmp_path / "cache").limit_bytes == limit
+    assert asked == [tmp_path / "cache"]
+    free = 10**9                                            # it has filled, with what the cache holds among others
+    assert Cache.open(tmp_path / "cache").limit_bytes == limit
+    (tmp_path / "cache" / "limit").write_text("damaged")
+    assert Cache.open(tmp_path / "cache").limit_bytes == 10**9 // 3
+    monkeypatch.setenv("ALERT_TWIN_CACHE_LIMIT", "1MB")     # once, and for nobody else
+    assert Cache.open(tmp_path / "other").limit_bytes == 10**6
+    assert not (tmp_path / "other" / "limit").exists()
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("500 mb", 5 * 10**8), ("1.5GiB", 3 * 2**29),
@@ -342,6 +365,8 @@ def test_the_command_shows_bounds_and_clears(cache: Cache, capsys: pytest.Captur
     assert loan is not None
     loan.close()
     monkeypatch.setenv("ALERT_TWIN_CACHE", str(cache.folder))
+    monkeypatch.delenv("ALERT_TWIN_CACHE_LIMIT", raising=False)
+    cache.keep_limit(10**10)
     assert main(["cache"]) == 0
     head, _, row = capsys.readouterr().out.splitlines()
     size = format_bytes(cache.usage()["half"].bytes)

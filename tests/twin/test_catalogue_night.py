@@ -433,7 +433,7 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated_and_its_packets_go_out()
 
 def test_a_sink_that_takes_part_of_a_batch_gets_the_rest_and_nothing_twice() -> None:
     class Sips(MemorySink):
-        def send(self, packets: Any) -> int:
+        def send(self, packets: Any, *_: Any) -> int:
             return super().send(packets[:4])
 
     ports = ports_of(sink=Sips())

@@ -187,13 +187,19 @@ def another_tuple(value: tuple[object, ...]) -> tuple[object, ...]:
     return (*value, *value[:1])
 
 
+CHOICES = {"cutouts": "paper", "schema": "10.0", "fields": "all"}      # where not any text will do
+
+
 def with_another(config: msgspec.Struct, path: tuple[str, ...]) -> msgspec.Struct:
     """The settings with one of them changed."""
     value = getattr(config, path[0])
     if len(path) > 1:
         return msgspec.structs.replace(config, **{path[0]: with_another(value, path[1:])})
-    other = (not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float)
-             else f"{value}x" if isinstance(value, str) else another_tuple(value) if isinstance(value, tuple) else 1.0)
+    if isinstance(value, str):
+        other: object = CHOICES.get(path[0], f"{value}x")
+    else:
+        other = (not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float)
+                 else another_tuple(value) if isinstance(value, tuple) else 1.0)
     return msgspec.structs.replace(config, **{path[0]: other})
 
 

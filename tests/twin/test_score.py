@@ -324,7 +324,7 @@ def test_a_comparison_judges_by_what_both_sides_say(night: Path, ours: Rows, tmp
             for name, folder in (("bare", bare), ("full", full))}
     everything = {metric.key for metric in metrics_of(own, own)}
     for name in keys:
-        assert {"completeness_raw_5.5_8", "false_alerts", "position_median", "magnitude_median"} <= keys[name]
+        assert {"completeness_raw_5.5_8", "false_alerts", "position_median", "magnitude_error"} <= keys[name]
         assert not {"clean", "cpu.total", "latency_median", "zeropoint_bias", "forced_bias", "template_depth",
                     "true_flux_bias", "searched_area", "packet_size"} & keys[name]
     assert not {"association_accuracy", "new_objects", "purity_alerts", "point_dipoles", "dia_dipoles", "trail_length",

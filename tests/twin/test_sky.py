@@ -22,11 +22,11 @@ def reduced(side: int) -> list[str]:
     return [*REDUCED, f"simulation.camera.ny={side}", f"simulation.camera.nx={side}"]
 
 
-def test_the_command_draws_four_pictures_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_draws_pictures_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sky"
     assert main(["sky", str(SCENARIOS / "wide_fast_deep.toml"), "--out", str(out), *reduced(300)]) == 0
     assert {path.name for path in out.iterdir()} == {"field.png", "visits.png", "light_curves.png", "densities.png",
-                                                     "densities.md"}
+                                                     "densities.md", "psf.png", "artifacts.png"}
     assert capsys.readouterr().out == (out / "densities.md").read_text()
     field = matplotlib.image.imread(out / "field.png")
     assert field[..., :3].std() > 0.1                        # there is something on it

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import counts, sweep
+    from twin.commands import archive, batch, counts, deliver, filter, packets, ppdb, schemas, sweep
 
-    counts.add(commands)
-    sweep.add(commands)
+    for command in (counts, sweep, packets, deliver, archive, filter, schemas, batch, ppdb):
+        command.add(commands)

@@ -6,88 +6,18 @@ import lsst.alert.packet
 import numpy as np
 import pytest
 
-from pipeline.alerts import package, read_cutout, read_packet
+from pipeline.alerts import read_cutout, read_packet
 from pipeline.alerts.check import psf_flux
+from pipeline.alerts.package import LEFT_NULL
 from pipeline.config import AlertConfig
 from pipeline.cutouts import cut
 from pipeline.images import Cutouts
 from pipeline.ports import History
 from pipeline.psf import Psf
-from schemas import alert, ids
-from schemas.exposure import Visit
 from schemas.measures import MEASUREMENT, empty
-from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, MPC_ORBITS, SS_SOURCE, join, take
-from schemas.wcs import Wcs
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, join, take
+from tests.pipeline.alerts.makers import SIGMA, VISIT, WCS, full, gaussian_cutouts, make, objects_for, past, triggers
 from tests.strategies import random_rows
-
-VISIT = Visit(2026030500055, "i", 62.5, -47.8, 41.6, 61105.09, 30.0, observation_reason="simulated survey",
-              target_name="first light")
-WCS = Wcs.tangent(62.5, -47.8, (1000, 1000), rotation=41.6)
-SIGMA = 2.0
-
-
-def triggers(n, rng, flux=5000.0):
-    rows = random_rows(DIA_SOURCE, n, rng)
-    rows["diaSourceId"] = ids.source_ids(VISIT.visit, 95, np.arange(n))
-    rows["visit"], rows["detector"], rows["midpointMjdTai"] = VISIT.visit, 95, VISIT.mjd_tai
-    rows["diaObjectId"], rows["ssObjectId"], rows["parentDiaSourceId"] = 1000 + np.arange(n), 0, 0
-    rows["x"], rows["y"] = rng.uniform(60, 940, n), rng.uniform(60, 940, n)
-    rows["ra"], rows["dec"] = WCS.sky(rows["x"].astype(float), rows["y"].astype(float))
-    rows["psfFlux"] = flux
-    return rows
-
-
-def objects_for(sources, n_sources):
-    rows = random_rows(DIA_OBJECT, len(sources), np.random.default_rng(2))
-    rows["diaObjectId"], rows["nDiaSources"] = sources["diaObjectId"][::-1], n_sources
-    return rows
-
-
-def past(table, owners, times, rng):
-    rows = random_rows(table, len(owners), rng)
-    rows["diaObjectId"], rows["midpointMjdTai"] = owners, times
-    if table is DIA_SOURCE:
-        rows["diaSourceId"] = np.arange(len(owners)) + 5
-    return rows
-
-
-def gaussian_cutouts(sources, rng, side=30, noise=20.0):
-    """Stamps as `cut` makes them, with a source at its place."""
-    images, k = [], np.arange(41) - 20
-    psf = np.exp(-(k[:, None]**2 + k**2) / (2 * SIGMA**2))
-    for row in sources:
-        x, y = (float(row[c]) - alert.corner(float(row[c]), side) for c in ("x", "y"))
-        yy, xx = np.mgrid[:side, :side]
-        profile = np.exp(-((xx - x)**2 + (yy - y)**2) / (2 * SIGMA**2)) / (2 * np.pi * SIGMA**2)
-        images.append((row["psfFlux"] * profile + rng.normal(0, noise, (side, side))).astype(np.float32))
-    variance = tuple(np.full((side, side), noise**2, np.float32) for _ in images)
-    return Cutouts(tuple(images), variance, psf / psf.sum())
-
-
-def make(sources, objects=None, history=None, forced=None, ss=None, orbits=None, stamps=None, visit=VISIT, config=None):
-    stamps = gaussian_cutouts(sources, np.random.default_rng(4)) if stamps is None else stamps
-    history = History(DIA_SOURCE.empty(), DIA_FORCED_SOURCE.empty()) if history is None else history
-    return package(visit, 95, sources, objects_for(sources, 1) if objects is None else objects, history,
-                   DIA_FORCED_SOURCE.empty() if forced is None else forced, SS_SOURCE.empty() if ss is None else ss,
-                   MPC_ORBITS.empty() if orbits is None else orbits, difference=stamps, science=stamps,
-                   template=stamps, wcs=WCS, config=config or AlertConfig())
-
-
-def full(n=12, per_object=7):
-    """Everything a packet can hold: histories, forced photometry, Solar System objects among the triggers."""
-    rng = np.random.default_rng(3)
-    sources = triggers(n, rng)
-    sources["ssObjectId"][-2:], sources["diaObjectId"][-2:] = [77, 78], 0
-    ss = random_rows(SS_SOURCE, 2, rng)
-    ss["diaSourceId"], ss["ssObjectId"] = sources["diaSourceId"][[-1, -2]], [78, 77]
-    ss["designation"] = [b"2026 AB", b"2026 CD"]
-    orbits = random_rows(MPC_ORBITS, 3, rng)
-    orbits["designation"] = [b"2026 CD", b"2026 XX", b"2026 AB"]
-    owners = np.repeat(sources["diaObjectId"][:-2], per_object)
-    history = History(past(DIA_SOURCE, owners, VISIT.mjd_tai - rng.uniform(0.001, 359, len(owners)), rng),
-                      past(DIA_FORCED_SOURCE, owners, VISIT.mjd_tai - rng.uniform(0.001, 359, len(owners)), rng))
-    forced = past(DIA_FORCED_SOURCE, sources["diaObjectId"][:-2], VISIT.mjd_tai, rng)
-    return sources, make(sources, objects_for(sources[:-2], per_object + 1), history, forced, ss, orbits)
 
 
 def test_packets_are_fastavros_bytes_and_validate():
@@ -105,7 +35,7 @@ def test_packets_are_fastavros_bytes_and_validate():
 
 
 def test_every_value_of_a_row_arrives():
-    sources, segment = full()
+    sources, segment = full(config=AlertConfig(fields="all"))
     for row, packet in zip(sources, segment.packets, strict=True):
         found = read_packet(packet)
         assert found["diaSourceId"] == row["diaSourceId"]
@@ -117,6 +47,21 @@ def test_every_value_of_a_row_arrives():
                 assert np.isnan(expected) if column.datatype in ("float", "double") else expected == column.null
             else:
                 assert value == (expected.decode() if column.is_text else expected.item())
+
+
+def test_what_public_alerts_leave_null_is_null_unless_all_fields_are_wanted():
+    """Deployed: the fields of LEFT_NULL; the others are as with all."""
+    _, deployed = full()
+    _, whole = full(config=AlertConfig(fields="all"))
+    some = {name: set() for name in LEFT_NULL}
+    for ours, theirs in zip(deployed.packets, whole.packets, strict=True):
+        for key, table in (("diaSource", "DiaSource"), ("diaObject", "DiaObject"), ("ssSource", "SSSource")):
+            one, other = read_packet(ours)[key] or {}, read_packet(theirs)[key] or {}
+            assert {name: value for name, value in other.items() if name not in LEFT_NULL[table]} \
+                == {name: value for name, value in one.items() if name not in LEFT_NULL[table]}
+            assert all(one[name] is None for name in LEFT_NULL[table] if one)
+            some[table] |= {name for name in LEFT_NULL[table] if other.get(name) is not None}
+    assert some == LEFT_NULL        # the control: with all fields each of them has a value somewhere
 
 
 def test_the_visit_says_why_and_where():
@@ -174,6 +119,11 @@ def test_a_solar_system_alert_has_its_orbit_and_no_history():
         assert [found[key] for key in ("diaObject", "prvDiaSources", "prvDiaForcedSources")] == [None] * 3
         assert found["diaSource"]["diaObjectId"] == 0
         assert found["diaSource"]["ssObjectId"] == row["ssObjectId"]
+
+
+def test_a_packets_key_is_the_object_it_is_about():
+    sources, segment = full()
+    assert segment.keys.tolist() == [*sources["diaObjectId"][:-2].tolist(), 77, 78]
 
 
 def test_a_solar_system_object_without_an_orbit_has_a_null_there():

@@ -22,6 +22,7 @@ from pipeline.alerts.stamps import (
     variance_header,
 )
 from pipeline.errors import PacketError
+from schemas.mask import PLANES
 
 
 def ours(place, image, variance, psf):
@@ -93,6 +94,15 @@ def test_a_mask_is_written_between_image_and_variance_and_read_back():
     with fits.open(io.BytesIO(content)) as units_:
         units_.verify("exception")
         assert [unit.name for unit in units_] == ["PRIMARY", "MASK", "UNCERT", "PSFIMAGE"]
+        header = units_["MASK"].header
+        assert {1 << header[f"MP_{name}"]: name for name in PLANES} == {bit: name for name, bit in PLANES.items()}
+        written = fits.ImageHDU(mask, name="MASK")
+        for name, bit in PLANES.items():
+            long = len(name) > 5
+            written.header[f"{'HIERARCH ' if long else ''}MP_{name}"] = int(np.log2(bit))
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), written]).writeto(buffer)
+    assert mask_unit(mask) == buffer.getvalue()[2880:]
     np.testing.assert_array_equal(read_cutout(content).mask, mask)
 
 

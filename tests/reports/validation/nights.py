@@ -24,6 +24,7 @@ MODEL: Final = CatalogModel()
 DEPTH_SCATTER: Final = 0.18     # of ln flux error between visits
 TEMPLATE_SHARE: Final = 0.25    # of the noise's variance that all visits of a place share
 SNR: Final = (3.0, 40.0)
+LARGE: Final = 0.1              # relative: a worse error counts as this in a mean of sizes
 JUDGED: Final = (5.5, 8.0)      # true S/N
 BINS: Final = (3.0, 4.0, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 14.0, 20.0, 40.0)
 
@@ -144,6 +145,7 @@ def side(seen: Sky, pipeline: Pipeline, *, which: int = 0) -> Night:
         "completeness": of(judged, found), "false_rate": area,
         "offset_median": of(found, np.hypot(*off.T), "median"),
         "flux_bias": of(bright, error / s.snr, "abs_ratio"), "flux_mean": of(bright, error / s.snr),
+        "flux_size": of(bright, np.minimum(np.abs(error / s.snr), LARGE)),
         "pull_std": of(bright, error, "std"), "pull_rms": of(bright, error, "rms"),
         "offset_98": of(found, np.hypot(*off.T), "percentile98"),
         "cpu": Terms(cpu, np.ones(s.n_visits), visits, np.full(s.n_visits, -1))} | binned)
@@ -188,8 +190,8 @@ def swapped(base: Night, head: Night, units: np.ndarray) -> tuple[Night, Night]:
 KINDS: Final[Mapping[str, tuple[float, bool, Literal["higher", "lower", "neither"]]]] = {   # margin, relative, better
     "completeness": (0.01, False, "higher"), "false_rate": (0.1, True, "lower"),
     "offset_median": (0.002, False, "lower"), "flux_bias": (0.001, False, "lower"),
-    "flux_mean": (0.001, False, "lower"), "pull_std": (0.02, True, "lower"), "pull_rms": (0.02, True, "lower"),
-    "offset_98": (0.01, False, "lower"), "cpu": (0.03, True, "lower")}
+    "flux_mean": (0.001, False, "lower"), "flux_size": (0.001, False, "lower"), "pull_std": (0.02, True, "lower"),
+    "pull_rms": (0.02, True, "lower"), "offset_98": (0.01, False, "lower"), "cpu": (0.03, True, "lower")}
 OF_BINS: Final[Mapping[str, tuple[float, bool, Literal["higher", "lower", "neither"]]]] = {
     "completeness_{}": (0.01, False, "higher"), "offset_{}": (0.002, False, "lower"),
     "flux_{}": (0.001, False, "lower"), "pulls_{}": (0.02, True, "lower")}

@@ -33,13 +33,13 @@ def test_type_ia_fluxes_are_those_of_sncosmo(z: float) -> None:
     for k, band in enumerate(BANDS):
         known = weights()[k] > 0
         at = sncosmo.Bandpass(10 * WAVELENGTHS_NM[known], (weights()[k] * WAVELENGTHS_NM)[known], name=f"our {band}")
-        for phase in (-10.0, 0.0, 12.0, 40.0):
+        for phase in (-14.3, -10.0, 0.6, 12.0, 40.4, 62.6):
             model = sncosmo.Model(source)
             model.set(z=z, t0=0.0)
             expected = model.bandflux(at, phase * (1 + z), zp=AB_ZEROPOINT_NJY, zpsys="ab") * distance
             found = sn_ia.sn_ia_flux(own, k, phase * (1 + z))[0]
             if expected > 1e-3 * own["flux"][0]:
-                assert -2.5 * np.log10(found / expected) == pytest.approx(0.0, abs=0.04), (band, phase)
+                assert -2.5 * np.log10(found / expected) == pytest.approx(0.0, abs=0.05), (band, phase)
 
 
 def test_a_black_body_is_redshifted_as_the_formula_says() -> None:
