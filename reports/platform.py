@@ -1,5 +1,6 @@
 """A night of the platform: when its alerts left, what they waited for, and what every machine did meanwhile."""
 
+import heapq
 from dataclasses import dataclass
 from typing import Final
 
@@ -299,10 +300,9 @@ def workers_raster(p: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _rows(taken: np.ndarray) -> np.ndarray:
     """A row for every passage: pods one after the other share rows."""
-    import heapq
-
     order = np.argsort(taken["taken_s"], kind="stable")
-    first, last = {}, {}
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
     for pod, begin, end in zip(taken["pod"][order].tolist(), taken["taken_s"][order].tolist(),
                                taken["freed_s"][order].tolist(), strict=True):
         first.setdefault(pod, begin)

@@ -13,7 +13,7 @@ from reports.store import Store
 from schemas.measures import PASSAGE
 from tests.twin.test_prompt_processing import BARE, numbers, run, standing
 from twin.cli import main
-from twin.counts_night import run_counts
+from twin.counts_night import run_counts, simulate
 from twin.platform_config import PlatformConfig
 from twin.prompt_processing import Ran
 from twin.scenario import read_scenario
@@ -167,3 +167,23 @@ def test_exports_of_ten_minutes_stall_a_platform_of_a_thousand_workers(seconds: 
     if stalls and seconds > 700:
         assert wait[-1] > 300.0                           # and longer from visit to visit
         assert wait[39] > wait[30] > wait[21]
+
+
+@pytest.mark.bench
+def test_a_night_of_numbers_takes_a_minute_at_most_and_grows_with_its_visits() -> None:
+    """Every queue and a dozen faults, 1000 visits of 189 detectors, the reference as well: 60 s of CPU, 2 GB."""
+    import resource
+    from time import process_time
+
+    def seconds(visits: int) -> float:
+        scenario = read_scenario(SCENARIOS / "rubin_troubled.toml", [f"counts.visits={visits}", "counts.detectors=189"])
+        begun = process_time()
+        night = simulate(scenario, SCENARIOS)
+        assert len(night.ran.passages) == visits * 189
+        assert 0 < night.ran.passages["n_sent"].sum() < night.requirement.alerts
+        return process_time() - begun
+
+    quarter, whole = seconds(250), seconds(1000)
+    assert whole < 60.0
+    assert whole / quarter < 4 * 1.4
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2e6     # [kB]

@@ -1,15 +1,18 @@
 """Every scenario of scenarios/faults ends in exactly what it says; with no fault, or twice as much, it does not."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import structs
 
 from reports.delays import is_late
 from tests.twin.test_prompt_processing import plan
-from twin.counts_night import Night, missed, simulate
-from twin.platform_config import FaultConfig
+from twin.counts_night import Night, failures, missed, simulate
+from twin.platform_config import FaultConfig, FaultKind
 from twin.scenario import Scenario, read_scenario
 from twin.troubles import lay
 
@@ -83,3 +86,30 @@ def test_a_fault_touches_an_even_share_of_the_visits_in_its_span() -> None:
         assert touched.sum() == int(60 * rate + 1e-9)
         assert not touched[:20].any()
         assert not touched[80:].any()
+
+
+FAULT = st.builds(
+    FaultConfig, kind=st.sampled_from(get_args(FaultKind)), start_s=st.floats(0.0, 300.0),
+    duration_s=st.floats(10.0, 600.0), rate=st.floats(0.0, 1.0), detectors=st.integers(0, 3),
+    delay_s=st.sampled_from([0.0, 5.0, 31.0, 60.0, 100.0, 5000.0]), factor=st.sampled_from([0.5, 2.0, 40.0, 300.0]),
+    service=st.sampled_from(["registry", "storage", "apdb", "ephemeris", "satellites", "export"]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(faults=st.lists(FAULT, min_size=1, max_size=4), workers=st.integers(3, 40), servers=st.integers(0, 3),
+       order=st.sampled_from(["outbox", "write_first"]), acknowledge=st.sampled_from(["first", "last"]),
+       retries=st.integers(0, 2), visits=st.integers(0, 3), seed=st.integers(0, 100))
+def test_whatever_goes_wrong_nothing_vanishes(faults: list[FaultConfig], workers: int, servers: int, order: str,
+                                              acknowledge: str, retries: int, visits: int, seed: int) -> None:
+    scenario = read_scenario(SCENARIOS / "platform_small.toml", [
+        "counts.visits=8", "counts.detectors=4", "counts.alerts_per_visit=200", f"platform.workers={workers}",
+        "platform.pods.smallest=2", f"platform.pods.visits={visits}", "platform.pods.startup_s=7",
+        f'platform.publication.order="{order}"', f'platform.front.acknowledge="{acknowledge}"',
+        f"platform.front.retries={retries}", f"platform.services.apdb.servers={servers}"], seed)
+    night = simulate(structs.replace(scenario, faults=tuple(faults)))     # raises where it does not balance
+    p = night.ran.passages
+    failed = sum(failures(p).values())
+    assert int(p["n_sent"].sum()) + failed == int(p["n_alerts"].sum())
+    assert p["n_sent_twice"].sum() == 0
+    assert ((p["cause"] != b"") == (is_late(p) & (p["n_alerts"] > 0))).all()
+    assert (p["attempts"] <= 2 * (retries + 2)).all()
