@@ -46,8 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(arguments)
     try:
         code: int = options.call(options)
+        sys.stdout.flush()
     except (InputError, PipelineError) as error:
         return _complain(str(error))
+    except BrokenPipeError:     # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())     # nothing is left to flush into the pipe
+        return 128 + signal.SIGPIPE
     except OSError as error:
         return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:

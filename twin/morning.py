@@ -410,7 +410,7 @@ def read_retractions(path: Path) -> np.ndarray:
     if not path.is_file():
         return rows
     text = path.read_text(encoding="utf-8")
-    entries = {}
+    entries: dict[int, dict[str, Any]] = {}
     for line in text[:text.rfind("\n") + 1].splitlines():
         entry = json.loads(line)
         entries.setdefault(entry["diaSourceId"], entry)

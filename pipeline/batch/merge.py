@@ -34,6 +34,7 @@ class Deduplicated:
     strays: int              # of these, first sources of objects that another source has taken over
     forced: int              # forced points with another owner
     withdrawn: int           # forced points of a visit and object that already had one
+    recounted: int           # other objects whose newest version did not count all their sources
 
 
 def deduplicate(store: Amendable, clock: Clock, config: PipelineConfig) -> Steps[Deduplicated]:
@@ -52,20 +53,25 @@ def deduplicate(store: Amendable, clock: Clock, config: PipelineConfig) -> Steps
         moved, forced, withdrawn = yield from merge(store, clock, merges, sources, config, left)
     yield from write("deduplicate.mark", 1, lambda: store.set_deduplicated(began), config.retry)
     return Deduplicated(len(objects), len(merges), len(np.unique(merges.kept)), moved, len(merges.strays), forced,
-                        withdrawn)
+                        withdrawn, len(np.setdiff1d(left, np.concatenate([merges.kept, merges.removed]))))
 
 
 def _unsettled(objects: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Objects whose statistics count other sources than they have, where one's first source is another's.
+    """Objects whose newest version does not count all their sources.
 
-    That is what a deduplication leaves which ended between the moves and the new versions.
+    Visits at the same time leave such: each adds its source to the version that both have read, and the later save
+    wins. So does a deduplication that ended between the moves and the new versions. An object that counts more sources
+    than the store has is left alone: its history has gone.
     """
     ids = objects["diaObjectId"]
+    row = slots(sources["diaObjectId"], ids)
+    held = np.bincount(row[(row >= 0) & np.isnan(sources["timeWithdrawnMjdTai"])], minlength=len(ids))
+    lost = ids[held > objects["nDiaSources"]]
     founding = slots(ids, sources["diaSourceId"])
     owner = np.append(sources["diaObjectId"], 0)[founding]
     away = (owner != ids) & np.isin(owner, ids)
     counted = sum(objects[f"{band}_psfFluxNdata"].astype(int).clip(0) for band in BANDS)
-    return np.intersect1d(np.union1d(ids[away], owner[away]), ids[counted != objects["nDiaSources"]])
+    return np.union1d(lost, np.intersect1d(np.union1d(ids[away], owner[away]), ids[counted != objects["nDiaSources"]]))
 
 
 def merge(store: Amendable, clock: Clock, merges: Merges, sources: np.ndarray, config: PipelineConfig,

@@ -6,6 +6,8 @@ import numpy as np
 import sep
 from scipy import ndimage
 
+_ENOUGH = 0.25     # of the mesh's cells must have sky
+
 
 @dataclass(frozen=True, slots=True)
 class Background:
@@ -24,15 +26,28 @@ def mesh_side(shape: tuple[int, int], mesh: int) -> int:
 def estimate(image: np.ndarray, bad: np.ndarray, mesh: int, grow_px: int = 5) -> Background:
     """The background of `image` (float32, finite) outside `bad`.
 
-    The first pass finds sources on a first background; the second leaves them and their surroundings out.
+    The first pass finds sources on a first background; the second leaves them and their surroundings out. Where so many
+    are crowded that no sky is left for the mesh, the surroundings are drawn closer, and at last sources stay in.
     """
     side = mesh_side((image.shape[0], image.shape[1]), mesh)
     first = sep.Background(image, mask=bad, bw=side, bh=side, fw=3, fh=3)
     sources = _sources(image - first.back(), bad, float(first.globalrms), grow_px)
-    if np.mean(sources | bad) > 0.95:
+    for less in (3, 2, 1, 0):
+        if _free(sources | bad, side) >= _ENOUGH:
+            break
+        sources = _sources(image - first.back(), bad, float(first.globalrms), min(less, grow_px))
+    if _free(sources | bad, side) < _ENOUGH:
         sources = np.zeros_like(bad)
     second = sep.Background(image, mask=sources | bad, bw=side, bh=side, fw=3, fh=3)
     return Background(second.back(dtype=np.float32), float(second.globalrms), ~(sources | bad))
+
+
+def _free(masked: np.ndarray, side: int) -> float:
+    """The share of the mesh's cells that are not masked by more than half: of others sep knows nothing."""
+    rows, columns = (np.arange(0, n, side) for n in masked.shape)
+    count = np.add.reduceat(np.add.reduceat(masked, rows, axis=0, dtype=np.int64), columns, axis=1)
+    size = np.outer(np.diff(np.r_[rows, masked.shape[0]]), np.diff(np.r_[columns, masked.shape[1]]))
+    return float(np.mean(count <= 0.5 * size))
 
 
 def _sources(residual: np.ndarray, bad: np.ndarray, noise: float, grow_px: int) -> np.ndarray:

@@ -195,7 +195,8 @@ class KafkaSink:
             producer.begin_transaction()
             for packet, key in zip(packets, keys, strict=True):
                 self._produce(producer, packet, key, headers, end)
-            producer.produce(self.positions, _position_record(position, self._session), key=name.encode())
+            producer.produce(self.positions, _position_record(position, self._session), key=name.encode(),
+                             partition=0)        # where it is looked for, however many the topic has
             self._commit_until(producer, end)
         except (KafkaException, RetriableError) as error:
             outbox.producer = None
@@ -223,7 +224,8 @@ class KafkaSink:
     def _make_positions(self) -> None:
         """The topic of positions, compacted: made where it is not there."""
         admin = AdminClient(self._settings)
-        new = NewTopic(self.positions, 1, -1, config={"cleanup.policy": "compact"})
+        new = NewTopic(self.positions, 1, -1, config={
+            "cleanup.policy": "compact", "segment.bytes": "16777216"})    # only closed segments are compacted
         if self.positions in self._answer(admin).topics:
             return
         try:

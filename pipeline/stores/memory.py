@@ -28,6 +28,7 @@ class MemoryStore(Amendments):
         self._by_object: dict[str, dict[int, list[int]]] = {DIA_SOURCE.name: {}, DIA_FORCED_SOURCE.name: {}}
         self._source_ids: set[int] = set()
         self._visits: set[tuple[int, int]] = set()
+        self._forced_visits: set[tuple[int, int]] = set()  # visit and detector of forced points
         self._outbox: dict[tuple[int, int], Segment] = {}
         self._name, self._next_sequence = new_name(), 1
         self._chunks: dict[int, ReplicaChunk] = {}
@@ -159,6 +160,8 @@ class MemoryStore(Amendments):
     def _save_points(self, table: Table, rows: np.ndarray, chunk: int) -> None:
         first = self._tables[table.name].append(rows, chunk)
         index = self._by_object[table.name]
+        if table is DIA_FORCED_SOURCE:
+            self._forced_visits.update(zip(rows["visit"].tolist(), rows["detector"].tolist(), strict=True))
         for position, owner in enumerate(rows["diaObjectId"].tolist(), first):
             if owner:
                 index.setdefault(owner, []).append(position)
@@ -187,6 +190,8 @@ class MemoryStore(Amendments):
         _check_distinct(forced, ("diaObjectId", "visit", "detector"), where)
         rows = self._tables[DIA_FORCED_SOURCE.name].rows
         index = self._by_object[DIA_FORCED_SOURCE.name]
+        if self._forced_visits.isdisjoint(zip(forced["visit"].tolist(), forced["detector"].tolist(), strict=True)):
+            return                                         # as when a visit is saved
         for owner, visit, detector in zip(forced["diaObjectId"].tolist(), forced["visit"].tolist(),
                                           forced["detector"].tolist(), strict=True):
             before = index.get(owner, [])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from pipeline.stores.duckdb import DuckDBStore
-from schemas.table import DIA_SOURCE
 from tests.benchmarks import prompt_store as bench
 
 MEDIAN_S, WORST_TWENTIETH_S, GROWTH = 0.25, 0.5, 3.0
@@ -28,11 +27,11 @@ def measured(folder, rows):
     bench.forget(path)
     store, rng = DuckDBStore(path), np.random.default_rng(5)
     fields = np.resize(rng.permutation(rows // (bench.OBJECTS * bench.VISITS)), VISITS + 1)
-    first = store._counts[DIA_SOURCE.name] // bench.OBJECTS + 100
+    first = max(rows // bench.OBJECTS, store._read("SELECT max(visit) FROM detector_visits").fetchall()[0][0] or 0) + 1
     found = []
 
     def visit(k):
-        request, segment = bench.next_visit(int(fields[k]), first + k, 60400.0 + first * 0.01 + k * 0.0005, rng)
+        request, segment = bench.next_visit(int(fields[k]), first + k, 70000.0 + first * 0.01 + k * 0.0005, rng)
 
         def call():
             found.append(store.history(bench.field_ids(int(fields[k])), 60000.0, 1e9))

@@ -351,6 +351,22 @@ def test_calibration_changes_nothing_it_was_given_and_repeats(field: fields.Fiel
     assert again.wcs == calibrated.wcs
 
 
+def test_the_sky_of_a_field_where_stars_cover_most_of_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    y, x = rng.integers(12, 500, (2, 1500))
+    image = rng.normal(1000.0, 30.0, (512, 512))
+    k = np.arange(-12, 13)
+    star = np.exp(-0.5 * (k[:, None] ** 2 + k**2) / 1.8**2)
+    for at_y, at_x, peak in zip(y, x, 30.0 * 10 ** rng.uniform(1.0, 2.5, len(x)), strict=True):
+        image[at_y - 12:at_y + 13, at_x - 12:at_x + 13] += peak * star[:min(25, 524 - at_y), :min(25, 524 - at_x)]
+    image, nothing = image.astype(np.float32), np.zeros(image.shape, bool)
+    found = estimate(image, nothing, 128)
+    assert np.median(found.level) == pytest.approx(1000.0, abs=10.0)       # a third of the noise: wings are everywhere
+    assert found.noise == pytest.approx(30.0, rel=0.1)
+    monkeypatch.setattr("pipeline.calibrate.background._ENOUGH", 0.0)      # sources are left out with all around them
+    assert np.median(estimate(image, nothing, 128).level) < 500.0
+
+
 def test_a_field_so_crowded_that_half_its_pixels_are_bright_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the Galactic plane more pixels lie over the threshold than the extractor's buffer holds at first."""
     image = np.zeros((800, 800), np.float32)

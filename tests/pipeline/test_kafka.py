@@ -78,6 +78,7 @@ def test_an_outbox_arrives_once_and_its_position_with_it(kafka_server, topic, si
     assert {message.key() for message in seen} == {None}
     last = list(consume.messages(kafka_server.address(), topic + ".positions"))[-1]
     assert json.loads(last.value())["sequence"] == 20
+    assert kafka_server.setting(topic + ".positions", "cleanup.policy") == "compact"
 
 
 def test_what_was_committed_but_not_marked_is_not_sent_again(kafka_server, topic, sink_of):
@@ -119,6 +120,16 @@ def test_a_transaction_that_did_not_commit_shows_nothing_and_is_sent_again(kafka
     assert run(deliver(ports_of(store, sink_of()), AT_ONCE)) == 10      # another process takes over
     assert sorted(consume.ids(kafka_server.address(), topic)) == sent
     assert len(consume.ids(kafka_server.address(), topic, committed=False)) == 14
+
+
+def test_a_topic_of_positions_may_have_many_partitions(kafka_server, topic, sink_of):
+    kafka_server.topic(topic + ".positions", 7)
+    store = MemoryStore()
+    sent = filled(store, [1])
+    with pytest.raises(Killed):
+        run(deliver(ports_of(Crashes(store, "mark_sent"), sink_of()), AT_ONCE))
+    assert run(deliver(ports_of(store, sink_of()), AT_ONCE)) == 0
+    assert sorted(consume.ids(kafka_server.address(), topic)) == sent
 
 
 def test_the_older_of_two_senders_is_fenced_off_and_stays_so(kafka_server, topic, sink_of):

@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.alerts.read import read_packets, source_id
 from pipeline.alerts.rows import long
-from pipeline.errors import InputError, RetriableError
+from pipeline.errors import InputError, NonRetriableError, RetriableError
 from pipeline.open import open_sink
+from pipeline.ports import Position
 from pipeline.sinks.files import FileSink
 from pipeline.sinks.kafka import KafkaSink
 from pipeline.sinks.memory import MemorySink
@@ -102,6 +103,24 @@ def test_kafka_messages_say_when_they_were_produced_and_that_they_are_simulated(
         assert headers == {"producer_timestamp": b"1772500000250", "simulated": b"true"}
         assert message.key() is None
         assert struct.unpack(">bi", message.value()[:5]) == (0, 1101)
+
+
+def test_positions_survive_their_sender_on_a_mock_cluster_too():
+    """What a machine without a real broker can try of exactly once: `test_kafka` has the rest."""
+    holder = confluent_kafka.Producer({"bootstrap.servers": "ignored:9092", "test.mock.num.brokers": 1})
+    brokers = holder.list_topics(TOPIC, timeout=10).brokers.values()
+    holder.list_topics(f"{TOPIC}.positions", timeout=10)             # made by being asked for
+    servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    first = KafkaSink(servers, TOPIC)
+    assert first.position("mine") is None
+    assert first.send(packets(3), (), Position("mine", 3, 7)) == 3
+    first.close()
+    second = KafkaSink(servers, TOPIC)
+    assert second.position("mine") == Position("mine", 3, 7)
+    assert second.position("another") is None
+    with pytest.raises(NonRetriableError, match="outbox mine: sequence 3 was sent before"):
+        second.send(packets(1), (), Position("mine", 3, 7))
+    second.close()
 
 
 def test_an_unreachable_broker_is_retriable_and_says_why():

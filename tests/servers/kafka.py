@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from tests.servers.fetch import kafka_jars
@@ -104,6 +104,12 @@ class Kafka:
         for future in admin.create_topics([NewTopic(name, partitions, 1, config=settings)]).values():
             future.result(30)
         return name
+
+    def setting(self, topic: str, name: str) -> str:
+        """A setting of a topic."""
+        admin = AdminClient({"bootstrap.servers": self.address(), "log_level": 2})
+        found = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)])
+        return str(next(iter(found.values())).result(30)[name].value)
 
     def empty(self, topic: str, partitions: int = 1) -> None:
         """Delete a topic's records, so that a long test does not fill the disk."""

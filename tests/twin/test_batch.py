@@ -219,6 +219,19 @@ def test_a_run_is_caught_up_with_the_sources_of_the_undisturbed_night(broken: Pa
     assert not (broken / "scratch").exists()
 
 
+def test_visits_whose_time_was_over_are_processed_in_the_morning(night: Path, tmp_path: Path) -> None:
+    run_night(msgspec.convert({**SMALL, "platform": {"timeout_s": 80.0, "cost_scale": 500.0}}, Scenario),
+              tmp_path / "run")
+    assert Store(tmp_path / "run").table("exposure_log")["status"].tolist() == [b"timeout", b"timeout"]
+    assert main(["batch", str(tmp_path / "run"), "catchup"]) == 0
+    assert main(["batch", str(tmp_path / "run"), "consolidate"]) == 0
+    whole, after = Store(night), Store(tmp_path / "run" / "batch")
+    assert after.table("exposure_log")["status"].tolist() == [b"done", b"done"]
+    assert len(after.table("truth")) == len(whole.table("truth"))        # the night had recorded it: not twice
+    assert groups(after.table("DiaSource")) == groups(whole.table("DiaSource"))
+    assert not len(after.optional("publication"))
+
+
 def groups(sources: np.ndarray) -> list[list[int]]:
     """Which DIASources are together."""
     return sorted(sorted(sources["diaSourceId"][sources["diaObjectId"] == owner].tolist())

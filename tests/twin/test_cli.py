@@ -89,3 +89,12 @@ def test_simulated_alerts_do_not_go_to_a_topic_of_real_ones(tmp_path: Path, caps
                    "kafka://localhost:9092/lsst-alerts-v11")
     assert "simulated alerts go to the topic alerts-simulated" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_output_that_nobody_reads_ends_the_command_without_a_word(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run([sys.executable, "-m", "twin.cli", "cache", str(tmp_path)], stdout=write, cwd=ROOT,
+                           stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")

@@ -31,7 +31,7 @@ from schemas import ids
 from schemas.exposure import Visit
 from schemas.table import take
 from schemas.wcs import Wcs
-from tests.twin.mornings import concurrent_night, judge, missed
+from tests.twin.mornings import Morning, concurrent_night, judge, missed
 from tests.twin.nights import DETECTOR, SHAPE, measured_of, ports_of, process, sky, visit_of
 
 NO_RELOAD = PipelineConfig(associate=AssociateConfig(reload=False))
@@ -104,6 +104,21 @@ def test_a_deduplication_whose_answers_are_lost_withdraws_nothing_that_it_moved(
                      int(np.isfinite(store.table("DiaForcedSource")["timeWithdrawnMjdTai"]).sum())))
         consistent(store)
     assert ends[0] == ends[1]
+
+
+def test_updates_that_overlapping_visits_took_from_each_other_are_counted_again() -> None:
+    """Both add their source to the version that both have read: the later save wins, and one source is lost."""
+    truth, store = sky(20), MemoryStore()
+    visits = [visit_of(1, minutes=-60.0), *visits_of(3)[1:]]
+    ports = ports_of(store, clock=Morning(-3540.0))
+    process(visits[0], truth, ports, NO_RELOAD)
+    ports = concurrent_night(visits[1:], truth, NO_RELOAD, store)
+    before = store.table("DiaObject")
+    assert before["nDiaSources"][np.isnan(before["validityEndMjdTai"])].tolist() == [2] * 20      # of three
+    done = run(deduplicate(store, ports.clock, NO_RELOAD))
+    assert (done.merged, done.recounted) == (0, 20)
+    consistent(store)
+    assert run(deduplicate(store, ports.clock, NO_RELOAD)).recounted == 0
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -363,6 +378,18 @@ def _shifted(store: MemoryStore, degrees: float) -> np.ndarray:
     rows["dec"] += degrees
     rows["validityStartMjdTai"] += 1e-3
     return rows
+
+
+def test_the_deployed_deduplication_moves_sources_and_leaves_the_rest_as_it_was() -> None:
+    store, truth = MemoryStore(), sky(20)
+    ports = concurrent_night(visits_of(6), truth, NO_RELOAD, store)
+    done = run(deduplicate(store, ports.clock, batch("deployed", NO_RELOAD)))
+    assert (done.merged, done.forced, done.withdrawn, judge(store, truth).duplicates) == (20, 0, 0, 0)
+    objects, forced = store.table("DiaObject"), store.table("DiaForcedSource")
+    current = take(objects, np.isnan(objects["validityEndMjdTai"]))
+    assert len(current) == 20
+    assert np.all(current["r_psfFluxNdata"] < 6)                             # statistics are not computed again
+    assert not np.all(np.isin(forced["diaObjectId"], current["diaObjectId"]))    # forced points of closed objects
 
 
 # --- both algorithms -------------------------------------------------------------------------------------------------

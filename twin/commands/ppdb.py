@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.lookup import Catalogue
     from pipeline.ports import PromptArchive
     from pipeline.ppdb import Ppdb
@@ -46,6 +46,8 @@ def add(commands: "Commands") -> None:
 
 def _replicate(options: argparse.Namespace) -> int:
     import time
+
+    import numpy as np
 
     from pipeline import replicate
     from twin.process import tai_now
@@ -104,7 +106,7 @@ def _cone(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print(rows: np.ndarray) -> None:
+def _print(rows: "np.ndarray") -> None:
     names = rows.dtype.names or ()
     lines = [",".join(names)]
     lines += [",".join(map(_cell, row)) for row in rows.tolist()]
