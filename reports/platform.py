@@ -17,7 +17,7 @@ from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
 RASTER: Final = (1500, 1700)   # columns of time, and rows of workers at most
-HELD_COLOURS: Final = {"preload": PALE, "image": "#d9dee4", "pixels": BLUE, "catalogue": GOOD, "export": WARM}
+HELD_COLOURS: Final = {"preload": PALE, "image": "#b4c0cc", "pixels": BLUE, "catalogue": GOOD, "export": WARM}
 SERVICES: Final = tuple(dict.fromkeys(CALL_SERVICES))
 
 PART_ROW: Final = np.dtype([("name", "S24"), ("mean_s", "f8"), ("p98_s", "f8"), ("late_mean_s", "f8")])
@@ -244,7 +244,7 @@ def plot_visits(report: PlatformReport) -> Figure:
                  label="over 2 % never sent")
     axes[0].axhline(LIMIT_S, color=BAD, linewidth=1.2)
     axes[0].set(ylabel="delay since readout [s]", ylim=(0, top), title="Visit by visit")
-    axes[0].legend(loc="upper left", ncols=3)
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
     share = v["on_time"] / np.maximum(v["alerts"], 1)
     good = share >= 0.98
     for chosen, colour in ((good, GOOD), (~good, BAD)):
