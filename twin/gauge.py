@@ -47,7 +47,7 @@ from pipeline.images import Template
 from pipeline.ingest import read_template
 from pipeline.open import open_store
 from pipeline.pixel_half import Static, measure_sources
-from pipeline.ports import Ports
+from pipeline.ports import Ports, Position
 from pipeline.prompt import deliver, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step, Steps
@@ -112,7 +112,12 @@ class Meter:
 class Nowhere:
     """A sink that takes all packets, and a recorder that keeps no rows."""
 
-    def send(self, packets: Sequence[bytes]) -> int:
+    remembers: Final = False
+
+    def position(self, outbox: str) -> Position | None:
+        return None
+
+    def send(self, packets: Sequence[bytes], keys: Sequence[int] = (), position: Position | None = None) -> int:
         return len(packets)
 
     def append(self, table: str, rows: np.ndarray) -> None: ...

@@ -129,9 +129,8 @@ def point_of(settings: Settings, scenario: Scenario, beside: Path) -> Point:
 def price(scenario: Scenario) -> float:
     """What a platform is to cost, in workers: those that may be, and the servers of what is limited at their prices."""
     services = scenario.platform.services
-    return scenario.platform.workers + sum(
-        getattr(services, name).servers * getattr(services, name).price
-        for name in dict.fromkeys(CALL_SERVICES) if name != "egress")
+    limited = [getattr(services, name) for name in dict.fromkeys(CALL_SERVICES) if name != "egress"]
+    return scenario.platform.workers + sum(float(service.servers * service.price) for service in limited)
 
 
 def table(points: Sequence[Point]) -> str:
