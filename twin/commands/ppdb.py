@@ -109,16 +109,15 @@ def _cone(options: argparse.Namespace) -> int:
 def _print(rows: "np.ndarray") -> None:
     names = rows.dtype.names or ()
     lines = [",".join(names)]
-    lines += [",".join(map(_cell, row)) for row in rows.tolist()]
+    lines += [",".join(_cell(row[name]) for name in names) for row in rows]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _cell(value: Any) -> str:
+    """A value in the fewest digits that read back; nothing for none."""
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.10g}"
-    return str(value)
+    return "" if value != value else str(value)
 
 
 @contextmanager
