@@ -180,7 +180,7 @@ class PromptProcessing:
             out[self._rows(trouble)] += trouble.config.delay_s
         for trouble in self._by_kind.get("image_missing", ()):
             out[self._rows(trouble)] = np.inf
-        return out.tolist()  # type: ignore[no-any-return]  # floats
+        return out.tolist()
 
     def _rows(self, trouble: Trouble) -> np.ndarray:
         """(rows,) bool: whose detector-visits a trouble touches."""
@@ -313,8 +313,9 @@ class PromptProcessing:
         while lives and not (most and done >= most):
             self._account()
             if self._waiting:
-                message: Message | None = self._waiting.popleft()
-                self._queue_waits += env.now - message.queued
+                first = self._waiting.popleft()
+                self._queue_waits += env.now - first.queued
+                message: Message | None = first
             elif self.unlimited:
                 break
             else:
