@@ -14,9 +14,9 @@ import numpy as np
 from pipeline.errors import InputError
 from reports.drawing import png
 from reports.surface import Point, cheapest, plot
-from schemas.measures import CALL_SERVICES
 from twin.counts_night import Made, simulate
 from twin.folders import claimed
+from twin.platform_config import ServiceConfig
 from twin.pool import spawned
 from twin.prompt_processing import Ran
 from twin.scenario import Scenario, read_scenario
@@ -129,8 +129,8 @@ def point_of(settings: Settings, scenario: Scenario, beside: Path) -> Point:
 def price(scenario: Scenario) -> float:
     """What a platform is to cost, in workers: those that may be, and the servers of what is limited at their prices."""
     services = scenario.platform.services
-    limited = [getattr(services, name) for name in dict.fromkeys(CALL_SERVICES) if name != "egress"]
-    return scenario.platform.workers + sum(float(service.servers * service.price) for service in limited)
+    each: list[ServiceConfig] = [getattr(services, name) for name in services.__struct_fields__]
+    return scenario.platform.workers + sum(service.servers * service.price for service in each)
 
 
 def table(points: Sequence[Point]) -> str:
