@@ -35,7 +35,7 @@ ROUNDS: Final = 2            # of fresh processes
 OF_MEMORY: Final = 14        # detector-visits: fewer cannot be significant among many metrics
 MINUTES: Final = 4.0         # at most
 PATIENCE_S: Final = 600.0    # for one answer
-LEAST_MB: Final = 8.0        # a Step's own memory below this is not compared: it is mostly the allocator's
+LEAST_MB: Final = 8.0        # a Step's own memory below this is mostly the allocator's: it counts as this much
 GAUGE: Final = Path("twin") / "gauge.py"
 # The environment of a process by what it gauges. Huge pages are asked for by NumPy where there are some just then, and
 # clearing them empties the caches: without them CPU times scatter half as much, about the same mean.
@@ -340,7 +340,7 @@ def _rows(found: Sequence[tuple[Place, Used]]) -> np.ndarray:
 
 
 def _add_memory(rows: tuple[np.ndarray, np.ndarray], pairs: Sequence[Pair]) -> None:
-    """Fill in, in place, the memory of Steps that need some on either side."""
+    """Fill in, in place, the memory of Steps that need some on either side; of one that does not there, `LEAST_MB`."""
     sides = [_by_step([(pair.place, used) for pair, used in zip(pairs, part, strict=True)])
              for part in ([pair.base for pair in pairs], [pair.head for pair in pairs])]
     names = {name for side in sides for _, name in side}
@@ -352,7 +352,7 @@ def _add_memory(rows: tuple[np.ndarray, np.ndarray], pairs: Sequence[Pair]) -> N
         for row in side:
             key = Place(int(row["seed"]), int(row["visit"]), int(row["detector"])), row["name"].decode()
             if key in known and key[1] in large and key not in told:
-                row["peak_mb"] = known[key]
+                row["peak_mb"] = max(known[key], LEAST_MB)
                 told.add(key)
 
 

@@ -104,6 +104,13 @@ def test_sides_are_row_for_row_and_differ_as_their_code_does(tmp_path: Path) -> 
     assert np.isnan(timed.base["duration_s"]).all()
 
 
+def test_memory_that_is_the_allocators_does_not_make_a_ratio(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    sides = [tree(tmp_path, name, log, steps=[("calibrate", {"cpu": 0.5, "memory": mb})])
+             for name, mb in (("base", 0.004), ("head", 12.0))]
+    assert measured(tmp_path, *sides).ratios("peak_mb") == pytest.approx({"calibrate": 1.5})
+
+
 def test_a_step_that_one_side_lacks_goes_on_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
     timed = measured(tmp_path, tree(tmp_path, "base", log), tree(tmp_path, "head", log, steps=[CALIBRATE]))
