@@ -23,6 +23,7 @@ from typing import Any, Final
 import duckdb
 import numpy as np
 
+from pipeline.durable import write_whole
 from pipeline.errors import InputError
 from pipeline.htm import htm_index, htm_ranges
 from pipeline.ports import ReplicaChunk
@@ -276,12 +277,8 @@ class Ppdb:
         content = {"schema": self._manifest.schema, "generation": self._manifest.generation,
                    "chunks": [{name: getattr(chunk, name) for name in Copied.__slots__}
                               for chunk in self._manifest.chunks], "files": self._manifest.files}
-        aside = self.folder / ".manifest.json.writing"
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, self.folder / "manifest.json")
+        write_whole(self.folder / "manifest.json", json.dumps(content, indent=1).encode(),
+                    self.folder / ".manifest.json.writing")
 
 
 def _apply(table: Table, rows: np.ndarray, records: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from pipeline.durable import write_whole
 from pipeline.errors import InputError
 from pipeline.measure.flux import PsfModel, force
 from pipeline.pixels import Planes
@@ -110,12 +111,7 @@ class FolderArchive:
     def reserve(self, kept: Kept, count: int) -> int:
         path = self._path(kept.visit.visit, kept.detector).with_suffix(".next")
         first = int(path.read_text()) if path.is_file() else FIRST_ID
-        aside = path.with_name(f".{path.name}.writing")
-        with aside.open("w") as file:
-            file.write(str(first + count))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        write_whole(path, str(first + count).encode(), path.with_name(f".{path.name}.writing"))
         return first
 
     def expire(self, before: float) -> int:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from pipeline.alerts.read import schema_id, schema_json
+from pipeline.durable import sync_folder
 from pipeline.errors import InputError, PipelineError, RetriableError
 from pipeline.serve.messages import (
     MAX_ID,
@@ -33,7 +34,6 @@ from pipeline.serve.messages import (
     examine,
     letters,
     read_letter,
-    sync_folder,
     written_aside,
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pipeline.alerts.read import read_packet
+from pipeline.durable import write_whole
 from pipeline.errors import InputError, PacketError, RetriableError
 
 MAX_PACKET: Final = 4 * 1024 * 1024    # bytes, as the producer has it; a packet with a long history has 300 kB
@@ -175,26 +176,11 @@ def read_letter(path: Path) -> Rejected:
 
 
 def written_aside(path: Path, content: bytes, aside: Path | None = None) -> None:
-    """Write a file so that it is there whole or not at all, even after a crash of the machine."""
-    aside = aside or path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a file so that it is there whole or not at all; RetriableError where it cannot be."""
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_whole(path, content, aside or path.with_name(f".{path.name}.{os.getpid()}.part"))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise RetriableError(f"{path} not written: {error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within a folder last."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _text(value: bytes) -> str:

@@ -3,7 +3,6 @@
 The name comes from the first packet's diaSourceId, so a batch sent twice leaves one file.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.alerts.read import source_id, to_container
+from pipeline.durable import write_whole
 from pipeline.errors import RetriableError
 from pipeline.ports import Position
 from schemas import ids
@@ -32,16 +32,9 @@ class FileSink:
         if not packets:
             return 0
         path = self.folder / _name(source_id(packets[0]))
-        content = to_container(packets)
-        aside = path.with_suffix(".partial")
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            write_whole(path, to_container(packets), path.with_suffix(".partial"))
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise RetriableError(f"alerts not written to {path}: {error}") from error
         return len(packets)
 

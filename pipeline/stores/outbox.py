@@ -28,6 +28,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from pipeline.durable import sync_folder
 from pipeline.errors import NonRetriableError, RetriableError
 from pipeline.ports import Segment
 
@@ -171,7 +172,7 @@ class SegmentFiles:
                 break
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._number, self._descriptor, self._end = number, descriptor, 0
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal())
@@ -218,11 +219,3 @@ def _segment(rows: Mapping[str, np.ndarray], files: SegmentFiles, outbox: str) -
                             rows["length"].astype(np.int64))
     return Segment(int(rows["visit"][0]), int(rows["detector"][0]), rows["id"].astype(np.int64), packets,
                    rows["key"].astype(np.int64), rows["sequence"].astype(np.int64), outbox)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

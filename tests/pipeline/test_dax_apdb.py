@@ -86,8 +86,8 @@ def same(ours, theirs):
         np.testing.assert_allclose(column, expected, rtol=0, atol=1e-9)
 
 
-def test_a_night_and_its_morning_are_as_the_real_apdb_has_them(real, store):
-    night, plan, found = real
+def save_and_amend(store, night, plan):
+    """The night, and the morning but for the reassignments to Solar System objects."""
     for k, (objects, sources, forced) in night:
         store.save(request(k + 1, objects=objects, sources=sources, forced=forced), segment(k + 1))
     ids, owners = zip(*plan["reassigned"], strict=True)
@@ -95,6 +95,11 @@ def test_a_night_and_its_morning_are_as_the_real_apdb_has_them(real, store):
     store.set_validity_end(np.array(plan["closed"]), MORNING)
     store.withdraw_sources(np.array(plan["withdrawn"]), MORNING)
     store.withdraw_forced(np.array([200]), MORNING)          # of object 1, visit 2, detector 0
+
+
+def test_a_night_and_its_morning_are_as_the_real_apdb_has_them(real, store):
+    night, plan, found = real
+    save_and_amend(store, night, plan)
     store.reassign_sources_to_ss(*(np.array(column) for column in zip(*plan["to_ss"], strict=True)), MORNING)
 
     objects = sorted_table(store, "DiaObject", "diaObjectId", "validityStartMjdTai")
@@ -113,13 +118,7 @@ def test_a_night_and_its_morning_are_as_the_real_apdb_has_them(real, store):
 
 def test_update_records_are_the_real_ones(real, store):
     night, plan, found = real
-    for k, (objects, sources, forced) in night:
-        store.save(request(k + 1, objects=objects, sources=sources, forced=forced), segment(k + 1))
-    ids, owners = zip(*plan["reassigned"], strict=True)
-    store.reassign_sources(np.array(ids), np.array(owners), MORNING)
-    store.set_validity_end(np.array(plan["closed"]), MORNING)
-    store.withdraw_sources(np.array(plan["withdrawn"]), MORNING)
-    store.withdraw_forced(np.array([200]), MORNING)
+    save_and_amend(store, night, plan)
     ours = set()
     for row in store.updates():
         kind = row["updateType"].decode()

@@ -1,6 +1,5 @@
 """Nights at catalogue fidelity through the whole catalogue half: races, retries, faults, and what consumers read."""
 
-import heapq
 import io
 import time
 from collections.abc import Callable, Generator
@@ -28,7 +27,7 @@ from pipeline.ports import History, Ports
 from pipeline.prompt import Known, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.sinks.files import FileSink
 from pipeline.sinks.memory import MemorySink
-from pipeline.steps import Step, Steps, run
+from pipeline.steps import Step, run
 from pipeline.stores.duckdb import DuckDBStore
 from pipeline.stores.memory import MemoryStore
 from schemas import ids
@@ -36,6 +35,7 @@ from schemas.exposure import Visit
 from schemas.measures import EPHEMERIS, REJECTION, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE
 from schemas.wcs import Wcs
+from tests.twin.mornings import Clock, interleaved, timed
 from tests.twin.nights import (
     DETECTOR,
     MJD,
@@ -253,32 +253,6 @@ def test_without_the_ephemeris_service_asteroids_become_objects_and_the_visit_go
 # --- races -----------------------------------------------------------------------------------------------------------
 
 
-def interleaved(starts: list[tuple[float, Generator[float, None, Any]]]) -> list[Any]:
-    """Generators of waits [s], each begun at its time, on one clock: the smallest deterministic driver."""
-    results: list[Any] = [None] * len(starts)
-    queue = [(at, number) for number, (at, _) in enumerate(starts)]
-    heapq.heapify(queue)
-    while queue:
-        now, number = heapq.heappop(queue)
-        try:
-            heapq.heappush(queue, (now + next(starts[number][1]), number))
-        except StopIteration as stop:
-            results[number] = stop.value
-    return results
-
-
-SECONDS = {"objects": 1.0, "history": 2.0, "reload": 0.5, "save": 1.0}
-
-
-def timed(steps: Steps[Any]) -> Generator[float, None, Any]:
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield step.delay_s or SECONDS.get(step.name, 0.1)
-
-
 def visit_in_time(visit: Visit, truth: np.ndarray, ports: Ports, config: PipelineConfig,
                   pixel_s: float = 50.0) -> Generator[float, None, Summary]:
     box = footprint_box(Wcs.tangent(visit.ra, visit.dec, SHAPE), SHAPE, 50.1)
@@ -292,7 +266,7 @@ def raced(n_visits: int, gap_s: float, config: PipelineConfig) -> tuple[int, np.
     """Duplicate objects that visits `gap_s` apart make of 40 sources, and the last versions."""
     truth, ports = sky(40), ports_of()
     visits = [visit_of(i, minutes=gap_s * i / 60) for i in range(1, n_visits + 1)]
-    interleaved([(gap_s * i, visit_in_time(visit, truth, ports, config)) for i, visit in enumerate(visits)])
+    interleaved([(gap_s * i, visit_in_time(visit, truth, ports, config)) for i, visit in enumerate(visits)], Clock())
     objects = ports.store.table("DiaObject")
     return len(np.unique(objects["diaObjectId"])) - 40, objects[np.isnan(objects["validityEndMjdTai"])]
 
