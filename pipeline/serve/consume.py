@@ -33,6 +33,7 @@ from pipeline.serve.messages import (
     described,
     examine,
 )
+from pipeline.sinks.kafka import QUIET
 from pipeline.sinks.kafka_url import KafkaUrl
 
 LOG: Final = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class KafkaStream:
         try:
             given = {key: value for key, value in (settings or {}).items() if key != "compression.type"}
             self._consumer = Consumer({**SETTINGS, **given, **FIXED, "bootstrap.servers": servers, "group.id": group,
-                                       "logger": LOG})
+                                       "logger": LOG, **QUIET})
         except KafkaException as error:
             raise InputError(f"Kafka settings: {error.args[0].str()}") from error
         try:
@@ -244,7 +245,7 @@ class KafkaDeadLetters:
         self.topic, self._delivery_s = topic, delivery_s
         self._producer = Producer({**(settings or {}), "bootstrap.servers": servers, "enable.idempotence": True,
                                    "message.max.bytes": 100_000_000, "delivery.timeout.ms": int(delivery_s * 1000),
-                                   "logger": LOG})
+                                   "logger": LOG, **QUIET})
 
     def put(self, rejected: Rejected) -> None:
         failed: list[str] = ["no acknowledgement arrived in time"]

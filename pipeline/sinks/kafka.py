@@ -35,7 +35,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "compression.type": "snappy", "batch.size": 2 * 1024 * 1024, "linger.ms": 5, "enable.idempotence": True,
     "message.max.bytes": 4 * 1024 * 1024 + 65_536,      # packets up to 4 MB; one with a long history has 300 kB
     "queue.buffering.max.kbytes": 65_536}
-_QUIET: Final = {"log_level": 2}             # librdkafka writes to the standard error; its errors come as exceptions
+QUIET: Final = {"log_level": 2}             # librdkafka writes to the standard error; its errors come as exceptions
 DELIVERY_S: Final = 30.0                     # how long a batch may take; the deployed 1.2 s loses alerts silently
 TRANSACTION_S: Final = 60.0                  # after so long a broker gives up a transaction whose sender is gone
 ANSWER_S: Final = 10.0                       # how long a broker may take to answer at all
@@ -66,7 +66,7 @@ class KafkaSink:
         self._headers = [(name, value.encode()) for name, value in (headers or {}).items()]
         self._key, self._delivery_s, self._answer_s, self._now = key, delivery_s, answer_s, now
         self._refusal = ""
-        self._settings = {**_QUIET, **(settings or {}), "bootstrap.servers": servers, "error_cb": self._note_error}
+        self._settings = {**QUIET, **(settings or {}), "bootstrap.servers": servers, "error_cb": self._note_error}
         self._session = uuid4().hex                       # who writes positions
         self._plain: Producer | None = None
         self._outboxes: dict[str, _Outbox] = {}

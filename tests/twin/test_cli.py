@@ -98,3 +98,12 @@ def test_output_that_nobody_reads_ends_the_command_without_a_word(tmp_path: Path
                            stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", [["schemas", "serve"], ["archive", "serve", "--store", "alerts"]])
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_refused(capsys: pytest.CaptureFixture[str], command: list[str], port: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--port", port])
+    assert ended.value.code == 2
+    assert f"expected 0 to 65535, got '{port}'" in capsys.readouterr().err

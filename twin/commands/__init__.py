@@ -1,11 +1,19 @@
 """Subcommands of services, a module each: `add(commands)` declares one, and imports what it runs when it runs."""
 
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, _SubParsersAction
 
     Commands = _SubParsersAction[ArgumentParser]
+
+
+def port(text: str) -> int:
+    """A TCP port on the command line; 0 takes a free one."""
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def add_all(commands: "Commands") -> None:

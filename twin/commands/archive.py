@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twin.commands import port
 from twin.commands.consuming import add_stream
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add(commands: Commands) -> None:
     serve = actions.add_parser("serve", help="answer GET /v1/alerts/ID and others from an archive")
     serve.add_argument("--store", required=True, help="a folder, or s3://bucket/prefix")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine alone")
-    serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--port", type=port, default=8080)
     serve.set_defaults(call=_serve)
 
 

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from twin.commands import port
+
 if TYPE_CHECKING:
     from twin.commands import Commands
 
@@ -16,7 +18,7 @@ def add(commands: "Commands") -> None:
                           "http://host:8080/apis/registry/v2")
     register.set_defaults(call=_register)
     serve = what.add_parser("serve", help="a read-only registry over HTTP, until interrupted")
-    serve.add_argument("--port", type=int, default=8081)
+    serve.add_argument("--port", type=port, default=8081)
     serve.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
     serve.set_defaults(call=_serve)
 
