@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from twin.scaling import Strategy
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
@@ -40,8 +42,10 @@ class PodsConfig(Section, frozen=True):
     """Workers and what starts them; their greatest number is `platform.workers`."""
 
     smallest: Count = 3                   # [PROD] minReplicaCount
-    poll_s: Positive = 2.0                # [PROD] KEDA pollingInterval; every poll starts a pod per waiting message
+    poll_s: Positive = 2.0                # [PROD] KEDA pollingInterval
+    scaling: Strategy = "eager"           # [PROD] KEDA scalingStrategy: a pod per waiting message at every poll
     startup_s: NotNegative = 20.0         # scheduling, container, imports, pipeline: assumed
+    pending_share: Fraction = 0.5         # of it, until the container runs and KEDA counts the pod once: assumed
     startup_spread: NotNegative = 0.25    # of ln: assumed
     visits: Count = 10                    # [PROD] a worker restarts after as many; 0: never
     idle_s: Positive = 900.0              # [PROD] an idle one exits

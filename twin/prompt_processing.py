@@ -22,6 +22,7 @@ from simulators.streams import stream
 from twin.counts import Numbers
 from twin.plan import Plan
 from twin.platform_config import PlatformConfig, ServiceConfig
+from twin.scaling import to_start
 from twin.services import Service
 from twin.troubles import Trouble
 
@@ -137,7 +138,7 @@ class PromptProcessing:
                          "not_exported": 0}
         self._waiting: deque[Message] = deque()
         self._idle: deque[tuple[simpy.Event, float]] = deque()
-        self._alive = self._busy = self._open = 0
+        self._alive = self._pending = self._starting = self._busy = self._open = 0
         self._queue_area = self._queue_waits = self._busy_area = self._busy_spans = self._accounted = 0.0
 
     def _prepare_night(self) -> None:
@@ -274,18 +275,20 @@ class PromptProcessing:
     # --- pods -------------------------------------------------------------------------------------------------------
 
     def _scaler(self) -> Events:
-        """KEDA: every poll a pod for every waiting message, up to the cap, whoever is still starting (eager)."""
+        """KEDA: at every poll those that are missing of the smallest number, else as its strategy counts."""
         env, pods, cap = self.env, self.config.pods, self.config.workers
         while True:
             while self._idle and env.now - self._idle[0][1] >= pods.idle_s:
                 self._idle.popleft()[0].succeed(None)
-            wanted = max(min(cap - self._alive, len(self._waiting)), min(pods.smallest, cap) - self._alive)
+            wanted = min(pods.smallest, cap) - self._alive
+            if wanted <= 0:
+                wanted = to_start(pods.scaling, len(self._waiting), self._alive, self._pending, cap)
             for _ in range(wanted):
                 late = env.now > 0     # those of the evening are there
                 spread = pods.startup_spread
                 self._start_pod(pods.startup_s * np.exp(spread * self._startup.normal() - 0.5 * spread**2)
                                 if late and pods.startup_s else 0.0)
-            if self._alive >= cap:
+            if self._alive + self._pending >= cap and self._starting < len(self._waiting):
                 self._mark_capped()
             if not self._open:
                 return
@@ -300,6 +303,8 @@ class PromptProcessing:
 
     def _start_pod(self, startup_s: float) -> None:
         self._alive += 1
+        if startup_s:
+            self._pending, self._starting = self._pending + 1, self._starting + 1
         self._pods.append([self.env.now, NAN, NAN, 0])
         self.env.process(self._pod(len(self._pods) - 1, startup_s))
 
@@ -308,7 +313,7 @@ class PromptProcessing:
         env, record, most = self.env, self._pods[number], self.config.pods.visits
         cache: deque[int] = deque(maxlen=self.config.pods.cache)
         if startup_s:
-            yield env.timeout(startup_s)
+            yield from self._start_up(startup_s)
         record[1], done, lives = env.now, 0, True
         while lives and not (most and done >= most):
             self._account()
@@ -338,6 +343,14 @@ class PromptProcessing:
                 break
         self._alive -= 1
         record[2], record[3] = env.now, done
+
+    def _start_up(self, seconds: float) -> Events:
+        """Pending until its container runs, then starting until it asks for a message."""
+        share = self.config.pods.pending_share
+        yield self.env.timeout(share * seconds)
+        self._pending -= 1
+        yield self.env.timeout((1.0 - share) * seconds)
+        self._starting -= 1
 
     def _take(self, pod: int, message: Message, cache: "deque[int]", *, cold: bool
               ) -> Generator[simpy.Event, Any, bool]:
