@@ -25,6 +25,8 @@ class FrontConfig(Section, frozen=True):
     """From the summit's nextVisit and raw images to a message per detector and an image in the bucket."""
 
     fan_out_s: NotNegative = 0.1          # nextVisit to the messages in the stream: assumed
+    nimages: Literal[0, 1, 2] = 1         # nextVisit.nimages [PROD] 1; 2: snaps of half the exposure; 0: not known, so
+    #                                       that workers wait until they give up and take what there is
     duration_s: Positive = 35.0           # nextVisit.duration, of the script: 30 s and overheads, assumed
     expiry_s: Positive = 3600.0           # [PROD] older messages are discarded
     acknowledge: Literal["first", "last"] = "first"   # [code] first: a crashed worker's visit is not delivered again
@@ -123,10 +125,10 @@ class CountsConfig(Section, frozen=True):
 
 FaultKind = Literal[
     "next_visit_lost", "next_visit_late", "next_visit_duplicated", "next_visit_out_of_order", "next_visit_extra",
-    "image_late", "image_corrupt", "image_missing", "notification_lost", "mismatch",
+    "image_late", "image_corrupt", "image_missing", "image_extra", "snap_missing", "notification_lost", "mismatch",
     "worker_killed", "worker_hung", "out_of_memory",
     "service_slow", "service_down", "commits_then_fails", "kafka_down", "kafka_throttled", "template_missing",
-    "network_cut", "burst", "clock_skew"]
+    "references_missing", "network_cut", "burst", "clock_skew"]
 
 
 class FaultConfig(Section, frozen=True):
@@ -161,9 +163,12 @@ class ExpectConfig(Section, frozen=True):
     out_of_order: Count | None = None      # messages that came after one of a later visit
     unanswered: Count | None = None        # saves that landed without an answer
     without_ephemerides: Count | None = None   # detector-visits that went on without
+    single_frames: Count | None = None     # that fell back to single frames
+    isr_only: Count | None = None          # and to the removal of the signature alone
+    surplus: Count | None = None           # images beyond those announced, which no worker waits for
 
 
 REASONS: Final = (   # why an alert was never sent: what its detector-visit ended in
     "no nextVisit", "expired", "no image", "corrupt image", "mismatch", "registry", "no preload", "no template",
-    "no calibrations", "satellites", "apdb", "committed, not sent", "kafka", "killed", "timeout", "out of memory",
-    "too many new objects", "not taken")
+    "no references", "no calibrations", "satellites", "apdb", "committed, not sent", "kafka", "killed", "timeout",
+    "out of memory", "too many new objects", "not taken")

@@ -34,6 +34,7 @@ STEP: Final = {name: k for k, name in enumerate(CALL_STEPS)}
 COLUMN: Final = {name: k for k, name in enumerate(WORK_STEPS)}
 PIXEL_STEPS: Final = ("isr", "calibrate", "warp", "subtract", "detect", "measure", "cutouts", "reliability")
 SINGLE_FRAME_STEPS: Final = ("isr", "calibrate")     # of the fallback without a template or preload
+ISR_STEPS: Final = ("isr",)                          # and of the one without references
 BEFORE_RELOAD: Final = ("filter", "transform")
 BEFORE_SAVE: Final = ("associate", "statistics", "forced", "package")
 # A failure that changed nothing outside, and that another try may mend.
@@ -73,7 +74,7 @@ class Ran:
     calls: np.ndarray          # CALL
     pods: np.ndarray           # POD
     next_visits: np.ndarray    # NEXT_VISIT in the order they came
-    counters: dict[str, int]   # in_vain, redelivered, out_of_order, unanswered, without_ephemerides, not_exported
+    counters: dict[str, int]   # those of ExpectConfig, and not_exported
     queue_area: float          # messages in the stream x seconds, summed as their number changed
     queue_waits: float         # seconds that messages lay there, summed message by message
     busy_area: float           # pods at work x seconds, summed as their number changed
@@ -135,7 +136,7 @@ class PromptProcessing:
         self._calls = array("d")
         self._pods: list[list[float]] = []
         self.counters = {"in_vain": 0, "redelivered": 0, "out_of_order": 0, "unanswered": 0, "without_ephemerides": 0,
-                         "not_exported": 0}
+                         "single_frames": 0, "isr_only": 0, "surplus": 0, "not_exported": 0}
         self._waiting: deque[Message] = deque()
         self._idle: deque[tuple[simpy.Event, float]] = deque()
         self._alive = self._pending = self._starting = self._busy = self._open = 0
@@ -145,13 +146,14 @@ class PromptProcessing:
         """Costs of local work in sums, images' arrivals, and when each visit's message comes."""
         work, c = self.numbers.work, self.numbers.counts
         self._pixel, self._single = self._total(PIXEL_STEPS), self._total(SINGLE_FRAME_STEPS)
+        self._isr = self._total(ISR_STEPS)
         self._first, self._second = self._total(BEFORE_RELOAD), self._total(BEFORE_SAVE)
         self._cost = {name: work[:, COLUMN[name]].astype(float).tolist() for name in
                       ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
                        "save", "send", "export")}
         self._alerts, self._bytes = c["n_alerts"].tolist(), c["bytes"].tolist()
         self._fresh, self._detected = c["n_fresh"].tolist(), c["n_detected"].tolist()
-        self._arrivals = self._arrive()
+        self._first_image, self._arrivals = self._arrive()
         self._messages = self._announce()
         angle = self.plan.pointing["rotation"].astype(float)
         for trouble in self._by_kind.get("mismatch", ()):
@@ -164,24 +166,35 @@ class PromptProcessing:
         seconds: list[float] = self.numbers.work[:, columns].sum(axis=1, dtype=float).tolist()
         return seconds
 
-    def _arrive(self) -> list[float]:
-        """When each image is in the bucket; inf: never. Images share one link to the data facility."""
-        front, n = self.config.front, self.n_detectors
-        leaves = self.plan.closes_s + self.config.readout_s
-        for trouble in self._by_kind.get("network_cut", ()):
-            leaves = np.where(trouble.touched, np.maximum(leaves, trouble.end_s), leaves)
-        each, free = 8e-3 * front.image_mb / front.link_gbps, 0.0
-        out = np.zeros(len(leaves) * n)
-        for i in np.argsort(leaves, kind="stable").tolist():
-            begin = max(free, float(leaves[i]))
-            out[i * n:(i + 1) * n] = begin + each * np.arange(1, n + 1)
-            free = begin + each * n
-        out += self.numbers.transfer_s
+    def _arrive(self) -> tuple[list[float], list[float]]:
+        """When a detector-visit's first image is in the bucket, and the last one it waits for; inf: never."""
+        nimages = self.config.front.nimages
+        images = self._images(max(nimages, 1))
         for trouble in self._by_kind.get("image_late", ()):
-            out[self._rows(trouble)] += trouble.config.delay_s
-        for trouble in self._by_kind.get("image_missing", ()):
-            out[self._rows(trouble)] = np.inf
-        return out.tolist()
+            images[self._rows(trouble)] += trouble.config.delay_s
+        for kind, last in (("image_missing", slice(None)), ("snap_missing", slice(-1, None))):
+            for trouble in self._by_kind.get(kind, ()):
+                images[self._rows(trouble), last] = np.inf
+        if nimages:
+            self.counters["surplus"] = sum(int(self._rows(t).sum()) for t in self._by_kind.get("image_extra", ()))
+        wanted = images[:, -1] if nimages else np.full(len(images), np.inf)
+        return images.min(axis=1).tolist(), wanted.tolist()
+
+    def _images(self, n_images: int) -> np.ndarray:
+        """(rows, n_images) arrivals without trouble of single images; they share one link to the data facility."""
+        front, n, readout = self.config.front, self.n_detectors, self.config.readout_s
+        each, free = 8e-3 * front.image_mb / front.link_gbps, 0.0
+        snap = (self.plan.closes_s - self.plan.opens_s + readout) / n_images     # from one shutter's close to the next
+        leaves = self.plan.closes_s[:, None] + readout - snap[:, None] * np.arange(n_images)[::-1]
+        for trouble in self._by_kind.get("network_cut", ()):
+            leaves = np.where(trouble.touched[:, None], np.maximum(leaves, trouble.end_s), leaves)
+        out = np.zeros((len(leaves) * n, n_images))
+        for k in np.argsort(leaves, axis=None, kind="stable").tolist():
+            i, image = divmod(k, n_images)
+            begin = max(free, float(leaves[i, image]))
+            out[i * n:(i + 1) * n, image] = begin + each * np.arange(1, n + 1)
+            free = begin + each * n
+        return np.asarray(out + self.numbers.transfer_s[:, None])
 
     def _rows(self, trouble: Trouble) -> np.ndarray:
         """(rows,) bool: whose detector-visits a trouble touches."""
@@ -223,7 +236,8 @@ class PromptProcessing:
         rows["groupId"] = [f"group {visit}".encode() for visit in self.plan.visit[order].tolist()]
         where = self.plan.pointing[order]
         rows["ra"], rows["dec"], rows["cameraAngle"] = where["ra"], where["dec"], where["rotation"]
-        rows["filters"], rows["duration"], rows["nimages"] = where["band"], self.config.front.duration_s, 1
+        rows["filters"], rows["duration"] = where["band"], self.config.front.duration_s
+        rows["nimages"] = self.config.front.nimages
         rows["salIndex"], rows["scriptSalIndex"], rows["totalCheckpoints"] = 1, 100_000 + order, 1
         for name, value in (("coordinateSystem", b"ICRS"), ("rotationSystem", b"SKY"), ("dome", b"OPEN"),
                             ("instrument", b"LSSTCam"), ("survey", b"BLOCK-407")):     # [PROD] of accepted surveys
@@ -417,7 +431,9 @@ class PromptProcessing:
         times[PRELOADED] = env.now
         yield from self._image(message)
         if missing:
-            yield from self._spend(message, self._single[row])
+            alone = missing == "no references"
+            self.counters["isr_only" if alone else "single_frames"] += 1
+            yield from self._spend(message, self._isr[row] if alone else self._single[row])
             yield from self._call(message, "export")
             raise Ended(missing)
         if message.troubled:
@@ -442,7 +458,7 @@ class PromptProcessing:
             self.counters["not_exported"] += 1
 
     def _preload(self, message: Message, cache: "deque[int]", *, cold: bool) -> Generator[simpy.Event, Any, str]:
-        """What is known of the field; why single frames have to do, or ""."""
+        """What is known of the field; why a simpler pipeline has to do, or ""."""
         missing = ""
         if cold and self.config.pods.cold_s:
             yield from self._spend(message, self.config.pods.cold_s)
@@ -450,6 +466,8 @@ class PromptProcessing:
             raise Ended("registry")
         if self._no_template[message.visit] or not (yield from self._call(message, "templates")):
             missing = "no template"
+        if message.troubled and self._trouble("references_missing", message) is not None:
+            missing = "no references"     # of no pipeline but the last
         if message.detector in cache:
             message.warm = True
         elif (yield from self._call(message, "calibs")):
@@ -465,21 +483,21 @@ class PromptProcessing:
         return missing
 
     def _image(self, message: Message) -> Events:
-        """Wait for the image: presence first, then notifications, and at the end presence again."""
+        """Wait for the images: presence first, then notifications, and at the end presence again; some will do."""
         env, row, front = self.env, message.row, self.config.front
-        arrived, now = self._arrivals[row], env.now
+        first, last, now = self._first_image[row], self._arrivals[row], env.now
         deadline = now + 2.0 * front.duration_s + front.image_timeout_s
-        if arrived <= now:
+        if last <= now:
             seen = now
         else:
             lost = self._trouble("notification_lost", message) is not None
-            seen = deadline if lost else min(arrived + front.notification_s, deadline)
+            seen = deadline if lost else min(last + front.notification_s, deadline)
             yield from self._spend(message, seen - now)
-            if arrived > seen:
+            if first > seen:
                 raise Ended("no image")
-        message.times[ARRIVED], message.times[SEEN] = arrived, seen
+        message.times[ARRIVED], message.times[SEEN] = last if last <= seen else first, seen
         if self._turned[message.visit] > front.max_rotation_deg:
-            raise Ended("mismatch")     # the only exposure is dropped
+            raise Ended("mismatch")     # its exposures are dropped
 
     def _wait_for_nothing(self, message: Message) -> Events:
         """A visit that is announced and never taken: preload is not counted, the wait is."""
