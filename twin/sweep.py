@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 
 from pipeline.errors import InputError
-from reports.drawing import png
-from reports.surface import Point, cheapest, plot
-from twin.counts_night import Made, simulate
+from reports.surface import Point
+from reports.sweep_page import render_sweep, said
+from twin.counts_night import Made, read_costs, simulate
 from twin.folders import claimed
 from twin.platform_config import ServiceConfig
 from twin.pool import spawned
@@ -84,8 +84,9 @@ def sweep(path: Path, over: Sequence[str], out: Path, *, overrides: Sequence[str
         points = list(_simulated(grid, scenarios, path.parent, processes, progress))
         points.sort(key=lambda point: grid.index(point.settings))
         (out / "surface.csv").write_text(table(points))
-        (out / "surface.png").write_bytes(png(plot(points)))
-    return said(points, out)
+        render_sweep(out, points, f"{scenarios[0].name}: a sweep",
+                     circumstances(scenarios, [key for key, _ in axes], path, overrides))
+    return f"{len(points)} platforms: {out / 'sweep.html'}, {out / 'surface.csv'}\n{said(points)}"
 
 
 def _simulated(grid: Sequence[Settings], scenarios: Sequence[Scenario], beside: Path, processes: int,
@@ -144,20 +145,19 @@ def table(points: Sequence[Point]) -> str:
     return out.getvalue()
 
 
-def said(points: Sequence[Point], out: Path) -> str:
-    """What a user reads at the end."""
-    best = cheapest(points)
-    where = f"{len(points)} platforms: {out / 'surface.csv'}, {out / 'surface.png'}"
-    if best is None:
-        near = min(points, key=lambda point: (point.late + point.failed, point.p98_s, point.price))
-        return (f"{where}\nnone meets the requirement; nearest is {_named(near)} with {near.late:.1%} of visits "
-                f"late and {near.failed:.1%} failed, 98 % of alerts within {near.p98_s:.1f} s")
-    return (f"{where}\nthe cheapest that meets the requirement: {_named(best)}, price {best.price:g} workers, 98 % of "
-            f"alerts within {best.p98_s:.1f} s, {best.late:.2%} of visits late")
+def circumstances(scenarios: Sequence[Scenario], axes: Sequence[str], path: Path, overrides: Sequence[str]
+                  ) -> list[tuple[str, str]]:
+    """What a sweep's figures come from, by name."""
+    first = scenarios[0]
+    costs = read_costs(first, path.parent)
+    origins = " and ".join(sorted({costs.origin(name).partition(":")[0] for name in costs.file.steps}))
+    c = first.counts
+    return [
+        ("fidelity", "counts: numbers of sources and seconds of Steps; every figure here is modelled"),
+        ("night", f"{', '.join([path.name, *overrides])}: {c.visits} visits of {c.detectors} detectors, "
+                  f"{c.alerts_per_visit:,g} alerts in a visit, seed {first.seed}; the same for all platforms"),
+        ("seconds of Steps", f"{origins}: {first.platform.costs}, {costs.file.machine}, {costs.file.date}"),
+        ("platforms", f"{len(scenarios)}, over {', '.join(axes)}")]
 
 
-def _named(point: Point) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in point.settings)
-
-
-__all__ = ["axes_of", "point_of", "price", "said", "sweep", "table"]
+__all__ = ["axes_of", "circumstances", "point_of", "price", "sweep", "table"]
