@@ -27,7 +27,7 @@ from reports.drawing import (
     styled,
 )
 from reports.races import Races, races
-from reports.requirement import Requirement, requirement, weighted_percentile
+from reports.requirement import AVERAGE, Requirement, requirement, weighted_percentile
 from reports.store import Store
 from reports.timeline import HELD_COLOURS
 from schemas.measures import CALL_SERVICES, WORK_STEPS
@@ -276,10 +276,11 @@ def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
     axes[1].set(ylabel=f"within {LIMIT_S:g} s [%]", ylim=(-5, 108))
     axes[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96), ncols=2)
     axes[2].plot(hours, v["alerts"], ".", markersize=3, color=PURPLE)
-    axes[2].axhline(10_000, color=MUTED, linewidth=1, linestyle=":", label="10,000")
+    if v["alerts"].max(initial=0) > AVERAGE / 4:
+        axes[2].axhline(AVERAGE, color=MUTED, linewidth=1, linestyle=":", label=f"{AVERAGE:,}")
+        axes[2].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96))
     axes[2].set(ylabel="alerts", xlabel="hours of the simulated clock", ylim=(0, None))
     axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes[2].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96))
     if faults:
         _strip(figure.add_axes((0.085, 6.38 / height, 0.89, (strip - 0.40) / height)), faults, hours)
     for one in figure.axes:
