@@ -196,8 +196,8 @@ def _machines(report: PlatformReport, facts: dict[str, str], image: str) -> Sect
 def _raced(found: Races) -> str:
     """The duplicates, and how they are derived."""
     if not found.pairs:
-        return ("DIAObjects made twice: none are expected. No two visits that overlap on the sky both asked for objects "
-                "before the other had saved.")
+        return ("DIAObjects made twice: none are expected. Of no two visits that overlap on the sky did each ask for "
+                "objects before the other had saved.")
     return (f"DIAObjects made twice: {found.duplicates:,.0f} expected beside {found.objects:,} others, "
             f"{found.per_alert:.3%} of alerts, by {found.pairs:,} pairs of visits of which each asked for objects "
             f"before the other had saved; {found.same_field:,.0f} of them by visits of the same field. They are not "

@@ -113,4 +113,5 @@ def weighted_percentile(values: np.ndarray, weights: np.ndarray, q: float) -> fl
     return float(values[order][min(k, len(values) - 1)])
 
 
-__all__ = ["AVERAGE", "MAX_FAILED", "MAX_LATE", "MIN_ON_TIME", "VISIT", "Requirement", "requirement", "weighted_percentile"]
+__all__ = ["AVERAGE", "MAX_FAILED", "MAX_LATE", "MIN_ON_TIME", "VISIT", "Requirement", "requirement",
+           "weighted_percentile"]
