@@ -10,7 +10,7 @@ was drawn before (`twin.counts`); waits come about here. Names and order are tho
 
 from array import array
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -112,12 +112,12 @@ class PromptProcessing:
         self._prepare_rows()
         self._prepare_night()
 
-    def run(self) -> Ran:
-        """The whole night, until the last worker is free and the outbox empty."""
+    def run(self, drive: Callable[[simpy.Environment], None] = simpy.Environment.run) -> Ran:
+        """The whole night, until the last worker is free and the outbox empty; `drive` takes every event in turn."""
         self.env.process(self._front())
         if not self.unlimited:
             self.env.process(self._scaler())
-        self.env.run()
+        drive(self.env)
         return self._ran()
 
     # --- what is known beforehand -----------------------------------------------------------------------------------
@@ -443,9 +443,15 @@ class PromptProcessing:
             cache.append(message.detector)
         else:
             raise Ended("no calibrations")
+        unknown = yield from self._look_up(message)
+        return missing or unknown
+
+    def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
+        """Objects, their history, ephemerides; "no preload" without the first two."""
+        missing = ""
         for step in ("objects", "history"):
             if not (yield from self._call(message, step)):
-                missing = missing or "no preload"
+                missing = "no preload"
                 break
         if not (yield from self._call(message, "ephemerides")):
             self.counters["without_ephemerides"] += 1

@@ -22,6 +22,7 @@ from twin.platform_config import (
     CountsConfig,
     ExpectConfig,
     FaultConfig,
+    FidelitiesConfig,
     NotNegative,
     PlatformConfig,
     Section,
@@ -61,7 +62,8 @@ class Scenario(Section, frozen=True):
     name: str = "a night"
     description: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 1
-    fidelity: Literal["pixels", "counts"] = "pixels"   # counts: numbers of sources and Steps alone
+    fidelity: Literal["pixels", "counts"] = "pixels"   # counts: the whole platform, numbers of sources and Steps alone
+    fidelities: FidelitiesConfig = FidelitiesConfig()  # of counts: detectors that are more than numbers
     simulation: SimulationConfig = SimulationConfig()
     pipeline: PipelineConfig = PipelineConfig()
     platform: PlatformConfig = PlatformConfig()
@@ -71,6 +73,24 @@ class Scenario(Section, frozen=True):
     counts: CountsConfig = CountsConfig()
     faults: tuple[FaultConfig, ...] = ()   # of nights at counts fidelity
     expect: ExpectConfig = ExpectConfig()  # and what they must end in
+
+    def __post_init__(self) -> None:
+        named, n = self.live, self.counts.detectors
+        if named and self.fidelity != "counts":
+            raise ValueError(f'fidelities need fidelity = "counts", the platform that they stand on, got {self.fidelity!r}')
+        if named and max(named) >= n:
+            raise ValueError(f"fidelities: the platform has detectors 0 to {n - 1} (counts.detectors), got {max(named)}")
+        if self.fidelities.pixels and self.counts.cadence != "simulation":
+            raise ValueError("fidelities.pixels: only a field of the simulation can be rendered, which needs "
+                             f'counts.cadence = "simulation", got {self.counts.cadence!r}')
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """Detectors on the platform whose halves of the pipeline are run: rendered ones first."""
+        f = self.fidelities
+        if f.catalogue == "all":
+            return (*f.pixels, *(one for one in range(self.counts.detectors) if one not in f.pixels))
+        return (*f.pixels, *f.catalogue)
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:

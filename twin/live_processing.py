@@ -1,0 +1,435 @@
+"""Live detectors among those that are numbers: their halves of the pipeline are run, on the same pods and services.
+
+Steps of a live detector take what the platform's cost table says of their real sizes, scattered as a counted one's
+would be. Trouble reaches them through their ports, and the pipeline itself tries again; what other services do
+(registry, templates, images) is as for counted ones. Packets leave through `deliver` when the platform's outbox says
+so. A live detector-visit leaves its numbers in the night's, so that the same night can be run again as numbers alone.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from time import thread_time
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import simpy
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import NonRetriableError, PipelineError, RetriableError, TooManyDiaObjects, VisitTimeout
+from pipeline.pixel_half import Measured
+from pipeline.ports import Ports
+from pipeline.prompt import Known, Summary, deliver, preload, report_sources
+from pipeline.steps import Step, Steps
+from schemas.measures import EXPOSURE_LOG, STEP as STEP_ROW, WORK_STEPS, empty
+from twin.costs import CostTable
+from twin.counts import FILTERS, Numbers, step_sizes
+from twin.faults import Wrapper
+from twin.live import Source, Taken
+from twin.plan import DAY_S, Plan
+from twin.platform_config import PlatformConfig
+from twin.prompt_processing import (
+    COLUMN,
+    MEASURED,
+    NAN,
+    PIXEL_STEPS,
+    PRELOADED,
+    RELOADED,
+    SAVED,
+    SINGLE_FRAME_STEPS,
+    STANDARDIZED,
+    STEP,
+    Ended,
+    Events,
+    Message,
+    PromptProcessing,
+)
+from twin.troubles import Trouble
+
+T = TypeVar("T")
+SERVICE_OF_CALL: Final = {"objects": "apdb", "history": "apdb", "save": "apdb", "contains": "apdb",
+                          "near": "ephemeris", "allowed": "satellites"}
+
+
+@dataclass(slots=True)
+class _Said:
+    """What troubled ports of one detector-visit had to refuse."""
+
+    refused: str = ""          # the last service that did
+    unanswered: bool = False   # a save landed and its answer was lost
+
+
+class Troubled(Wrapper):
+    """A port whose service may be down when it is called."""
+
+    def __init__(self, port: Any, trouble: Callable[[str], bool], said: _Said, *, loses_answers: bool = False) -> None:
+        super().__init__(port)
+        self._down, self._said, self._loses_answers = trouble, said, loses_answers
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        service = SERVICE_OF_CALL.get(name, "")
+        if service and self._down(service):
+            self._said.refused = service
+            raise RetriableError(f"{name}: {service} is down")
+        answer = super()._call(name, *arguments)
+        if name == "save" and self._loses_answers:
+            self._said.unanswered = True
+            raise RetriableError("save: the connection was lost before the answer")
+        return answer
+
+
+class LiveProcessing(PromptProcessing):
+    """Prompt Processing with the detectors of a `Source` live.
+
+    Parameters
+    ----------
+    ports : Ports
+        Store, sink and recorder; clock and services are this night's own.
+    """
+
+    def __init__(self, config: PlatformConfig, plan: Plan, numbers: Numbers, troubles: Sequence[Trouble] = (), *,
+                 source: Source, ports: Ports, costs: CostTable, pipeline: PipelineConfig, pixels: int, seed: int = 1,
+                 keep: Callable[[Measured], None] = lambda measured: None,
+                 done: Callable[[int, int], None] = lambda number, of: None) -> None:
+        super().__init__(config, plan, numbers, troubles, seed=seed,
+                         max_new_objects=pipeline.associate.max_new_objects)
+        self.source, self.pipeline = source, pipeline
+        self.fidelities = source.fidelities
+        self.ports = replace(ports, clock=self.clock, ephemerides=source.ephemerides, satellites=source.satellites)
+        self._costs, self._pixels = costs, pixels
+        self._lines = [(costs.file.steps[name].a * costs.scale, costs.file.steps[name].b * costs.scale)
+                       for name in WORK_STEPS]
+        self._known: dict[int, Known] = {}
+        self._told: set[int] = set()           # rows whose truth is recorded
+        self.logs: dict[int, np.ndarray] = {}  # by row, those not recorded yet
+        self._tell, self._n_done, self._n_live = done, 0, len(plan) * len(self.fidelities)
+        self._keep_pixels = keep
+
+    def clock(self) -> float:
+        """Now, TAI as MJD."""
+        return self.plan.origin_mjd_tai + float(self.env.now) / DAY_S
+
+    # --- a detector-visit -------------------------------------------------------------------------------------------
+
+    def _work(self, message: Message, cache: "deque[int]", *, cold: bool) -> Events:
+        if message.row < 0 or message.detector not in self.fidelities:
+            yield from super()._work(message, cache, cold=cold)
+            return
+        taken: Taken | None = None
+        summary: Summary | None = None
+        failed = ""
+        try:
+            missing = yield from self._preload(message, cache, cold=cold)
+            message.times[PRELOADED] = self.env.now
+            yield from self._image(message)
+            if missing:
+                yield from self._spend(message, self._single[message.row])
+                yield from self._call(message, "export")
+                raise Ended(missing)
+            if message.troubled:
+                yield from self._pixel_troubles(message)
+            taken = self._take_image(message)
+            yield from self._spend(message, self._pixel[message.row])
+            message.times[MEASURED] = self.env.now
+            if taken.measured is None:
+                failed = taken.reason
+                raise Ended("no template" if taken.status == "no_work" else "pipeline failed")
+            summary = yield from self._report(message, taken)
+            yield from self._send_live(message, summary)
+            if not (yield from self._call(message, "export")):
+                self.counters["not_exported"] += 1
+        except Ended as ended:
+            failed = failed or ended.reason
+            raise
+        except PipelineError as error:
+            failed = " ".join(str(error).split())
+            raise Ended("pipeline failed") from None
+        finally:
+            self._known.pop(message.row, None)
+            if taken is None:
+                self.source.skip(message.visit, message.detector)
+            elif taken.measured is not None:
+                self._keep_pixels(taken.measured)
+                taken.measured.pixels.close()
+            self._log(message, taken, summary, failed)
+
+    def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
+        if message.detector not in self.fidelities:
+            return (yield from super()._look_up(message))
+        said = _Said()
+        visit, box = self.source.visit(message.visit), self.source.box(message.visit, message.detector)
+        try:
+            known = yield from self._drive(message, preload(visit, message.detector, box, self._ports_of(message, said),
+                                                            self.pipeline))
+        except PipelineError:
+            return "no preload"
+        if said.refused == "ephemeris" and not len(known.ephemerides):
+            self.counters["without_ephemerides"] += 1
+        self._known[message.row] = known
+        return ""
+
+    def _take_image(self, message: Message) -> Taken:
+        """The pixel half, and what it takes on this platform."""
+        row = message.row
+        taken = self.source.take(message.visit, message.detector)
+        counts = self.numbers.counts
+        if taken.half is not None:
+            sizes: dict[str, float] = {}
+            for worked in taken.half.steps:
+                sizes[worked.step.name] = sizes.get(worked.step.name, 0.0) + worked.step.size
+            for name in PIXEL_STEPS:
+                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
+        n = len(taken.measured.sources) if taken.measured is not None else 0
+        counts[row] = 0
+        counts["n_detected"][row] = self._detected[row] = n
+        self._alerts[row] = self._bytes[row] = self._fresh[row] = 0
+        if taken.half is None:
+            drawn = step_sizes(counts[row:row + 1], self._pixels)
+            for name in PIXEL_STEPS:
+                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, float(drawn[name][0]))
+        self._pixel[row] = self._sum(row, PIXEL_STEPS)
+        self._single[row] = self._sum(row, SINGLE_FRAME_STEPS)
+        if row not in self._told:
+            self._told.add(row)
+            self._record_taken(message, taken)
+        return taken
+
+    def _sum(self, row: int, names: Sequence[str]) -> float:
+        return float(self.numbers.work[row, [COLUMN[name] for name in names]].sum(dtype=float))
+
+    def _seconds(self, row: int, name: str, size: float) -> float:
+        """What a Step of a real size takes: the table's line, off it by as much as the counted one would be."""
+        k = COLUMN[name]
+        a, b = self._lines[k]
+        return float(self.numbers.scatter[row, k]) * (a + b * size)
+
+    def _report(self, message: Message, taken: Taken) -> Generator[simpy.Event, Any, Summary]:
+        """The catalogue half; Ended where it gives no alerts."""
+        assert taken.measured is not None
+        said, known = _Said(), self._known[message.row]
+        half = report_sources(taken.measured, known, self._ports_of(message, said), self.pipeline)
+        try:
+            summary = yield from self._drive(message, half)
+        except TooManyDiaObjects:
+            raise Ended("too many new objects") from None
+        except NonRetriableError:
+            if not said.unanswered:
+                raise
+            self._landed(message)
+            self.counters["unanswered"] += 1
+            self._leave(message, self.env.now)
+            raise Ended("committed, not sent") from None
+        except RetriableError:
+            if said.refused in ("satellites", "apdb"):
+                raise Ended(said.refused) from None
+            raise
+        self._count(message.row, summary)
+        return summary
+
+    def _count(self, row: int, summary: Summary) -> None:
+        """The real numbers in place of the drawn ones."""
+        counts, stages = self.numbers.counts, summary.rejections["stage"]
+        for name in FILTERS:
+            counts[f"n_{name}"][row] = np.count_nonzero(stages == name.encode())
+        counts["n_alerts"][row] = self._alerts[row] = summary.n_alerts
+        counts["n_fresh"][row] = self._fresh[row] = summary.n_new_objects
+        counts["bytes"][row] = self._bytes[row]
+
+    def _landed(self, message: Message) -> None:
+        """The save is in the database."""
+        self._saved[message.row] = True
+        message.times[SAVED] = self.env.now
+        self.reason[message.row] = "committed, not sent"
+
+    def _send_live(self, message: Message, summary: Summary) -> Events:
+        if self.pipeline.publish.order == "outbox":
+            yield from self._send(message)
+        elif summary.n_lost:
+            self.reason[message.row] = "kafka"
+        else:
+            super()._publish_alerts(message)
+
+    def _publish_alerts(self, message: Message) -> None:
+        fresh = message.row >= 0 and not self.times["sent_s"][message.row] == self.times["sent_s"][message.row]
+        super()._publish_alerts(message)
+        if fresh and message.detector in self.fidelities:
+            self.env.process(self._deliver(message))
+
+    def _deliver(self, message: Message) -> Events:
+        """The packets themselves; what that takes was spent by who sends, retries wait."""
+        only = (int(self.plan.visit[message.visit]), message.detector)
+        steps = deliver(self.ports, self.pipeline, only=only)
+        for step in steps:
+            if step.delay_s:
+                yield self.env.timeout(step.delay_s)
+        return
+        yield      # a generator even where nothing waits
+
+    # --- ports and Steps --------------------------------------------------------------------------------------------
+
+    def _ports_of(self, message: Message, said: _Said) -> Ports:
+        """The ports of a detector-visit; troubled ones only where a trouble touches it."""
+        if not message.troubled:
+            return self.ports
+
+        def down(service: str) -> bool:
+            return self._service_trouble(message, service)[0]
+
+        loses = self._trouble("commits_then_fails", message) is not None
+        return replace(self.ports, store=Troubled(self.ports.store, down, said, loses_answers=loses),
+                       ephemerides=Troubled(self.ports.ephemerides, down, said),
+                       satellites=Troubled(self.ports.satellites, down, said),
+                       sink=Refusing(self.ports.sink, lambda: self._kafka_down(message)))
+
+    def _kafka_down(self, message: Message) -> bool:
+        trouble = self._trouble("kafka_down", message)
+        return trouble is not None and trouble.at(self.env.now)
+
+    def _drive(self, message: Message, steps: Steps[T]) -> Generator[simpy.Event, Any, T]:
+        """A half of the pipeline, each Step at its service or on the worker, until the worker's time is over."""
+        began, last = thread_time(), ""
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                self._passed(message, last)
+                return stop.value  # type: ignore[no-any-return]  # the generator's declared return type
+            worked = thread_time() - began
+            if not step.name.startswith("retry."):
+                self._passed(message, last)
+            last = step.name
+            start = float(self.env.now)
+            try:
+                yield from self._pay(message, step)
+            except Ended as ended:
+                self._stop(steps, ended)
+                raise
+            if not self.source.brief:
+                self._note(message, step, start, worked)
+            if step.name == "save" and self._saved[message.row]:
+                steps.close()
+                raise Ended("done already")
+            began = thread_time()
+
+    def _passed(self, message: Message, last: str) -> None:
+        """A Step was followed by something else than a new try: its effect is there."""
+        if last == "save":
+            self._landed(message)
+        elif last == "transform":
+            message.times[STANDARDIZED] = message.times[RELOADED] = self.env.now
+        elif last == "reload":
+            message.times[RELOADED] = self.env.now
+
+    def _stop(self, steps: Steps[T], ended: Ended) -> None:
+        """Time is over, which is thrown into the pipeline; or its worker is gone, which closes it."""
+        if ended.reason != "timeout":
+            steps.close()
+            return
+        try:
+            steps.throw(VisitTimeout(f"{self.config.timeout_s:g} s"))
+        except (VisitTimeout, StopIteration):
+            return
+        steps.close()
+
+    def _pay(self, message: Message, step: Step) -> Events:
+        """Wait what a Step takes."""
+        row, name = message.row, step.name
+        if name.startswith("retry."):
+            number, now = STEP.get(name.removeprefix("retry.")), self.env.now
+            if number is not None:
+                until = now + min(step.delay_s, message.limit - now)
+                self._calls.extend((row, message.number, number, now, until, until))
+            yield from self._spend(message, step.delay_s)
+            return
+        if name not in COLUMN:
+            self._costs.seconds(step)          # which says that there is none
+        seconds = self._seconds(row, name, step.size)
+        self.numbers.work[row, COLUMN[name]] = seconds
+        if name == "package":
+            self._bytes[row] = step.size
+        if name not in STEP:
+            yield from self._spend(message, seconds)
+            return
+        number = STEP[name]
+        desk, _, service = self._desks[number]
+        if message.troubled:
+            seconds *= self._service_trouble(message, service)[1]
+        now = self.env.now
+        start, end, served = desk.book(now, seconds, message.limit)
+        self._calls.extend((row, message.number, number, now, start, end))
+        if end > now:
+            yield self.env.timeout(end - now)
+        if not served:
+            raise Ended(message.limit_reason)
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def _note(self, message: Message, step: Step, start: float, cpu_s: float) -> None:
+        row = empty(STEP_ROW, 1)
+        row["visit"], row["detector"] = self.plan.visit[message.visit], message.detector
+        row["name"], row["size"] = step.name.encode(), step.size
+        row["start_mjd_tai"] = self.plan.origin_mjd_tai + start / DAY_S
+        row["duration_s"], row["cpu_s"] = float(self.env.now) - start, cpu_s
+        row["measured"] = not step.delay_s
+        self.ports.recorder.append("step", row)
+
+    def _record_taken(self, message: Message, taken: Taken) -> None:
+        """What is known of a detector-visit when its pixel half is over: recorded once."""
+        record = self.ports.recorder.append
+        record("truth", taken.truth)
+        if taken.half is None:
+            return
+        half = taken.half
+        for name, rows in (("truth_pixels", half.truth_pixels), ("stamp", half.stamps), ("trace", half.trace),
+                           ("star", half.stars)):
+            record(name, rows)
+        start, rows = float(self.env.now), empty(STEP_ROW, len(half.steps))
+        rows["visit"], rows["detector"], rows["measured"] = self.plan.visit[message.visit], message.detector, True
+        for one, worked in zip(rows, half.steps, strict=True):
+            seconds = self._seconds(message.row, worked.step.name, worked.step.size)
+            one["name"], one["size"] = worked.step.name.encode(), worked.step.size
+            one["start_mjd_tai"] = self.plan.origin_mjd_tai + start / DAY_S
+            one["duration_s"], one["cpu_s"], one["peak_mb"] = seconds, worked.cpu_s, worked.peak_mb
+            start += seconds
+        record("step", rows)
+
+    def _log(self, message: Message, taken: Taken | None, summary: Summary | None, failed: str) -> None:
+        """EXPOSURE_LOG of an attempt; a later one takes its place, unless this one saved."""
+        row = message.row
+        if self.logs.get(row) is not None and self.logs[row]["status"][0] == b"done":
+            return
+        visit = self.source.visit(message.visit)
+        log = taken.log.copy() if taken is not None else empty(EXPOSURE_LOG, 1)
+        if taken is None:
+            log["visit"], log["detector"], log["band"] = visit.visit, message.detector, visit.band
+            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
+        log["fidelity"] = self.fidelities[message.detector].encode()
+        log["status"] = b"done" if summary is not None else b"timeout" if failed == "timeout" else \
+            taken.status.encode() if taken is not None and taken.measured is None else b"failed"
+        log["reason"] = b"" if summary is not None else failed.encode()[:64]
+        log["readout_end_mjd_tai"] = visit.shutter_close_mjd_tai + self.config.readout_s / DAY_S
+        log["done_mjd_tai"] = self.clock()
+        log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
+        if summary is not None:
+            log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
+            log["n_alerts"] = summary.n_alerts
+        if row not in self.logs:
+            self._n_done += 1
+            self._tell(self._n_done, self._n_live)
+        self.logs[row] = log
+
+
+class Refusing(Wrapper):
+    """A sink that refuses everything while its broker is down."""
+
+    def __init__(self, port: Any, down: Callable[[], bool]) -> None:
+        super().__init__(port)
+        self._down = down
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        if name == "send" and self._down():
+            raise RetriableError("send: the broker is down")
+        return super()._call(name, *arguments)
+
+
+__all__ = ["LiveProcessing", "Refusing", "Troubled"]
