@@ -76,10 +76,6 @@ class Source(Protocol):
         """What the pixel half yields; the same whenever it is asked for."""
         ...
 
-    def skip(self, number: int, detector: int) -> None:
-        """It is not taken (again): let go what was prepared."""
-        ...
-
 
 class SimulatedDetectors:
     """Detectors of one simulated field: some are rendered, the sources of the others drawn from the same sky's truth.
@@ -92,11 +88,12 @@ class SimulatedDetectors:
     def __init__(self, scenario: Scenario, folder: Path, pool: Executor, processes: int, *, cache: Cache | None = None,
                  keep_images: bool = False) -> None:
         self.here: Observatory = observatory(folder, cache)
-        self.fidelities = dict.fromkeys(scenario.live, "catalogue") | dict.fromkeys(scenario.fidelities.pixels, "pixels")
+        pixels = scenario.fidelities.pixels
+        self.fidelities = dict.fromkeys(scenario.live, "catalogue") | dict.fromkeys(pixels, "pixels")
         self._folder, self._cache, self._keep_images = folder, cache, keep_images
         self._shape = self.here.config.camera.ny, self.here.config.camera.nx
         jobs = [self._job(number, detector) for number in range(len(self.here.visits))
-                for detector in scenario.fidelities.pixels]
+                for detector in pixels]
         self._known = {job for job in jobs if is_known(job)}
         self.templates = {band: self._template(band, pool) for band in self.here.earlier} if jobs else {}
         self._ahead = LookAhead(pool, pixel_half, [job for job in jobs if job not in self._known], 2 * processes,
@@ -136,11 +133,6 @@ class SimulatedDetectors:
         half = recalled_half(job) if job in self._known else None
         half = self._ahead.result(job) if half is None else half
         return Taken(half.measured, half.status, half.reason, half.log, half.truth, half)
-
-    def skip(self, number: int, detector: int) -> None:
-        """Let go what was computed ahead."""
-        if self.fidelities[detector] == "pixels":
-            self._ahead.forget(self._job(number, detector))
 
     def template_notes(self) -> dict[str, str]:
         """What the templates were made of, by band."""

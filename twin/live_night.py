@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,7 @@ from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.satellites import TrackSatellites
 from reports.requirement import requirement
-from schemas.measures import EXPOSURE_LOG, FACT, empty
+from schemas.measures import FACT
 from twin import counts_night
 from twin.balance import check
 from twin.cache import Cache
@@ -104,7 +104,7 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
         reference = counts_night.run_once(scenario, night, unlimited=True)
         explain(ran, reference)
         outcome = counts_night.Night(night, ran, reference, requirement(ran.passages, reference.passages))
-        recorder.append("exposure_log", _logs(platform, source))
+        recorder.append("exposure_log", platform.log_rows())
         for name in PROMPT_TABLES:
             recorder.append(name, ports.store.table(name))
         for name, rows in (("passage", ran.passages), ("call", ran.calls), ("pod", ran.pods),
@@ -124,26 +124,6 @@ def source_of(scenario: Scenario, place: Place, pool: Executor, processes: int) 
         return SimulatedDetectors(scenario, place.folder, pool, processes, cache=place.cache,
                                   keep_images=place.keep_images)
     raise InputError(f'fidelities: live detectors need counts.cadence = "simulation", got {scenario.counts.cadence!r}')
-
-
-def _logs(platform: LiveProcessing, source: Source) -> np.ndarray:
-    """EXPOSURE_LOG of all live detector-visits, also of those that no worker had."""
-    n, logs = platform.n_detectors, [empty(EXPOSURE_LOG)]
-    for number in range(len(platform.plan)):
-        for detector in sorted(source.fidelities):
-            row = number * n + detector
-            if row in platform.logs:
-                logs.append(platform.logs[row])
-                continue
-            source.skip(number, detector)
-            visit, log = source.visit(number), empty(EXPOSURE_LOG, 1)
-            log["visit"], log["detector"], log["band"] = visit.visit, detector, visit.band
-            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
-            log["status"], log["reason"] = b"failed", platform.reason[row].encode()
-            log["fidelity"] = source.fidelities[detector].encode()
-            log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
-            logs.append(log)
-    return np.concatenate(logs)
 
 
 @contextmanager
@@ -171,10 +151,12 @@ def _scratch(folder: Path) -> Iterator[None]:
 def _facts(scenario: Scenario, night: counts_night.Night, source: Source, processes: int, wall_s: float) -> np.ndarray:
     """FACT rows: those of a night of numbers, and which detectors were more."""
     rows = counts_night.facts(scenario, night, wall_s)
-    named = {kind: [d for d, one in sorted(source.fidelities.items()) if one == kind] for kind in ("pixels", "catalogue")}
+    named = {kind: [d for d, one in sorted(source.fidelities.items()) if one == kind]
+             for kind in ("pixels", "catalogue")}
     counted = scenario.counts.detectors - len(source.fidelities)
-    values = {"fidelity": ", ".join([*(kind for kind, some in named.items() if some), *(["counts"] if counted else [])]),
-              **{f"detectors_{kind}": " ".join(map(str, some)) for kind, some in named.items()},
+    kinds = [kind for kind, some in named.items() if some] + ["counts"] * (counted > 0)
+    values = {"fidelity": ", ".join(kinds), **{f"detectors_{kind}": " ".join(map(str, some))
+                                               for kind, some in named.items()},
               "detectors_counts": counted, "processes": processes,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")}}
     if isinstance(source, SimulatedDetectors):

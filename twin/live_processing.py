@@ -12,16 +12,21 @@ from dataclasses import dataclass, replace
 from time import thread_time
 from typing import Any, Final, TypeVar
 
+import msgspec
 import numpy as np
 import simpy
 
-from pipeline.config import PipelineConfig
+from pipeline.associate import Associated
+from pipeline.config import PipelineConfig, PublishConfig
 from pipeline.errors import NonRetriableError, PipelineError, RetriableError, TooManyDiaObjects, VisitTimeout
+from pipeline.filter import Filtered
 from pipeline.pixel_half import Measured
 from pipeline.ports import Ports
 from pipeline.prompt import Known, Summary, deliver, preload, report_sources
-from pipeline.steps import Step, Steps
-from schemas.measures import EXPOSURE_LOG, STEP as STEP_ROW, WORK_STEPS, empty
+from pipeline.sinks.memory import MemorySink
+from pipeline.steps import Step, Steps, run
+from schemas.measures import EXPOSURE_LOG, WORK_STEPS, empty
+from schemas.measures import STEP as STEP_ROW
 from twin.costs import CostTable
 from twin.counts import FILTERS, Numbers, step_sizes
 from twin.faults import Wrapper
@@ -31,7 +36,6 @@ from twin.platform_config import PlatformConfig
 from twin.prompt_processing import (
     COLUMN,
     MEASURED,
-    NAN,
     PIXEL_STEPS,
     PRELOADED,
     RELOADED,
@@ -43,6 +47,7 @@ from twin.prompt_processing import (
     Events,
     Message,
     PromptProcessing,
+    Ran,
 )
 from twin.troubles import Trouble
 
@@ -140,15 +145,15 @@ class LiveProcessing(PromptProcessing):
                 self.counters["not_exported"] += 1
         except Ended as ended:
             failed = failed or ended.reason
+            taken = self._foresee(message, taken)
             raise
         except PipelineError as error:
             failed = " ".join(str(error).split())
+            taken = self._foresee(message, taken)
             raise Ended("pipeline failed") from None
         finally:
             self._known.pop(message.row, None)
-            if taken is None:
-                self.source.skip(message.visit, message.detector)
-            elif taken.measured is not None:
+            if taken is not None and taken.measured is not None:
                 self._keep_pixels(taken.measured)
                 taken.measured.pixels.close()
             self._log(message, taken, summary, failed)
@@ -170,8 +175,16 @@ class LiveProcessing(PromptProcessing):
 
     def _take_image(self, message: Message) -> Taken:
         """The pixel half, and what it takes on this platform."""
-        row = message.row
-        taken = self.source.take(message.visit, message.detector)
+        taken = self._measure(message.visit, message.detector)
+        if message.row not in self._told:
+            self._told.add(message.row)
+            self._record_taken(message, taken)
+        return taken
+
+    def _measure(self, visit: int, detector: int) -> Taken:
+        """The same, with its numbers in the night's."""
+        row = visit * self.n_detectors + detector
+        taken = self.source.take(visit, detector)
         counts = self.numbers.counts
         if taken.half is not None:
             sizes: dict[str, float] = {}
@@ -189,10 +202,53 @@ class LiveProcessing(PromptProcessing):
                 self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, float(drawn[name][0]))
         self._pixel[row] = self._sum(row, PIXEL_STEPS)
         self._single[row] = self._sum(row, SINGLE_FRAME_STEPS)
-        if row not in self._told:
-            self._told.add(row)
-            self._record_taken(message, taken)
         return taken
+
+    def _foresee(self, message: Message, taken: Taken | None) -> Taken | None:
+        """What would have become of a detector-visit that fails, for the night without faults: nothing is saved."""
+        if not self._saved[message.row]:
+            taken = taken or self._measure(message.visit, message.detector)
+            self.foresee(message.visit, message.detector, taken, self._known.get(message.row))
+        return taken
+
+    def foresee(self, visit: int, detector: int, taken: Taken | None = None, known: Known | None = None) -> None:
+        """The numbers of a detector-visit that did not save: those that it would have had now."""
+        row = visit * self.n_detectors + detector
+        mine = taken is None
+        taken = taken or self._measure(visit, detector)
+        if taken.measured is None:
+            return
+        ports = replace(self.ports, store=Unsaved(self.ports.store), recorder=Silent(), sink=MemorySink())
+        config = msgspec.structs.replace(self.pipeline, publish=PublishConfig())
+        filtered: list[Step] = []
+
+        def look(step: Step) -> None:
+            filtered.extend([step] if step.name == "filter" else [])
+            if step.name == "package":
+                self._bytes[row] = step.size
+
+        try:
+            known = known or run(preload(self.source.visit(visit), detector, self.source.box(visit, detector), ports,
+                                         config))
+            self._count(row, run(report_sources(taken.measured, known, ports, config), look))
+        except TooManyDiaObjects:
+            self._count_left(row, filtered[0].left, None)
+        if mine:
+            taken.measured.pixels.close()
+
+    def _count_left(self, row: int, filtered: Filtered, associated: Associated | None) -> None:
+        """The numbers of a detector-visit that gave no Summary; one that was not associated has too many new objects,
+        whatever the platform does.
+        """
+        counts, stages = self.numbers.counts, filtered.rejections["stage"]
+        for name in FILTERS:
+            counts[f"n_{name}"][row] = np.count_nonzero(stages == name.encode())
+        n, fresh = len(filtered.sources), self.max_new_objects + 1
+        if associated is not None:
+            counts["n_new_objects"][row], n, fresh = n - len(associated), len(associated), associated.n_new
+        counts["n_alerts"][row] = self._alerts[row] = n
+        counts["n_fresh"][row] = self._fresh[row] = fresh
+        counts["bytes"][row] = self._bytes[row]
 
     def _sum(self, row: int, names: Sequence[str]) -> float:
         return float(self.numbers.work[row, [COLUMN[name] for name in names]].sum(dtype=float))
@@ -201,21 +257,22 @@ class LiveProcessing(PromptProcessing):
         """What a Step of a real size takes: the table's line, off it by as much as the counted one would be."""
         k = COLUMN[name]
         a, b = self._lines[k]
-        return float(self.numbers.scatter[row, k]) * (a + b * size)
+        return float(np.float32(float(self.numbers.scatter[row, k]) * (a + b * size)))     # as the night keeps it
 
     def _report(self, message: Message, taken: Taken) -> Generator[simpy.Event, Any, Summary]:
         """The catalogue half; Ended where it gives no alerts."""
         assert taken.measured is not None
-        said, known = _Said(), self._known[message.row]
+        said, known, left = _Said(), self._known[message.row], dict[str, Any]()
         half = report_sources(taken.measured, known, self._ports_of(message, said), self.pipeline)
         try:
-            summary = yield from self._drive(message, half)
+            summary = yield from self._drive(message, half, lambda step: left.__setitem__(step.name, step.left))
         except TooManyDiaObjects:
             raise Ended("too many new objects") from None
         except NonRetriableError:
             if not said.unanswered:
                 raise
             self._landed(message)
+            self._count_left(message.row, left["filter"], left["associate"])
             self.counters["unanswered"] += 1
             self._leave(message, self.env.now)
             raise Ended("committed, not sent") from None
@@ -250,9 +307,9 @@ class LiveProcessing(PromptProcessing):
             super()._publish_alerts(message)
 
     def _publish_alerts(self, message: Message) -> None:
-        fresh = message.row >= 0 and not self.times["sent_s"][message.row] == self.times["sent_s"][message.row]
+        before = self.n_sent_twice[message.row]
         super()._publish_alerts(message)
-        if fresh and message.detector in self.fidelities:
+        if self.n_sent_twice[message.row] == before and message.detector in self.fidelities:
             self.env.process(self._deliver(message))
 
     def _deliver(self, message: Message) -> Events:
@@ -262,8 +319,6 @@ class LiveProcessing(PromptProcessing):
         for step in steps:
             if step.delay_s:
                 yield self.env.timeout(step.delay_s)
-        return
-        yield      # a generator even where nothing waits
 
     # --- ports and Steps --------------------------------------------------------------------------------------------
 
@@ -285,7 +340,8 @@ class LiveProcessing(PromptProcessing):
         trouble = self._trouble("kafka_down", message)
         return trouble is not None and trouble.at(self.env.now)
 
-    def _drive(self, message: Message, steps: Steps[T]) -> Generator[simpy.Event, Any, T]:
+    def _drive(self, message: Message, steps: Steps[T], look: Callable[[Step], None] = lambda step: None
+               ) -> Generator[simpy.Event, Any, T]:
         """A half of the pipeline, each Step at its service or on the worker, until the worker's time is over."""
         began, last = thread_time(), ""
         while True:
@@ -298,6 +354,7 @@ class LiveProcessing(PromptProcessing):
             if not step.name.startswith("retry."):
                 self._passed(message, last)
             last = step.name
+            look(step)
             start = float(self.env.now)
             try:
                 yield from self._pay(message, step)
@@ -347,6 +404,8 @@ class LiveProcessing(PromptProcessing):
         self.numbers.work[row, COLUMN[name]] = seconds
         if name == "package":
             self._bytes[row] = step.size
+        if name == "send" and self._kafka_down(message):
+            seconds = self.config.publication.delivery_timeout_s
         if name not in STEP:
             yield from self._spend(message, seconds)
             return
@@ -361,6 +420,22 @@ class LiveProcessing(PromptProcessing):
             yield self.env.timeout(end - now)
         if not served:
             raise Ended(message.limit_reason)
+
+    def run(self, drive: Callable[[simpy.Environment], None] = simpy.Environment.run) -> Ran:
+        """The whole night; what no worker had is measured after it, for the night without faults."""
+        ran = super().run(drive)
+        never = [row for row in self._live_rows() if row not in self.logs]
+        for row in never:
+            self.foresee(*divmod(row, self.n_detectors))
+        if never:
+            for name in ran.passages.dtype.names or ():
+                if name in (self.numbers.counts.dtype.names or ()):
+                    ran.passages[name] = self.numbers.counts[name]
+        return ran
+
+    def _live_rows(self) -> list[int]:
+        return [number * self.n_detectors + detector for number in range(len(self.plan))
+                for detector in sorted(self.fidelities)]
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -417,6 +492,37 @@ class LiveProcessing(PromptProcessing):
             self._n_done += 1
             self._tell(self._n_done, self._n_live)
         self.logs[row] = log
+
+    def log_rows(self) -> np.ndarray:
+        """EXPOSURE_LOG of all live detector-visits, also of those that no worker had."""
+        logs = []
+        for row in self._live_rows():
+            if row in self.logs:
+                logs.append(self.logs[row])
+                continue
+            number, detector = divmod(row, self.n_detectors)
+            visit, log = self.source.visit(number), empty(EXPOSURE_LOG, 1)
+            log["visit"], log["detector"], log["band"] = visit.visit, detector, visit.band
+            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
+            log["status"], log["reason"] = b"failed", self.reason[row].encode()
+            log["fidelity"] = self.fidelities[detector].encode()
+            log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
+            logs.append(log)
+        return np.concatenate(logs) if logs else empty(EXPOSURE_LOG)
+
+
+class Unsaved(Wrapper):
+    """A store that reads and does not write."""
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        return None if name == "save" else super()._call(name, *arguments)
+
+
+class Silent:
+    """A recorder that keeps nothing."""
+
+    def append(self, table: str, rows: np.ndarray) -> None:
+        """Nothing."""
 
 
 class Refusing(Wrapper):

@@ -34,7 +34,7 @@ COLUMN: Final = {name: k for k, name in enumerate(WORK_STEPS)}
 PIXEL_STEPS: Final = ("isr", "calibrate", "warp", "subtract", "detect", "measure", "cutouts", "reliability")
 SINGLE_FRAME_STEPS: Final = ("isr", "calibrate")     # of the fallback without a template or preload
 BEFORE_RELOAD: Final = ("filter", "transform")
-BEFORE_SAVE: Final = ("associate", "statistics", "forced", "package")
+BEFORE_SAVE: Final = ("associate", "statistics", "forced")     # and the packets, but where they come after it
 # A failure that changed nothing outside, and that another try may mend.
 RETRIABLE: Final = frozenset({"registry", "no preload", "satellites", "apdb", "timeout", "killed", "out of memory"})
 DIES: Final = frozenset({"killed", "out of memory"})     # the pod with its message
@@ -144,10 +144,12 @@ class PromptProcessing:
         """Costs of local work in sums, images' arrivals, and when each visit's message comes."""
         work, c = self.numbers.work, self.numbers.counts
         self._pixel, self._single = self._total(PIXEL_STEPS), self._total(SINGLE_FRAME_STEPS)
-        self._first, self._second = self._total(BEFORE_RELOAD), self._total(BEFORE_SAVE)
+        through_outbox = self.config.publication.order == "outbox"
+        self._first = self._total(BEFORE_RELOAD)
+        self._second = self._total((*BEFORE_SAVE, "package") if through_outbox else BEFORE_SAVE)
         self._cost = {name: work[:, COLUMN[name]].astype(float).tolist() for name in
                       ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
-                       "save", "send", "export")}
+                       "package", "save", "send", "export")}
         self._alerts, self._bytes = c["n_alerts"].tolist(), c["bytes"].tolist()
         self._fresh, self._detected = c["n_fresh"].tolist(), c["n_detected"].tolist()
         self._arrivals = self._arrive()
@@ -448,14 +450,12 @@ class PromptProcessing:
 
     def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
         """Objects, their history, ephemerides; "no preload" without the first two."""
-        missing = ""
         for step in ("objects", "history"):
             if not (yield from self._call(message, step)):
-                missing = "no preload"
-                break
+                return "no preload"
         if not (yield from self._call(message, "ephemerides")):
             self.counters["without_ephemerides"] += 1
-        return missing
+        return ""
 
     def _image(self, message: Message) -> Events:
         """Wait for the image: presence first, then notifications, and at the end presence again."""
@@ -508,6 +508,8 @@ class PromptProcessing:
     def _send(self, message: Message) -> Events:
         """Packets to Kafka: at once, or by whoever looks through the outbox later."""
         env, publication = self.env, self.config.publication
+        if publication.order == "write_first":
+            yield from self._spend(message, self._cost["package"][message.row])
         down = self._trouble("kafka_down", message)
         if down is not None and down.at(env.now):
             self._leave(message, down.end_s)

@@ -77,9 +77,9 @@ class Scenario(Section, frozen=True):
     def __post_init__(self) -> None:
         named, n = self.live, self.counts.detectors
         if named and self.fidelity != "counts":
-            raise ValueError(f'fidelities need fidelity = "counts", the platform that they stand on, got {self.fidelity!r}')
+            raise ValueError(f'fidelities need fidelity = "counts", the platform they stand on, got {self.fidelity!r}')
         if named and max(named) >= n:
-            raise ValueError(f"fidelities: the platform has detectors 0 to {n - 1} (counts.detectors), got {max(named)}")
+            raise ValueError(f"fidelities: counts.detectors has 0 to {n - 1}, got {max(named)}")
         if self.fidelities.pixels and self.counts.cadence != "simulation":
             raise ValueError("fidelities.pixels: only a field of the simulation can be rendered, which needs "
                              f'counts.cadence = "simulation", got {self.counts.cadence!r}')
