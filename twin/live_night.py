@@ -96,7 +96,7 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
         source = source_of(scenario, place, pool, processes)
         platform = LiveProcessing(
             scenario.platform, night.plan, night.numbers, night.troubles, source=source, ports=ports, costs=night.costs,
-            pipeline=scenario.pipeline, pixels=scenario.counts.pixels, seed=scenario.seed,
+            pipeline=scenario.pipeline, seed=scenario.seed,
             keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
             done=lambda done, of: progress("detector-visits", done, of))
         ran = platform.run(drive)

@@ -28,7 +28,7 @@ from pipeline.steps import Step, Steps, run
 from schemas.measures import EXPOSURE_LOG, WORK_STEPS, empty
 from schemas.measures import STEP as STEP_ROW
 from twin.costs import CostTable
-from twin.counts import FILTERS, Numbers, step_sizes
+from twin.counts import FILTERS, Numbers
 from twin.faults import Wrapper
 from twin.live import Source, Taken
 from twin.plan import DAY_S, Plan
@@ -52,6 +52,7 @@ from twin.prompt_processing import (
 from twin.troubles import Trouble
 
 T = TypeVar("T")
+OF_DETECTIONS: Final = ("measure", "cutouts", "reliability")     # of PIXEL_STEPS
 SERVICE_OF_CALL: Final = {"objects": "apdb", "history": "apdb", "save": "apdb", "contains": "apdb",
                           "near": "ephemeris", "allowed": "satellites"}
 
@@ -93,7 +94,7 @@ class LiveProcessing(PromptProcessing):
     """
 
     def __init__(self, config: PlatformConfig, plan: Plan, numbers: Numbers, troubles: Sequence[Trouble] = (), *,
-                 source: Source, ports: Ports, costs: CostTable, pipeline: PipelineConfig, pixels: int, seed: int = 1,
+                 source: Source, ports: Ports, costs: CostTable, pipeline: PipelineConfig, seed: int = 1,
                  keep: Callable[[Measured], None] = lambda measured: None,
                  done: Callable[[int, int], None] = lambda number, of: None) -> None:
         super().__init__(config, plan, numbers, troubles, seed=seed,
@@ -101,7 +102,7 @@ class LiveProcessing(PromptProcessing):
         self.source, self.pipeline = source, pipeline
         self.fidelities = source.fidelities
         self.ports = replace(ports, clock=self.clock, ephemerides=source.ephemerides, satellites=source.satellites)
-        self._costs, self._pixels = costs, pixels
+        self._costs = costs
         self._lines = [(costs.file.steps[name].a * costs.scale, costs.file.steps[name].b * costs.scale)
                        for name in WORK_STEPS]
         self._known: dict[int, Known] = {}
@@ -185,21 +186,20 @@ class LiveProcessing(PromptProcessing):
         """The same, with its numbers in the night's."""
         row = visit * self.n_detectors + detector
         taken = self.source.take(visit, detector)
-        counts = self.numbers.counts
-        if taken.half is not None:
-            sizes: dict[str, float] = {}
-            for worked in taken.half.steps:
-                sizes[worked.step.name] = sizes.get(worked.step.name, 0.0) + worked.step.size
-            for name in PIXEL_STEPS:
-                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
+        counts, work = self.numbers.counts, self.numbers.work
         n = len(taken.measured.sources) if taken.measured is not None else 0
         counts[row] = 0
         counts["n_detected"][row] = self._detected[row] = n
         self._alerts[row] = self._bytes[row] = self._fresh[row] = 0
         if taken.half is None:
-            drawn = step_sizes(counts[row:row + 1], self._pixels)
+            for name in OF_DETECTIONS:        # the others grow with the image, as the counted one's
+                work[row, COLUMN[name]] = self._seconds(row, name, n)
+        else:
+            sizes: dict[str, float] = {}
+            for worked in taken.half.steps:
+                sizes[worked.step.name] = sizes.get(worked.step.name, 0.0) + worked.step.size
             for name in PIXEL_STEPS:
-                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, float(drawn[name][0]))
+                work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
         self._pixel[row] = self._sum(row, PIXEL_STEPS)
         self._single[row] = self._sum(row, SINGLE_FRAME_STEPS)
         return taken
@@ -251,7 +251,8 @@ class LiveProcessing(PromptProcessing):
         counts["bytes"][row] = self._bytes[row]
 
     def _sum(self, row: int, names: Sequence[str]) -> float:
-        return float(self.numbers.work[row, [COLUMN[name] for name in names]].sum(dtype=float))
+        work = self.numbers.work[row].tolist()
+        return sum(work[COLUMN[name]] for name in names)
 
     def _seconds(self, row: int, name: str, size: float) -> float:
         """What a Step of a real size takes: the table's line, off it by as much as the counted one would be."""

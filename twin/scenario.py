@@ -80,6 +80,8 @@ class Scenario(Section, frozen=True):
             raise ValueError(f'fidelities need fidelity = "counts", the platform they stand on, got {self.fidelity!r}')
         if named and max(named) >= n:
             raise ValueError(f"fidelities: counts.detectors has 0 to {n - 1}, got {max(named)}")
+        if named and any(fault.kind == "burst" for fault in self.faults):
+            raise ValueError("faults: a burst multiplies numbers, and live detectors (fidelities) have the sky's")
         if self.fidelities.pixels and self.counts.cadence != "simulation":
             raise ValueError("fidelities.pixels: only a field of the simulation can be rendered, which needs "
                              f'counts.cadence = "simulation", got {self.counts.cadence!r}')
