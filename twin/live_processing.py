@@ -252,7 +252,7 @@ class LiveProcessing(PromptProcessing):
 
     def _sum(self, row: int, names: Sequence[str]) -> float:
         work = self.numbers.work[row].tolist()
-        return sum(work[COLUMN[name]] for name in names)
+        return float(sum(work[COLUMN[name]] for name in names))
 
     def _seconds(self, row: int, name: str, size: float) -> float:
         """What a Step of a real size takes: the table's line, off it by as much as the counted one would be."""
