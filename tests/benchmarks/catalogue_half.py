@@ -6,12 +6,8 @@ Objects are uniform on a strip, 20 in a detector's preload box; a detector-visit
 """
 
 import argparse
-import time
-from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +18,6 @@ from pipeline.ports import Ports, SaveRequest, Segment
 from pipeline.prompt import deliver, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.sinks.counting import CountingSink
-from pipeline.steps import Steps
 from pipeline.stores.memory import MemoryStore
 from schemas import ids
 from schemas.exposure import Visit
@@ -30,20 +25,13 @@ from schemas.measures import EPHEMERIS, TRACK, TRUTH, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY
 from schemas.wcs import Wcs
 from simulators.catalogs import draw
+from tests.twin.wides import Nothing, Watch
 from twin.catalogue import measured_from_catalog
 
-T = TypeVar("T")
 SHAPE = (4000, 4072)
 MJD = 61218.0
 DENSITY = 350.0        # objects per square degree
 DEC = (-25.0, -15.0)
-
-
-class Nothing:
-    """A recorder that keeps nothing."""
-
-    def append(self, table: str, rows: np.ndarray) -> None:
-        pass
 
 
 def filled(n: int, rng: np.random.Generator) -> tuple[MemoryStore, np.ndarray, np.ndarray]:
@@ -86,32 +74,6 @@ def truth_on(wcs: Wcs, ra: np.ndarray, dec: np.ndarray, rng: np.random.Generator
     return rows
 
 
-@dataclass
-class Watch:
-    """CPU seconds since the last Step, by Step; what follows the last one is `after NAME`."""
-
-    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    sizes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    last: float = 0.0
-
-    def lap(self, name: str) -> None:
-        now = time.process_time()
-        self.spent[name] += now - self.last
-        self.last = now
-
-    def drive(self, steps: Steps[T]) -> T:
-        self.last, name = time.process_time(), "nothing"
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                self.lap(f"after {name}")
-                return stop.value  # type: ignore[no-any-return]  # the generator's declared return type
-            name = step.name
-            self.sizes[name] += step.size
-            self.lap(name)
-
-
 def measure(n: int, repeats: int, config: PipelineConfig) -> Watch:
     """A night of `repeats` detector-visits on a store of `n` objects."""
     rng, watch = np.random.default_rng(1), Watch()
@@ -120,7 +82,7 @@ def measure(n: int, repeats: int, config: PipelineConfig) -> Watch:
         at = float(rng.uniform(ra.min() + 0.3, ra.max() - 0.3)), float(rng.uniform(DEC[0] + 0.3, DEC[1] - 0.3))
         visit, wcs = Visit(20260701 * 100_000 + k, "r", *at, 0.0, MJD + k * 1e-4, 30.0), Wcs.tangent(*at, SHAPE)
         truth = truth_on(wcs, ra, dec, rng)
-        watch.last = time.process_time()
+        watch.begin()
         catalog = draw(truth, wcs, SHAPE, psf_sigma_px=1.8, flux_err=100.0, key=k, rng=rng)
         watch.lap("draw")
         measured = measured_from_catalog(catalog, visit, 0, wcs, SHAPE, psf_sigma_px=1.8)
@@ -147,8 +109,8 @@ def main() -> None:
     for n in given.objects:
         spent = measure(n, given.repeats, config).spent
         print("  ms:", {name: round(1000 * value / given.repeats, 3) for name, value in spent.items()})
-        print("  ms in all but draw and dress:",
-              round(1000 * sum(value for name, value in spent.items() if name not in ("draw", "dress")) / given.repeats, 3))
+        half = sum(value for name, value in spent.items() if name not in ("draw", "dress"))
+        print(f"  ms in all but draw and dress: {1000 * half / given.repeats:.3f}")
 
 
 if __name__ == "__main__":
