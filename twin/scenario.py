@@ -17,6 +17,7 @@ import msgspec
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputError
 from simulators.config import SimulationConfig
+from simulators.wide_sky import WideConfig
 from twin.platform_config import (
     AtLeastOne,
     CountsConfig,
@@ -71,6 +72,7 @@ class Scenario(Section, frozen=True):
     recorder: RecorderConfig = RecorderConfig()
     judge: JudgeConfig = JudgeConfig()
     counts: CountsConfig = CountsConfig()
+    wide: WideConfig = WideConfig()        # the sky of survey nights at catalogue fidelity
     faults: tuple[FaultConfig, ...] = ()   # of nights at counts fidelity
     expect: ExpectConfig = ExpectConfig()  # and what they must end in
 
