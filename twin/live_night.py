@@ -22,6 +22,7 @@ from pipeline.errors import InputError
 from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.satellites import TrackSatellites
+from pipeline.sinks.counting import CountingSink
 from reports.requirement import requirement
 from schemas.measures import FACT
 from twin import counts_night
@@ -33,10 +34,12 @@ from twin.folders import claim
 from twin.keeping import KEPT, keeper
 from twin.live import SimulatedDetectors, Source, live_camera
 from twin.live_processing import LiveProcessing
+from twin.plan import Plan
 from twin.platform_config import ExpectConfig
 from twin.pool import assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.scenario import Scenario, to_toml
+from twin.wide import WideSource
 
 TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 Drive = Callable[[simpy.Environment], None]
@@ -87,13 +90,15 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
           begun: float) -> Outcome:
     folder = place.folder
     (folder / "scenario.toml").write_text(to_toml(scenario))
-    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
+    drawn_ahead = 0 if scenario.fidelities.pixels else 1
+    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes, most=drawn_ahead) as pool,
+          _scratch(folder),
           _ports(place, scenario, recorder) as ports):
         if processes > 1 and scenario.fidelities.pixels:
             progress("kernels", 0, 1)
             warm()
             progress("kernels", 1, 1)
-        source = source_of(scenario, place, pool, processes)
+        source = source_of(scenario, night.plan, place, pool, processes)
         platform = LiveProcessing(
             scenario.platform, night.plan, night.numbers, night.troubles, source=source, ports=ports, costs=night.costs,
             pipeline=scenario.pipeline, seed=scenario.seed,
@@ -118,12 +123,12 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
                    scenario.expect != ExpectConfig())
 
 
-def source_of(scenario: Scenario, place: Place, pool: Executor, processes: int) -> Source:
-    """The world of a scenario's live detectors."""
+def source_of(scenario: Scenario, plan: Plan, place: Place, pool: Executor, processes: int) -> Source:
+    """The world of a scenario's live detectors: one simulated field, or the sky of a survey."""
     if scenario.counts.cadence == "simulation":
         return SimulatedDetectors(scenario, place.folder, pool, processes, cache=place.cache,
                                   keep_images=place.keep_images)
-    raise InputError(f'fidelities: live detectors need counts.cadence = "simulation", got {scenario.counts.cadence!r}')
+    return WideSource(scenario, plan, pool)
 
 
 @contextmanager
@@ -131,7 +136,11 @@ def _ports(place: Place, scenario: Scenario, recorder: ParquetRecorder) -> Itera
     """The outside of the night: its store and its sink."""
     url = place.store or (f"duckdb:{place.folder / 'prompt.duckdb'}" if scenario.fidelities.pixels else "memory:")
     store = open_store(url)
-    sink = open_sink(place.sink or f"file:{place.folder / 'alerts'}", headers={"simulated": "true"}, check=True)
+    counted = scenario.pipeline.alert.packets == "counted"
+    if counted and place.sink:
+        raise InputError(f"sink {place.sink!r}: with pipeline.alert.packets = \"counted\" there are no packets to send")
+    sink = CountingSink() if counted else open_sink(place.sink or f"file:{place.folder / 'alerts'}",
+                                                    headers={"simulated": "true"}, check=True)
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
@@ -159,8 +168,7 @@ def _facts(scenario: Scenario, night: counts_night.Night, source: Source, proces
                                                for kind, some in named.items()},
               "detectors_counts": counted, "processes": processes,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")}}
-    if isinstance(source, SimulatedDetectors):
-        values |= {f"template_{band}": note for band, note in source.template_notes().items()}
+    values |= source.facts
     more = np.zeros(len(values), FACT)
     for row, (key, value) in zip(more, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]

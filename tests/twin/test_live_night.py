@@ -133,6 +133,23 @@ def test_one_process_and_two_send_the_same_bytes(tmp_path: Path) -> None:
     assert passages[0].tobytes() == passages[1].tobytes()
 
 
+def test_a_survey_night_runs_on_the_platform_and_goes_as_its_numbers_do(tmp_path: Path) -> None:
+    wanted = read_scenario(SCENARIOS / "catalogue_night.toml", [
+        "counts.visits=12", "counts.detectors=9", "wide.alerts_per_visit=90.0", "platform.publication.order='outbox'"])
+    live = run_live(wanted, Place(tmp_path / "run")).night
+    ours, numbers = live.ran.passages, run_once(wanted, live.made).passages
+    assert len(ours) == 108
+    assert abs(ours["n_alerts"].sum() / 12 - 90.0) < 5 * np.sqrt(90.0 / 12) + 18.0      # the sky's own scatter
+    assert np.allclose(ours["delivered_s"], numbers["delivered_s"], atol=1e-5)
+    store = Store(tmp_path / "run")
+    assert len(store.table("DiaSource")) == ours["n_sent"].sum() == len(store.table("publication"))
+    assert np.all(store.table("exposure_log")["fidelity"] == b"catalogue")
+    assert not (tmp_path / "run" / "alerts").exists()
+    with pytest.raises(InputError, match="there are no packets to send"):
+        run_live(wanted, Place(tmp_path / "other", sink="file:somewhere"))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(("overrides", "message"), [
     (["fidelities.catalogue=[0, 7]"], "counts.detectors has 0 to 4, got 7"),
     (["fidelities.catalogue=[0, 1]", "fidelities.pixels=[1]"], "a detector has one fidelity, 1 is named twice"),
