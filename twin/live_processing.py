@@ -35,7 +35,7 @@ from twin.plan import DAY_S, Plan
 from twin.platform_config import PlatformConfig
 from twin.prompt_processing import (
     COLUMN,
-    MEASURED,
+    ISR_STEPS,
     PIXEL_STEPS,
     PRELOADED,
     RELOADED,
@@ -129,14 +129,11 @@ class LiveProcessing(PromptProcessing):
             message.times[PRELOADED] = self.env.now
             yield from self._image(message)
             if missing:
-                yield from self._spend(message, self._single[message.row])
-                yield from self._call(message, "export")
-                raise Ended(missing)
+                yield from self._fall_back(message, missing)
             if message.troubled:
                 yield from self._pixel_troubles(message)
             taken = self._take_image(message)
-            yield from self._spend(message, self._pixel[message.row])
-            message.times[MEASURED] = self.env.now
+            yield from self._measure_pixels(message)
             if taken.measured is None:
                 failed = taken.reason
                 raise Ended("no template" if taken.status == "no_work" else "pipeline failed")
@@ -201,7 +198,7 @@ class LiveProcessing(PromptProcessing):
             for name in PIXEL_STEPS:
                 work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
         self._pixel[row] = self._sum(row, PIXEL_STEPS)
-        self._single[row] = self._sum(row, SINGLE_FRAME_STEPS)
+        self._single[row], self._isr[row] = self._sum(row, SINGLE_FRAME_STEPS), self._sum(row, ISR_STEPS)
         return taken
 
     def _foresee(self, message: Message, taken: Taken | None) -> Taken | None:

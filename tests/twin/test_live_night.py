@@ -58,6 +58,7 @@ FAULTS = {
     "killed": FaultConfig(kind="worker_killed", duration_s=1e6, rate=0.5, delay_s=52.0),
     "hung": FaultConfig(kind="worker_hung", duration_s=1e6, rate=0.5, detectors=2),
     "no template": FaultConfig(kind="template_missing", duration_s=1e6, rate=0.5),
+    "no references": FaultConfig(kind="references_missing", duration_s=1e6, rate=0.5),
     "never an image": FaultConfig(kind="image_missing", duration_s=1e6, rate=0.5),
     "twice": FaultConfig(kind="next_visit_duplicated", duration_s=1e6, rate=0.5),
     "never announced": FaultConfig(kind="next_visit_lost", duration_s=1e6, rate=0.5),
