@@ -84,7 +84,7 @@ class WideSource:
 
     def __init__(self, scenario: Scenario, plan: Plan, pool: Executor | None = None, *,
                  density: Density | None = None) -> None:
-        config, self.plan = scenario.simulation, plan
+        config, self.plan, self._wanted = scenario.simulation, plan, scenario.wide.alerts_per_visit
         self.visits = visits_of(scenario, plan)
         self.density = density or density_of(
             config, scenario.wide, self.visits, scenario.counts.detectors, scenario.seed,
@@ -108,7 +108,8 @@ class WideSource:
     @property
     def facts(self) -> dict[str, str]:
         """What a run's facts should say of its sources."""
-        return {"cutouts": "rendered from truth" if self._cutouts else "none: packets are counted",
+        return {"alerts_per_visit": f"{self._wanted:g}", "sources": "simulated survey, catalogue fidelity",
+                "cutouts": "rendered from truth" if self._cutouts else "none: packets are counted",
                 **{f"density_{kind}": f"{getattr(self.density, kind):.6g}" for kind in KINDS}}
 
     def visit(self, number: int) -> Visit:

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.prompt import Summary
 from pipeline.sinks.counting import CountingSink
 from pipeline.stores.memory import MemoryStore
-from schemas.measures import FACT, empty
-from tests.twin.wides import Nothing, Watch, run_visit
+from reports.store import Store
+from reports.wide import wide_night
+from tests.twin.wides import Night, Nothing, finish
 from twin.plan import plan_of
 from twin.pool import open_pool
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.scenario import read_scenario, to_toml
-from twin.wide import WideSource
+from twin.wide import AHEAD, WideSource
 
 
 def main() -> None:
@@ -27,11 +29,12 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--latency", type=float, help="of the report after the shutter closed [s]; none: no overlap")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     given = parser.parse_args()
     scenario = read_scenario(given.scenario, given.overrides)
-    plan, watch, store, sink = plan_of(scenario), Watch(), MemoryStore(), CountingSink()
+    plan, store, sink = plan_of(scenario), MemoryStore(), CountingSink()
     recorder = ParquetRecorder(given.out / "measures") if given.out else Nothing()
     begun = time.perf_counter()
     n_detectors, alerts, last = scenario.counts.detectors, [], begun
@@ -39,36 +42,33 @@ def main() -> None:
         source = WideSource(scenario, plan, pool)
         print("density per deg^2:", source.density, f"{time.perf_counter() - begun:.1f} s")
         numbers = range(given.first, min(given.first + given.visits, len(plan)))
-        for number in numbers:
-            summaries = run_visit(source, number, range(n_detectors), store, sink, recorder, scenario, watch)
+        night = Night(source, store, sink, recorder, scenario, given.latency)
+
+        def after(number: int, summaries: list[Summary]) -> None:
+            nonlocal last
             alerts.append(sum(s.n_alerts for s in summaries))
-            if (number - given.first + 1) % 50 == 0:
+            if len(alerts) % 50 == 0:
                 now = time.perf_counter()
                 print(f"{number + 1} visits, {1000 * (now - last) / 50 / n_detectors:.3f} ms wall per detector-visit, "
                       f"{np.mean(alerts[-50:]):.0f} alerts per visit, {_peak_mb():.0f} MB", flush=True)
                 last = now
-        for number in range(numbers.stop, min(numbers.stop + 10, len(plan))):
-            for _ in range(n_detectors):
-                source.skip(number, 0)
+
+        night.run(numbers, after)
+        for number in range(numbers.stop, min(numbers.stop + AHEAD, len(plan))):
+            for detector in range(n_detectors):
+                source.skip(number, detector)
+    watch = night.watch
     wall, n = time.perf_counter() - begun, given.visits * n_detectors
     if isinstance(recorder, ParquetRecorder):
-        _finish(recorder, given.out, store, source, to_toml(scenario))
+        finish(recorder, store, source)
+        (given.out / "scenario.toml").write_text(to_toml(scenario))
+        print("\n".join(wide_night(Store(given.out)).lines()))
         print(f"recorded in {time.perf_counter() - begun - wall:.1f} s more")
     print({name: round(1000 * value / n, 3) for name, value in watch.spent.items()})
     print(f"{wall:.1f} s for {n} detector-visits: {1000 * wall / n:.3f} ms wall, "
           f"{1000 * sum(watch.spent.values()) / n:.3f} ms CPU of this process each; {sum(alerts)} alerts, "
           f"{sink.n_sent} sent, {np.mean(alerts):.1f} per visit; peak {_peak_mb():.0f} MB; rows",
           {name: len(store.table(name)) for name in PROMPT_TABLES})
-
-
-def _finish(recorder: ParquetRecorder, folder: Path, store: MemoryStore, source: WideSource, toml: str) -> None:
-    for name in PROMPT_TABLES:
-        recorder.append(name, store.table(name))
-    facts = empty(FACT, len(source.facts))
-    facts["key"], facts["value"] = list(source.facts), list(source.facts.values())
-    recorder.append("fact", facts)
-    recorder.close()
-    (folder / "scenario.toml").write_text(toml)
 
 
 def _peak_mb() -> float:
