@@ -1,14 +1,18 @@
 """The visits of a night at counts fidelity: our scheduler's, or at regular or random times."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pipeline.errors import InputError
+from schemas.exposure import Visit
 from simulators.scheduler import Survey
 from simulators.streams import stream
 from simulators.surveyed import visit_id
+from twin.observatory import Observatory
 from twin.scenario import Scenario
 
 DAY_S: Final = 86400.0
@@ -38,6 +42,8 @@ def plan_of(scenario: Scenario) -> Plan:
     c = scenario.counts
     if c.cadence == "scheduler":
         return _scheduled(scenario)
+    if c.cadence == "simulation":
+        return of_visits(Observatory(scenario, Path()).visits)
     gaps = np.full(c.visits, c.interval_s)
     if c.cadence == "poisson":
         gaps = stream(scenario.seed, "visits").exponential(c.interval_s, c.visits)
@@ -64,6 +70,18 @@ def _scheduled(scenario: Scenario) -> Plan:
                  scenario, pointing)
 
 
+def of_visits(visits: Sequence[Visit]) -> Plan:
+    """The visits of a simulated field."""
+    middle = np.array([visit.mjd_tai for visit in visits])
+    half = np.array([visit.exposure_s for visit in visits]) / (2 * DAY_S)
+    origin = float(middle[0] - half[0]) - BEFORE_S / DAY_S
+    pointing = np.zeros(len(visits), POINTING)
+    for row, visit in zip(pointing, visits, strict=True):
+        row["ra"], row["dec"], row["rotation"], row["band"] = visit.ra, visit.dec, visit.rotation, visit.band.encode()
+    return Plan(origin, np.array([visit.visit for visit in visits], np.int64), np.zeros(len(visits), np.int64),
+                (middle - half - origin) * DAY_S, (middle + half - origin) * DAY_S, pointing)
+
+
 def strip(field: np.ndarray) -> np.ndarray:
     """POINTING of made-up fields: side by side along a parallel."""
     out = np.zeros(len(field), POINTING)
@@ -84,4 +102,4 @@ def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, scenario: Sc
     return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + shut, pointing)
 
 
-__all__ = ["BEFORE_S", "POINTING", "Plan", "plan_of", "strip"]
+__all__ = ["BEFORE_S", "POINTING", "Plan", "of_visits", "plan_of", "strip"]

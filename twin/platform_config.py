@@ -112,7 +112,8 @@ class CountsConfig(Section, frozen=True):
     """A night of numbers: which visits, and how many sources each detector has."""
 
     visits: AtLeastOne = 1000              # LPM-17: about 1000 in a night
-    cadence: Literal["scheduler", "regular", "poisson"] = "scheduler"   # our scheduler's, or gaps of `interval_s`
+    cadence: Literal["scheduler", "regular", "poisson", "simulation"] = "scheduler"   # our scheduler's, gaps of
+    #                                        `interval_s`, or the night of `simulation.cadence`: one field's
     interval_s: Positive = 38.8            # 189 detectors / 4.87 per s (Prompt Processing's design load)
     exposure_s: Positive = 30.0
     fields: AtLeastOne = 1000              # regular, poisson: fields in turn
@@ -121,6 +122,19 @@ class CountsConfig(Section, frozen=True):
     model: str = "catalogue.toml"          # counts model: beside the scenario, or shipped
     alerts_per_visit: NotNegative = 10_000.0   # nAlertVisitAvg (LSE-61) of all `detectors`
     template_missing: Fraction = 0.0       # of fields that have none
+
+
+class FidelitiesConfig(Section, frozen=True):
+    """Detectors of a night on the platform that are more than numbers, whose halves of the pipeline are really run."""
+
+    pixels: tuple[Count, ...] = ()         # rendered and measured
+    catalogue: tuple[Count, ...] | Literal["all"] = ()   # sources drawn from truth; all: those that are not rendered
+
+    def __post_init__(self) -> None:
+        named = [*self.pixels, *(self.catalogue if self.catalogue != "all" else ())]
+        if len(set(named)) != len(named):
+            twice = next(one for one in named if named.count(one) > 1)
+            raise ValueError(f"fidelities: a detector has one fidelity, {twice} is named twice")
 
 
 FaultKind = Literal[
@@ -171,4 +185,4 @@ class ExpectConfig(Section, frozen=True):
 REASONS: Final = (   # why an alert was never sent: what its detector-visit ended in
     "no nextVisit", "expired", "no image", "corrupt image", "mismatch", "registry", "no preload", "no template",
     "no references", "no calibrations", "satellites", "apdb", "committed, not sent", "kafka", "killed", "timeout",
-    "out of memory", "too many new objects", "not taken")
+    "out of memory", "too many new objects", "pipeline failed", "not taken")

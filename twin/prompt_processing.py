@@ -10,7 +10,7 @@ was drawn before (`twin.counts`); waits come about here. Names and order are tho
 
 from array import array
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ PIXEL_STEPS: Final = ("isr", "calibrate", "warp", "subtract", "detect", "measure
 SINGLE_FRAME_STEPS: Final = ("isr", "calibrate")     # of the fallback without a template or preload
 ISR_STEPS: Final = ("isr",)                          # and of the one without references
 BEFORE_RELOAD: Final = ("filter", "transform")
-BEFORE_SAVE: Final = ("associate", "statistics", "forced", "package")
+BEFORE_SAVE: Final = ("associate", "statistics", "forced")     # and the packets, but where they come after it
 # A failure that changed nothing outside, and that another try may mend.
 RETRIABLE: Final = frozenset({"registry", "no preload", "satellites", "apdb", "timeout", "killed", "out of memory"})
 DIES: Final = frozenset({"killed", "out of memory"})     # the pod with its message
@@ -114,12 +114,12 @@ class PromptProcessing:
         self._prepare_rows()
         self._prepare_night()
 
-    def run(self) -> Ran:
-        """The whole night, until the last worker is free and the outbox empty."""
+    def run(self, drive: Callable[[simpy.Environment], None] = simpy.Environment.run) -> Ran:
+        """The whole night, until the last worker is free and the outbox empty; `drive` takes every event in turn."""
         self.env.process(self._front())
         if not self.unlimited:
             self.env.process(self._scaler())
-        self.env.run()
+        drive(self.env)
         return self._ran()
 
     # --- what is known beforehand -----------------------------------------------------------------------------------
@@ -147,10 +147,12 @@ class PromptProcessing:
         work, c = self.numbers.work, self.numbers.counts
         self._pixel, self._single = self._total(PIXEL_STEPS), self._total(SINGLE_FRAME_STEPS)
         self._isr = self._total(ISR_STEPS)
-        self._first, self._second = self._total(BEFORE_RELOAD), self._total(BEFORE_SAVE)
+        through_outbox = self.config.publication.order == "outbox"
+        self._first = self._total(BEFORE_RELOAD)
+        self._second = self._total((*BEFORE_SAVE, "package") if through_outbox else BEFORE_SAVE)
         self._cost = {name: work[:, COLUMN[name]].astype(float).tolist() for name in
                       ("registry", "templates", "calibs", "objects", "history", "ephemerides", "satellites", "reload",
-                       "save", "send", "export")}
+                       "package", "save", "send", "export")}
         self._alerts, self._bytes = c["n_alerts"].tolist(), c["bytes"].tolist()
         self._fresh, self._detected = c["n_fresh"].tolist(), c["n_detected"].tolist()
         self._first_image, self._arrivals = self._arrive()
@@ -431,18 +433,10 @@ class PromptProcessing:
         times[PRELOADED] = env.now
         yield from self._image(message)
         if missing:
-            alone = missing == "no references"
-            self.counters["isr_only" if alone else "single_frames"] += 1
-            yield from self._spend(message, self._isr[row] if alone else self._single[row])
-            yield from self._call(message, "export")
-            raise Ended(missing)
+            yield from self._fall_back(message, missing)
         if message.troubled:
             yield from self._pixel_troubles(message)
-        yield from self._spend(message, self._pixel[row])
-        times[MEASURED] = env.now
-        memory = self.config.pods.memory_base_mb + self.config.pods.memory_source_mb * self._detected[row]
-        if memory > self.config.pods.memory_mb:
-            raise Ended("out of memory")
+        yield from self._measure_pixels(message)
         if not (yield from self._call(message, "satellites")):
             raise Ended("satellites")
         yield from self._spend(message, self._first[row])
@@ -456,6 +450,22 @@ class PromptProcessing:
         yield from self._send(message)
         if not (yield from self._call(message, "export")):
             self.counters["not_exported"] += 1
+
+    def _fall_back(self, message: Message, missing: str) -> Events:
+        """A simpler pipeline, which makes no alerts: to single frames, or to signature removal alone."""
+        alone = missing == "no references"
+        self.counters["isr_only" if alone else "single_frames"] += 1
+        yield from self._spend(message, self._isr[message.row] if alone else self._single[message.row])
+        yield from self._call(message, "export")
+        raise Ended(missing)
+
+    def _measure_pixels(self, message: Message) -> Events:
+        """The pixel half, for which a pod's memory may be too small."""
+        yield from self._spend(message, self._pixel[message.row])
+        message.times[MEASURED] = self.env.now
+        pods = self.config.pods
+        if pods.memory_base_mb + pods.memory_source_mb * self._detected[message.row] > pods.memory_mb:
+            raise Ended("out of memory")
 
     def _preload(self, message: Message, cache: "deque[int]", *, cold: bool) -> Generator[simpy.Event, Any, str]:
         """What is known of the field; why a simpler pipeline has to do, or ""."""
@@ -474,13 +484,17 @@ class PromptProcessing:
             cache.append(message.detector)
         else:
             raise Ended("no calibrations")
+        unknown = yield from self._look_up(message)
+        return missing or unknown
+
+    def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
+        """Objects, their history, ephemerides; "no preload" without the first two."""
         for step in ("objects", "history"):
             if not (yield from self._call(message, step)):
-                missing = missing or "no preload"
-                break
+                return "no preload"
         if not (yield from self._call(message, "ephemerides")):
             self.counters["without_ephemerides"] += 1
-        return missing
+        return ""
 
     def _image(self, message: Message) -> Events:
         """Wait for the images: presence first, then notifications, and at the end presence again; some will do."""
@@ -533,6 +547,8 @@ class PromptProcessing:
     def _send(self, message: Message) -> Events:
         """Packets to Kafka: at once, or by whoever looks through the outbox later."""
         env, publication = self.env, self.config.publication
+        if publication.order == "write_first":
+            yield from self._spend(message, self._cost["package"][message.row])
         down = self._trouble("kafka_down", message)
         if down is not None and down.at(env.now):
             self._leave(message, down.end_s)

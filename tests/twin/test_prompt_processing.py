@@ -54,7 +54,7 @@ def numbers(n: int, detectors: int = 1, **seconds: np.ndarray | float) -> Number
     work = np.zeros((n * detectors, len(WORK_STEPS)), np.float32)
     for name, values in seconds.items():
         work[:, WORK_STEPS.index(name)] = values
-    return Numbers(counts, work, np.zeros(n * detectors), np.zeros(n, bool))
+    return Numbers(counts, work, np.ones_like(work), np.zeros(n * detectors), np.zeros(n, bool))
 
 
 def poisson(n: int, rate: float, seed: int) -> np.ndarray:
