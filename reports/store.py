@@ -35,7 +35,7 @@ DTYPES: Final[dict[str, np.dtype]] = {
     "fact": measures.FACT, "measurement": MEASURED,
     "trace": measures.TRACE, "retraction": measures.RETRACTION, "visit_summary": measures.VISIT_SUMMARY,
     "passage": measures.PASSAGE, "call": measures.CALL, "work": measures.WORK, "pod": measures.POD,
-    "reference": measures.PASSAGE, "next_visit": measures.NEXT_VISIT,
+    "reference": measures.PASSAGE, "next_visit": measures.NEXT_VISIT, "pulse": measures.PULSE,
     "outcome": measures.OUTCOME, "outcome_false": measures.OUTCOME_FALSE, "outcome_forced": measures.OUTCOME_FORCED,
     "outcome_star": measures.OUTCOME_STAR, "seed_exposure_log": seeded(measures.EXPOSURE_LOG),
     "seed_publication": seeded(measures.PUBLICATION), "seed_step": seeded(measures.STEP),
@@ -97,6 +97,11 @@ class Store:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))   # of many stamps few are looked at
         except (ValueError, EOFError, OSError) as error:
             raise StoreError(f"{path}: not a stack of stamps ({error})") from error
+
+    def since(self, name: str, part: int) -> tuple[np.ndarray, int]:
+        """Rows of a table's parts from a number on, and how many parts there are now; nothing is kept."""
+        parts = self._parts(name)
+        return (_rows(name, parts[part:]) if parts[part:] else empty(name)), len(parts)
 
     def _parts(self, table: str) -> list[Path]:
         return sorted((self.folder / "measures" / table).glob("part-*.parquet"))
