@@ -38,11 +38,11 @@ def render(run_folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `report.json` into a run folder; the page's path. StoreError if it is none."""
     store = Store(Path(run_folder))
     part = unfinished(store.folder)
-    if part and not store.has("exposure_log"):
+    if part and (store.has("passage") or not store.has("exposure_log")):
         raise StoreError(f"{run_folder}: {part}; there is nothing to report on yet")
     if store.has("passage"):
         return render_platform(run_folder)
-    report = gather(store)
+    report = gather(store.of_log() if part else store)
     page, machine = html(report, part), json.dumps(document(report), indent=1, allow_nan=False)
     written(report.folder / "report.json", machine)
     return written(report.folder / "report.html", page)
