@@ -23,7 +23,7 @@ from twin.pool import spawned
 from twin.prompt_processing import PromptProcessing, Ran
 from twin.pulse import Pulse
 from twin.recorder import ParquetRecorder
-from twin.running import begun, settings
+from twin.running import begun, keep_scenario, settings
 from twin.scenario import Scenario, find_file, to_toml
 from twin.troubles import Trouble, bursts, lay
 
@@ -140,7 +140,7 @@ def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), proce
                   doing="numbers and reference", settings=settings(beside=beside))
     with begun(folder, state, again=again) as here:
         progress("nights", 0, 1)
-        (folder / "scenario.toml").write_text(to_toml(scenario))
+        keep_scenario(folder, to_toml(scenario))
         with ParquetRecorder(folder / "measures") as recorder:
             night = simulate(scenario, beside, processes=processes,
                              look=lambda platform: Pulse(here, recorder, platform))

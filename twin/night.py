@@ -55,7 +55,7 @@ from twin.night_pulse import NightPulse
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
-from twin.running import Running, begun, settings
+from twin.running import Running, begun, keep_scenario, public, settings
 from twin.scenario import Scenario, find_file, to_toml
 from twin.trace_catalogue import CatalogueTracer
 
@@ -102,7 +102,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     if past is not None and store:
         raise InputError(f"past {past}: a night begins with it in its own DuckDB file, not in {store}")
     state = State(kind="pixels", name=scenario.name, seed=scenario.seed, doing="the sky", settings=settings(
-        beside=beside, keep_images=keep_images, sink=sink, any_topic=any_topic, store=store, past=past,
+        beside=beside, keep_images=keep_images, sink=public(sink), any_topic=any_topic, store=public(store), past=past,
         cache=cache.folder if cache is not None else None))
     with begun(folder, state, again=again) as here:
         if past is not None:
@@ -139,7 +139,7 @@ def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, pr
           here: Running) -> "Night":
     """The night, over, with everything it recorded in its folder."""
     folder = place.folder
-    (folder / "scenario.toml").write_text(to_toml(scenario))
+    keep_scenario(folder, to_toml(scenario))
     with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
           _ports(place, recorder) as ports):
         recorder.replace("fact", facts(scenario, costs, processes, 0.0, {}))

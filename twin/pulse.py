@@ -68,11 +68,14 @@ class Pulse:
         self._next_s = now + EVERY_S
         ended = perf_counter()
         self._not_before = ended + (ended - begun) / SHARE
+        if self._here.parts_due():
+            self._recorder.flush()
 
     def last(self) -> None:
         """Count everything once more: the night is over, and every fate known."""
         self._first, self._over = 0, Sums()
         self._look(float(self._platform.env.now), whole=True)
+        self._recorder.flush()
 
     # --- a look -----------------------------------------------------------------------------------------------------
 
@@ -96,8 +99,6 @@ class Pulse:
                 sent=sums.sent, late=sums.late, lost=dict(sums.lost), delays=trimmed(sums.delays),
                 last=self._last(announced, now))
             self._here.tell(tally, done, len(self._plan))
-        if whole or self._here.parts_due():
-            self._recorder.flush()
 
     def _rows(self, low: int, high: int) -> slice:
         return slice(low * self._n, high * self._n)

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,7 +20,11 @@ from twin.folders import claim
 WRITE_S: Final = 1.0           # between two states
 PARTS_S: Final = 2.0           # between two parts of a table, and longer as the run grows older:
 PARTS: Final = 50              # so many while its age grows by a factor of e
-KEPT: Final = ("scenario.toml", STATE, OWNER)      # of a killed run that is done again
+POINTS: Final = "points.jsonl"  # of a sweep: what is done so far
+SCENARIO: Final = "scenario.toml"
+KEPT: Final = (SCENARIO, POINTS, STATE, OWNER)      # of a killed run that is done again
+
+Progress = Callable[[str, int, int], None]      # what, done, of how many
 
 
 class Due:
@@ -45,17 +50,19 @@ class Running:
         self.due, self.parts_due = Due(WRITE_S), Due(PARTS_S, 1 / PARTS)
         self._write(lasting=True)
 
-    def say(self, doing: str, *, done: int | None = None, of: int | None = None) -> None:
-        """What it does now; written when it is time."""
-        other = doing != self.state.doing
-        self.state = msgspec.structs.replace(self.state, doing=doing, done=self.state.done if done is None else done,
-                                             of=self.state.of if of is None else of)
-        if other or self.due():
-            self._write()
+    def say(self, doing: str) -> None:
+        """What it does now."""
+        self.state = msgspec.structs.replace(self.state, doing=doing)
+        self._write()
 
-    def tell(self, night: Tally, done: int, of: int, doing: str = "") -> None:
-        """How the night stands; written at once."""
-        self.state = msgspec.structs.replace(self.state, night=night, done=done, of=of, doing=doing)
+    def count(self, done: int) -> None:
+        """How many are done."""
+        self.state = msgspec.structs.replace(self.state, done=done)
+        self._write()
+
+    def tell(self, night: Tally, done: int, of: int) -> None:
+        """How the night stands."""
+        self.state = msgspec.structs.replace(self.state, night=night, done=done, of=of, doing="")
         self._write()
 
     def end(self, why: str = "") -> None:
@@ -75,11 +82,12 @@ class Running:
 
 
 @contextmanager
-def begun(folder: Path, state: State, *, again: bool = False) -> Iterator[Running]:
+def begun(folder: Path, state: State, *, again: bool = False, stays: Callable[[], bool] = lambda: False
+          ) -> Iterator[Running]:
     """A new run folder and its state, gone if what fills it fails; with `again` that of a run that did not finish.
 
-    Such a one keeps its scenario alone, and stays with the reason if it fails once more. InputError where the folder is
-    occupied, cannot be written, or is another process's.
+    Such a one is emptied of its results, and stays with the reason if it fails once more, as others do where `stays`
+    says so. InputError where the folder is occupied, cannot be written, or is another process's.
     """
     before = reopen(folder) if again else None
     if before is None:
@@ -92,7 +100,7 @@ def begun(folder: Path, state: State, *, again: bool = False) -> Iterator[Runnin
         try:
             yield here
         except BaseException as error:
-            if before is None:
+            if before is None and not stays():
                 shutil.rmtree(folder, ignore_errors=True)
             else:
                 with suppress(OSError):
@@ -144,6 +152,12 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
+def keep_scenario(folder: Path, text: str) -> None:
+    """Write a run's scenario whole, unless it is there from an earlier life."""
+    if not (folder / SCENARIO).is_file():
+        write_whole(folder / SCENARIO, text.encode(), folder / f".{SCENARIO}.writing")
+
+
 def reason(error: BaseException) -> str:
     """Why a run ended, in a few words."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -156,4 +170,12 @@ def settings(**values: Any) -> dict[str, Any]:
     return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-__all__ = ["Due", "Running", "begun", "clear", "owned", "reason", "reopen", "settings"]
+def public(url: str) -> str:
+    """A URL without its user, password and options, as it may be written down."""
+    parts = urlsplit(url)
+    if not parts.netloc:
+        return url
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+__all__ = ["Due", "Running", "begun", "clear", "keep_scenario", "owned", "public", "reason", "reopen", "settings"]
