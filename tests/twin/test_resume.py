@@ -180,6 +180,19 @@ def test_what_left_the_folder_cannot_be_taken_back(tmp_path: Path) -> None:
     assert public("file:/tmp/alerts") == "file:/tmp/alerts"
 
 
+@pytest.mark.parametrize("command", ["bundle RUN --out OUT", "export RUN --out OUT", "score RUN FILE --out OUT",
+                                     "batch RUN", "compare RUN RUN --out OUT"])
+def test_who_needs_a_whole_run_refuses_a_part_of_one(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                                     ) -> None:
+    run = left(tmp_path / "run", State(kind="pixels", of=2, doing="the sky"))
+    (run / "measures").mkdir()
+    (tmp_path / "file.csv").write_text("visit,ra,dec\n")
+    words = {"RUN": str(run), "OUT": str(tmp_path / "out"), "FILE": str(tmp_path / "file.csv")}
+    assert main([words.get(word, word) for word in command.split()]) == 2
+    assert f"{run}: this run did not finish: killed at the sky, before the first of 2 visits" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_killed_run_is_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run that could be done again, it has no state\.json"):
         resume(tmp_path)
