@@ -20,6 +20,7 @@ from reports.state import State, look
 from reports.store import StoreError
 from reports.surface import Point, cheapest, plot
 from twin.closure import closure
+from twin.cluster import Tables, computed, connected
 from twin.counts_night import Made, simulate
 from twin.platform_config import ServiceConfig
 from twin.pool import end, spawned
@@ -70,11 +71,12 @@ def _range(part: str, text: str) -> list[str]:
 
 
 def sweep(path: Path, over: Sequence[str], out: Path, *, overrides: Sequence[str] = (), seed: int | None = None,
-          processes: int = 1, progress: Progress = lambda what, done, total: None) -> str:
+          processes: int = 1, cluster: str = "", progress: Progress = lambda what, done, total: None) -> str:
     """Simulate a scenario's night on every platform of a grid into a new folder; says which is the cheapest that does.
 
     In the folder of the same sweep that did not finish, the platforms that were done are not simulated again; one that
-    is ended early stays as soon as any is. InputError names what cannot be used, before anything is simulated.
+    is ended early stays as soon as any is. With `cluster`, the address of a Dask scheduler, its workers simulate.
+    InputError names what cannot be used, before anything is simulated.
     """
     axes = axes_of(over)
     grid = list(dict.fromkeys(tuple((key, value) for (key, _), value in zip(axes, values, strict=True))
@@ -97,7 +99,7 @@ def sweep(path: Path, over: Sequence[str], out: Path, *, overrides: Sequence[str
         with (out / POINTS).open("w") as file:
             for point in points:
                 _note(file, keys, point)
-            for point in _simulated(left, path.parent, processes):
+            for point in _simulated(left, path.parent, processes, cluster):
                 points.append(point)
                 _note(file, keys, point)
                 _show(here, progress, len(points))
@@ -134,12 +136,15 @@ def question(grid: Sequence[Settings], scenarios: Sequence[Scenario]) -> str:
 
 def keys_of(scenarios: Sequence[Scenario], beside: Path) -> list[str]:
     """A hash of everything that decides each platform's night: its scenario, its tables, and our source."""
-    source = closure("twin.counts_night").fingerprint
-    files = {(name, kind): find_file(name, beside, kind).read_bytes() for scenario in scenarios
-             for name, kind in ((scenario.platform.costs, "cost table"), (scenario.counts.model, "counts model"))}
-    return [blake2b(b"".join((msgspec.json.encode(scenario), files[scenario.platform.costs, "cost table"],
-                              files[scenario.counts.model, "counts model"], source.encode())),
+    source = closure("twin.counts_night").fingerprint.encode()
+    return [blake2b(b"\0".join((msgspec.json.encode(scenario), *tables_of(scenario, beside), source)),
                     digest_size=16).hexdigest() for scenario in scenarios]
+
+
+def tables_of(scenario: Scenario, beside: Path) -> Tables:
+    """What is in the files that a scenario names."""
+    return (find_file(scenario.platform.costs, beside, "cost table").read_bytes(),
+            find_file(scenario.counts.model, beside, "counts model").read_bytes())
 
 
 def read_points(path: Path, keys: Mapping[Settings, str]) -> list[Point]:
@@ -165,8 +170,13 @@ def _note(file: TextIO, keys: Mapping[Settings, str], point: Point) -> None:
     os.fsync(file.fileno())
 
 
-def _simulated(left: Sequence[tuple[Settings, Scenario]], beside: Path, processes: int) -> Iterator[Point]:
+def _simulated(left: Sequence[tuple[Settings, Scenario]], beside: Path, processes: int, cluster: str
+               ) -> Iterator[Point]:
     """The points as they are done, on as many processes; each keeps what the next of its points can use again."""
+    if cluster and left:
+        with connected(cluster) as client:
+            yield from computed(client, left, [tables_of(scenario, beside) for _, scenario in left])
+        return
     if processes == 1 or len(left) < 2:
         for settings, scenario in left:
             yield point_of(settings, scenario, beside)
