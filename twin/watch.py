@@ -193,8 +193,8 @@ def drawn(frame: Frame, folder: Path, width: int = WIDTH) -> RenderableType:
     state = frame.state
     parts: list[RenderableType] = [_progress(frame)]
     if state.night is not None:
-        parts += [_numbers(frame, state.night, width), "", _visits(state.night, width)]
-    title = Text.assemble((state.name or folder.name, "bold"), f" · seed {state.seed} · {state.kind} ")
+        parts += ["", _numbers(frame, state.night, width), "", _visits(state.night, width)]
+    title = Text.assemble((state.name or folder.name, "bold"), f" · seed {state.seed} · {state.kind}")
     style = "red" if frame.killed or state.status == "failed" else "green" if state.status == "done" else "cyan"
     return Panel(Group(standing(frame), *parts), title=title, title_align="left", border_style=style)
 
@@ -208,7 +208,7 @@ def _progress(frame: Frame) -> RenderableType:
     share = state.done / state.of if state.of else 0.0
     grid.add_row(f"{state.done:,} of {state.of:,} {state.unit}s done",
                  ProgressBar(total=max(state.of, 1), completed=state.done, complete_style="cyan",
-                             finished_style="green"), f"{share:.0%}" + _left(frame))
+                             finished_style="green"), f"{100 * share:.0f} %" + _left(frame))
     return grid
 
 
@@ -225,7 +225,7 @@ def _left(frame: Frame) -> str:
 def _numbers(frame: Frame, night: Tally, width: int) -> RenderableType:
     p = frame.pulse
     mjd, fast = night.origin_mjd_tai + night.at_s / 86400, speed(frame)
-    pace = f", {fast:,.0f} × wall" if fast == fast else ""
+    pace = f", {fast:,.0f} × real time" if fast == fast else ""
     columns = CURVE if width >= NARROW[0] else NARROW[1]
     curves = _grid("", "cyan", "dim")
     for name, column, text in (
@@ -260,7 +260,7 @@ def _alerts(night: Tally) -> RenderableType:
     on_time = night.on_time
     grid.add_row("latency", Text.assemble(
         f"from the end of readout: 50 % within {_within(night, 50)}, ", (f"98 % within {_within(night, 98)}", "bold"),
-        "" if on_time != on_time else f", {on_time:.1%} within {LIMIT_S:g} s"))
+        "" if on_time != on_time else f", {100 * on_time:.1f} % within {LIMIT_S:g} s"))
     return grid
 
 
@@ -273,9 +273,15 @@ def _visits(night: Tally, width: int) -> RenderableType:
         table.add_column(label, justify="right", no_wrap=True)
     for visit in reversed(night.last):
         table.add_row(f"{visit.visit} {visit.band}", _shutter(visit, night), *_cells(visit, labels),
-                      f"{visit.alerts:,}", "" if visit.slowest_s is None else f"{visit.slowest_s:.0f} s",
+                      f"{visit.alerts:,}", _slowest(visit),
                       style="dim" if visit.sent == visit.detectors else "")
     return table
+
+
+def _slowest(visit: VisitState) -> Text:
+    if visit.slowest_s is None:
+        return Text("")
+    return Text(f"{visit.slowest_s:.0f} s", style="yellow" if visit.slowest_s > LIMIT_S else "")
 
 
 def _shutter(visit: VisitState, night: Tally) -> str:

@@ -123,7 +123,7 @@ def test_a_run_that_is_over_is_shown_at_its_end(folder: Path, capsys: pytest.Cap
     assert main(["watch", str(folder), "--once"]) == 0
     said = capsys.readouterr().out
     for text in ("done in", "40 of 40 visits done", "2026-06-27 00:26:39 UTC", "20,000 sent", "0 late, 0 lost",
-                 "50 % within 38.0 s", "100.0% within 60 s", "120 idle", "2026062600040 r"):
+                 "50 % within 38.0 s", "100.0 % within 60 s", "120 idle", "2026062600040 r"):
         assert text in said
     assert main(["watch", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
