@@ -63,7 +63,7 @@ def filter_sources(sources: np.ndarray, visit: Visit, detector: int, wcs: Wcs, s
         kept = drop(quality(table.take(sources, kept), visit.exposure_s, wcs.scale_arcsec, config), "quality")
     if config.reliability:
         kept = drop(reliability(table.take(sources, kept), config), "reliability")
-    found = np.concatenate(rejected) if rejected else empty(REJECTION)
+    found = table.join(rejected) if rejected else empty(REJECTION)
     filtered = Filtered(table.take(sources, kept), kept, found)
     yield Step("filter", len(sources), left=filtered)
     return filtered

@@ -67,7 +67,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as its process wrote it down last."""
 
     version: int = 1
-    kind: Literal["counts", "pixels", "sweep"]
+    kind: Literal["counts", "pixels", "live", "sweep"]
     name: str = ""
     seed: int = 0
     status: Literal["running", "done", "failed"] = "running"

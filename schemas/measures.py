@@ -290,7 +290,18 @@ FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
 
 def empty(dtype: np.dtype, n: int = 0) -> np.ndarray:
     """`n` rows of nulls: NaN, -1 (0 for diaObjectId and ssObjectId), False, empty text."""
-    rows = np.zeros(n, dtype)
+    blank = _BLANKS.get(id(dtype))
+    if blank is None or blank.dtype is not dtype:
+        _BLANKS[id(dtype)] = blank = _blank(dtype)
+    void = np.dtype((np.void, dtype.itemsize))
+    return blank.view(void).repeat(n).view(dtype)
+
+
+_BLANKS: Final[dict[int, np.ndarray]] = {}     # by dtype: one is hashed only slowly
+
+
+def _blank(dtype: np.dtype) -> np.ndarray:
+    rows = np.zeros(1, dtype)
     for name in dtype.names or ():
         kind = dtype[name].base.kind
         if kind == "f":

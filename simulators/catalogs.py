@@ -15,6 +15,7 @@ from scipy.special import erf, ndtri
 
 from schemas import mask
 from schemas.measures import FORCED, MEASUREMENT, TRUTH, empty
+from schemas.table import join
 from schemas.wcs import Wcs
 
 CELLS: Final = 3          # half-width, in cells of one PSF sigma, of the patch of the random field that is summed
@@ -50,19 +51,27 @@ class NoiseField:
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n,) values at positions [pixel]: white cells smoothed with the PSF, normalised to unit variance."""
-        u, v = np.asarray(x, float) / self.sigma_px, np.asarray(y, float) / self.sigma_px
-        steps = np.arange(-CELLS, CELLS + 1)
-        i, j = np.floor(u)[:, None] + steps, np.floor(v)[:, None] + steps
-        across, along = np.exp(-0.5 * (i - u[:, None]) ** 2), np.exp(-0.5 * (j - v[:, None]) ** 2)
-        weight = along[:, :, None] * across[:, None, :]
-        cells = self._cells(i.astype(np.int64)[:, None, :], j.astype(np.int64)[:, :, None])
-        return np.asarray(np.sum(weight * cells, axis=(1, 2)) / np.sqrt(np.sum(weight**2, axis=(1, 2))))
+        return field_at(np.uint64(self.key & (2**64 - 1)), x, y, self.sigma_px)
 
-    def _cells(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Independent normal deviates of cells, by hashing their indices."""
-        with np.errstate(over="ignore"):
-            word = _mixed(_mixed(_mixed(np.uint64(self.key & (2**64 - 1))) ^ i.astype(np.uint64)) ^ j.astype(np.uint64))
-        return np.asarray(ndtri(((word >> np.uint64(11)).astype(float) + 0.5) * 2.0**-53))
+
+def field_at(key: np.ndarray | np.uint64, x: np.ndarray, y: np.ndarray, sigma_px: float) -> np.ndarray:
+    """(n,) values at positions [pixel] of the noise field of a key, uint64, or of a field each."""
+    u, v = np.asarray(x, float) / sigma_px, np.asarray(y, float) / sigma_px
+    steps = np.arange(-CELLS, CELLS + 1)
+    i, j = np.floor(u)[:, None] + steps, np.floor(v)[:, None] + steps
+    across, along = np.exp(-0.5 * (i - u[:, None]) ** 2), np.exp(-0.5 * (j - v[:, None]) ** 2)
+    weight = along[:, :, None] * across[:, None, :]
+    cells = _cells(key, i.astype(np.int64)[:, None, :], j.astype(np.int64)[:, :, None])
+    return np.asarray(np.sum(weight * cells, axis=(1, 2)) / np.sqrt(np.sum(weight**2, axis=(1, 2))))
+
+
+def _cells(key: np.ndarray | np.uint64, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Independent normal deviates of cells, by hashing their indices."""
+    with np.errstate(over="ignore"):
+        begun = _mixed(key)
+        begun = begun[:, None, None] if begun.ndim else begun
+        word = _mixed(_mixed(begun ^ i.astype(np.uint64)) ^ j.astype(np.uint64))
+    return np.asarray(ndtri(((word >> np.uint64(11)).astype(float) + 0.5) * 2.0**-53))
 
 
 def _mixed(word: np.ndarray | np.uint64) -> np.ndarray:
@@ -137,28 +146,32 @@ def draw(truth: np.ndarray, wcs: Wcs, shape: tuple[int, int], *, psf_sigma_px: f
     """
     model = model or CatalogModel()
     field = NoiseField(key, psf_sigma_px)
-    amplitude = truth["flux"] * trail_loss(truth["trail_length"], psf_sigma_px)
-    moved = np.nan_to_num(truth["separation_px"]) > 0
-    lobe = truth["science_flux"] * -np.expm1(-np.nan_to_num(truth["separation_px"]) ** 2 / (4 * psf_sigma_px**2))
-    amplitude = np.where(moved, lobe, amplitude)
+    amplitude, moved = seen_flux(truth, psf_sigma_px)
     error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"], flux_err)
     flux = amplitude + error * field.at(truth["x"], truth["y"])
     found = _found(truth, flux / error, shape, psf_sigma_px, model, rng)
     false = _false(shape, flux_err, model, rng)
-    sources = np.concatenate([
-        _measured(truth[found], flux[found], error[found], psf_sigma_px, model, rng),
-        _measured(false, false["flux"], false["flux_err_optimum"], psf_sigma_px, model, rng)])
+    sources = join([
+        measured_rows(truth[found], flux[found], error[found], psf_sigma_px, model, rng),
+        measured_rows(false, false["flux"], false["flux_err_optimum"], psf_sigma_px, model, rng)])
     n = len(found)
-    _score(sources[:n], model.score_real, rng)
-    _score(sources[n:], model.score_false, rng)
+    with_scores(sources[:n], model.score_real, rng)
+    with_scores(sources[n:], model.score_false, rng)
     sources["isDipole"][:n] = moved[found] & (rng.random(n) < model.dipole_recognised)
     sources["dipoleFitAttempted"][:n] = moved[found]
     sources["id"] = np.arange(len(sources))
-    everything = np.concatenate([truth, false])
+    everything = join([truth, false])
     pixels = CatalogPixels(wcs, shape, everything["x"], everything["y"],
                            np.concatenate([np.where(moved, 0.0, amplitude), false["flux"]]),
                            np.nan_to_num(everything["science_flux"]), flux_err * model.error_ratio, flux_err, field)
     return Catalog(sources, np.concatenate([found, np.full(len(false), -1)]), pixels)
+
+
+def seen_flux(truth: np.ndarray, psf_sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) flux on the difference that a point-source filter sees without noise, and which are moved stars."""
+    moved = np.nan_to_num(truth["separation_px"]) > 0
+    lobe = truth["science_flux"] * -np.expm1(-np.nan_to_num(truth["separation_px"]) ** 2 / (4 * psf_sigma_px**2))
+    return np.where(moved, lobe, truth["flux"] * trail_loss(truth["trail_length"], psf_sigma_px)), moved
 
 
 def trail_loss(length: np.ndarray, sigma: float) -> np.ndarray:
@@ -192,8 +205,8 @@ def _false(shape: tuple[int, int], flux_err: float, model: CatalogModel, rng: np
     return rows
 
 
-def _measured(truth: np.ndarray, flux: np.ndarray, error: np.ndarray, sigma: float, model: CatalogModel,
-              rng: np.random.Generator) -> np.ndarray:
+def measured_rows(truth: np.ndarray, flux: np.ndarray, error: np.ndarray, sigma: float, model: CatalogModel,
+                  rng: np.random.Generator) -> np.ndarray:
     """MEASUREMENT rows of detections with the fluxes already drawn."""
     rows, n = empty(MEASUREMENT, len(truth)), len(truth)
     snr = np.abs(flux) / error
@@ -237,8 +250,10 @@ def _extent(rows: np.ndarray, truth: np.ndarray, length: np.ndarray, snr: np.nda
     rows["extendedness"] = np.clip(spread / (2 * sigma**2), 0.0, 1.0)
 
 
-def _score(rows: np.ndarray, shape: tuple[float, float], rng: np.random.Generator) -> None:
+def with_scores(rows: np.ndarray, shape: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """The same rows, with scores filled in."""
     rows["reliability"] = rng.beta(*shape, len(rows))
+    return rows
 
 
 def fit(truth: np.ndarray, measured: np.ndarray, false: np.ndarray, megapixels: float, *, psf_sigma_px: float,

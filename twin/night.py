@@ -55,7 +55,7 @@ from twin.night_pulse import NightPulse
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
-from twin.running import Running, begun, keep_scenario, public, settings
+from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, find_file, to_toml
 from twin.trace_catalogue import CatalogueTracer
 
@@ -109,7 +109,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
             prefill.place(past, scenario, folder / prefill.STORE)
         place = Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / prefill.STORE}", cache,
                       keep_images)
-        night = _into(place, scenario, costs, processes, _telling(here, progress), start, here)
+        night = _into(place, scenario, costs, processes, telling(here, progress), start, here)
     return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
                    sum(max(int(row["n_alerts"][0]), 0) for row in night.log), perf_counter() - start)
 
@@ -123,16 +123,6 @@ class Place:
     store: str
     cache: Cache | None = None
     keep_images: bool = False
-
-
-def _telling(here: Running, progress: Progress) -> Progress:
-    """Progress that the run's state tells as well."""
-    def tell(what: str, done: int, total: int) -> None:
-        progress(what, done, total)
-        if what != "detector-visits":
-            here.say(f"{what} {done} of {total}")
-
-    return tell
 
 
 def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress, start: float,

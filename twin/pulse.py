@@ -51,7 +51,7 @@ class Pulse:
         self._freed, self._sent_at, self._delivered = columns.values()
         self._readout = np.repeat(self._plan.closes_s + platform.config.readout_s, self._n)
         self._announced = np.repeat(last_messages(platform), self._n)
-        self._alerts = platform.numbers.counts["n_alerts"].astype(np.int64)
+        self._alerts = platform.numbers.counts["n_alerts"]     # of live detectors they become known on the way
         self._n_sent, self._attempts = np.frombuffer(platform.n_sent, np.int32), np.frombuffer(platform.attempts, "i4")
         self._saved = np.frombuffer(platform.standing()[1], np.uint8)
         front = platform.config.front
@@ -69,13 +69,13 @@ class Pulse:
         ended = perf_counter()
         self._not_before = ended + (ended - begun) / SHARE
         if self._here.parts_due():
-            self._recorder.flush()
+            self._recorder.flush(["pulse"])
 
     def last(self) -> None:
         """Count everything once more: the night is over, and every fate known."""
         self._first, self._over = 0, Sums()
         self._look(float(self._platform.env.now), whole=True)
-        self._recorder.flush()
+        self._recorder.flush(["pulse"])
 
     # --- a look -----------------------------------------------------------------------------------------------------
 
@@ -131,7 +131,8 @@ class Pulse:
 
     def _sums(self, low: int, high: int, settled: np.ndarray) -> Sums:
         rows = self._rows(low, high)
-        alerts, n_sent, sent = self._alerts[rows], self._n_sent[rows], self._sent_at[rows] == self._sent_at[rows]
+        alerts, n_sent = self._alerts[rows].astype(np.int64), self._n_sent[rows]
+        sent = self._sent_at[rows] == self._sent_at[rows]
         delays = (self._delivered[rows] - self._readout[rows])[sent]
         weights = n_sent[sent]
         bins = binned(delays, weights)

@@ -26,6 +26,8 @@ from typing import Literal, Self
 import duckdb
 import numpy as np
 
+from schemas.table import copy, join
+
 PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 PART_ROWS = 200_000   # a part is written when a table has gathered as many rows
 
@@ -43,6 +45,7 @@ class ParquetRecorder:
         folder.mkdir(parents=True, exist_ok=True)
         self._part_rows, self._compression = part_rows, compression
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._kept: dict[str, int] = defaultdict(int)      # rows of each
         self._parts: dict[str, int] = defaultdict(int)
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
 
@@ -55,8 +58,9 @@ class ParquetRecorder:
         kept = self._rows[table]
         if kept and kept[0].dtype != rows.dtype:
             raise ValueError(f"table {table}: rows of another dtype than before")
-        kept.append(rows.copy())
-        if sum(map(len, kept)) >= self._part_rows:
+        kept.append(copy(rows))
+        self._kept[table] += len(rows)
+        if self._kept[table] >= self._part_rows:
             self._write(table)
 
     def replace(self, table: str, rows: np.ndarray) -> None:
@@ -85,6 +89,7 @@ class ParquetRecorder:
 
     def _write(self, table: str) -> None:
         kept = self._rows.pop(table, [])
+        self._kept[table] = 0
         if not kept:
             return
         folder = self.folder / table
@@ -92,7 +97,7 @@ class ParquetRecorder:
         name = f"part-{self._parts[table]:05d}.parquet"
         self._parts[table] += 1
         aside = folder / f".{name}.writing"
-        rows = np.concatenate(kept)
+        rows = join(kept)
         view = f"rows_{table}"
         self._connection.register(view, plain_columns(rows))
         try:

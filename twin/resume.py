@@ -37,7 +37,23 @@ def resume(folder: Path, *, processes: int = 1, cache: Cache | None = None,
         outcome = run_counts(scenario, folder, beside=Path(state.settings["beside"]), processes=processes, again=True,
                              progress=progress)
         return str(outcome), not outcome.missed
-    return _pixels(folder, scenario, state, processes, cache, progress), True
+    if why := beyond(folder, state.settings["sink"], state.settings["store"]):
+        raise InputError(f"{folder}: this run cannot be resumed: {why}")
+    told: dict[str, Any] = dict(state.settings)
+    if (kept := told.pop("cache")) is not None:
+        cache = Cache.open(Path(kept))
+    again: dict[str, Any] = {"beside": Path(told.pop("beside")), "processes": processes, "again": True,
+                             "progress": progress}
+    if state.kind == "live":
+        from twin.live_night import Place, run_live
+
+        outcome = run_live(scenario, Place(folder, cache=cache, **told), **again)
+        return str(outcome), not outcome.missed
+    from twin.night import run_night
+
+    past = told.pop("past")
+    outcome = run_night(scenario, folder, cache=cache, past=None if past is None else Path(past), **told, **again)
+    return str(outcome), True
 
 
 def _scenario(folder: Path) -> Scenario:
@@ -47,26 +63,12 @@ def _scenario(folder: Path) -> Scenario:
     return read_scenario(path)
 
 
-def _pixels(folder: Path, scenario: Scenario, state: State, processes: int, cache: Cache | None, progress: Progress
-            ) -> str:
-    from twin.night import run_night
-
-    told: dict[str, Any] = dict(state.settings)
-    if why := beyond(folder, told["sink"], told["store"]):
-        raise InputError(f"{folder}: this run cannot be resumed: {why}")
-    kept, past = told.pop("cache"), told.pop("past")
-    if kept is not None:
-        cache = Cache.open(Path(kept))
-    return str(run_night(scenario, folder, beside=Path(told.pop("beside")), processes=processes, cache=cache,
-                         past=None if past is None else Path(past), again=True, progress=progress, **told))
-
-
 def beyond(folder: Path, sink: str, store: str) -> str:
     """Why a run that left something outside its folder cannot be done again; "" where it left nothing."""
     if topic_of(sink) is not None:
         why = (f"its alerts went to {sink}, and those that consumers have seen cannot be taken back; the night done "
                "again has a new outbox, whose position Kafka does not know, and would send them all once more. ")
-        if store in ("", f"duckdb:{folder / STORE}"):
+        if (folder / STORE).is_file():
             why += (f"`alert-twin deliver duckdb:{folder / STORE} {sink}` sends what was saved and not sent, each "
                     "alert once: the position of that outbox is with Kafka. ")
         return why + "Run the night anew into another folder, to another topic"

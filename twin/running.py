@@ -158,6 +158,16 @@ def keep_scenario(folder: Path, text: str) -> None:
         write_whole(folder / SCENARIO, text.encode(), folder / f".{SCENARIO}.writing")
 
 
+def telling(here: Running, progress: Progress) -> Progress:
+    """Progress that the run's state tells as well."""
+    def tell(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        if what != "detector-visits":
+            here.say(f"{what} {done} of {total}")
+
+    return tell
+
+
 def reason(error: BaseException) -> str:
     """Why a run ended, in a few words."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -178,4 +188,5 @@ def public(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-__all__ = ["Due", "Running", "begun", "clear", "keep_scenario", "owned", "public", "reason", "reopen", "settings"]
+__all__ = ["Due", "Running", "begun", "clear", "keep_scenario", "owned", "public", "reason", "reopen", "settings",
+           "telling"]

@@ -43,6 +43,13 @@ def pixels(scenario: Path, out: Path, cache: str) -> None:
               progress=at("detector-visits", 1))
 
 
+def live(scenario: Path, out: Path) -> None:
+    from twin.live_night import Place, run_live
+    from twin.scenario import read_scenario
+
+    run_live(read_scenario(scenario), Place(out), processes=1, progress=at("detector-visits", 5))
+
+
 def sweep(scenario: Path, out: Path, *over: str) -> None:
     from twin.sweep import sweep
 
@@ -52,5 +59,5 @@ def sweep(scenario: Path, out: Path, *over: str) -> None:
 OVERRIDES = ("platform.pods.smallest=3", "counts.visits=8")
 
 if __name__ == "__main__":
-    {"counts": counts, "pixels": pixels, "sweep": sweep}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]),
+    {"counts": counts, "pixels": pixels, "live": live, "sweep": sweep}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]),
                                                                       *sys.argv[4:])  # type: ignore[operator]

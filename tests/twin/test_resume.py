@@ -14,9 +14,11 @@ from reports.state import STATE, State, look
 from reports.store import Store
 from tests.twin.conftest import small
 from tests.twin.killed import OVERRIDES
+from tests.twin.test_live_night import scenario as live_scenario
 from twin.cache import Cache
 from twin.cli import main
 from twin.counts_night import run_counts
+from twin.live_night import Place, run_live
 from twin.resume import resume
 from twin.running import public
 from twin.scenario import read_scenario, to_toml
@@ -96,6 +98,27 @@ def test_a_killed_night_of_pixels_is_done_again_with_what_the_cache_kept(
     assert not (out / "scratch").exists()
 
 
+def test_a_killed_night_of_live_detectors_is_done_again(tmp_path: Path) -> None:
+    out, whole, scenario = tmp_path / "run", tmp_path / "whole", tmp_path / "live.toml"
+    scenario.write_text(to_toml(live_scenario()))
+    kill("live", scenario, out)
+    assert not Store(out).has("passage")
+    state, killed = look(out)
+    assert state is not None
+    assert (state.kind, state.of, killed) == ("live", 8, True)
+    said, expected = resume(out)
+    assert expected
+    assert "8 visits" in said
+    run_live(read_scenario(scenario), Place(whole))
+    assert packets(out) == packets(whole)
+    assert len(packets(out)) > 10
+    assert same(out, whole) > 15
+    state, _ = look(out)
+    assert state is not None
+    assert state.night is not None
+    assert state.night.sent == Store(out).table("passage")["n_sent"].sum() > 100
+
+
 def test_a_killed_sweep_does_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     out, whole = tmp_path / "sweep", tmp_path / "whole"
@@ -167,6 +190,7 @@ def test_what_left_the_folder_cannot_be_taken_back(tmp_path: Path) -> None:
     told = {"beside": ".", "sink": "kafka://broker:9092/alerts-simulated", "store": "", "past": None, "cache": None,
             "keep_images": False, "any_topic": False}
     kafka = left(tmp_path / "kafka", State(kind="pixels", settings=told))
+    (kafka / "prompt.duckdb").touch()
     with pytest.raises(InputError, match=r"cannot be resumed: its alerts went to kafka://broker:9092/alerts-simulated, "
                        r"and those that consumers have seen cannot be taken back.*`alert-twin deliver duckdb:.*prompt"
                        r"\.duckdb kafka://broker:9092/alerts-simulated` sends what was saved and not sent"):
@@ -175,7 +199,8 @@ def test_what_left_the_folder_cannot_be_taken_back(tmp_path: Path) -> None:
     elsewhere = left(tmp_path / "store", State(kind="pixels", settings=told | {"sink": "", "store": store}))
     with pytest.raises(InputError, match="cannot be resumed: its prompt tables are in postgresql://db/night"):
         resume(elsewhere)
-    assert sorted(path.name for path in kafka.iterdir()) == [".owner", "scenario.toml", STATE]     # nothing is touched
+    assert sorted(path.name for path in kafka.iterdir()) == [
+        ".owner", "prompt.duckdb", "scenario.toml", STATE]                               # nothing is touched
     assert public("postgresql://me:secret@db:5432/night?password=x") == "postgresql://db:5432/night"
     assert public("file:/tmp/alerts") == "file:/tmp/alerts"
 
