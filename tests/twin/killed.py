@@ -59,5 +59,5 @@ def sweep(scenario: Path, out: Path, *over: str) -> None:
 OVERRIDES = ("platform.pods.smallest=3", "counts.visits=8")
 
 if __name__ == "__main__":
-    what: Callable[..., None] = {"counts": counts, "pixels": pixels, "live": live, "sweep": sweep}[sys.argv[1]]
-    what(Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
+    kinds: dict[str, Callable[..., None]] = {"counts": counts, "pixels": pixels, "live": live, "sweep": sweep}
+    kinds[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
