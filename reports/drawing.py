@@ -92,7 +92,7 @@ def logarithmic(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def marked(figure: Figure, text: str = "counts · modelled") -> None:
+def marked(figure: Figure, text: str) -> None:
     """Say in a corner of what fidelity a figure is, and whether measured or modelled."""
     figure.text(0.995, 0.995, text, ha="right", va="top", fontsize=7.5, color=MUTED)
 

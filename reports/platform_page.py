@@ -21,7 +21,6 @@ from reports.store import Store, StoreError
 from reports.timeline import packed, plot_workers, worst
 
 VERSION: Final = 1
-MODELLED: Final = "counts · modelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def render_platform(folder: str | os.PathLike[str]) -> Path:
     report, facts = platform(store), store.facts()
     faults = faults_of(facts)
     drawn = {"delays": plot_delays(report), "visits": plot_visits(report, faults), "load": plot_load(report),
-             "workers": plot_workers(report.passages, report.judged.visits)}
+             "workers": plot_workers(report.passages, report.judged.visits, report.tag)}
     images = {name: png_file(Path(folder) / f"{name}.png", figure) for name, figure in drawn.items()}
     page = rendered("platform.html", title=facts.get("scenario", ""), name=Path(folder).resolve().name,
                     description=facts.get("description", ""), circumstances=circumstances(facts),
@@ -83,7 +82,7 @@ def circumstances(facts: dict[str, str]) -> list[tuple[str, str]]:
     table = PurePath(facts.get("cost_table", "").replace("\\", "/")).name
     note = f"; {facts['cost_note']}" if facts.get("cost_note") else ""
     return [
-        ("fidelity", "counts: numbers of sources and seconds of Steps; every figure here is modelled"),
+        ("fidelity", _fidelity(facts)),
         ("seconds of Steps", f"{facts.get('cost_origin')}: {table}, {facts.get('cost_machine')}, "
                              f"{facts.get('cost_date')}{note}; times {facts.get('cost_scale')}"),
         ("numbers of sources", facts.get("counts_model", "")),
@@ -91,6 +90,16 @@ def circumstances(facts: dict[str, str]) -> list[tuple[str, str]]:
                      f"{facts.get('egress_gbps')} Gb/s to the brokers"),
         ("run", f"seed {facts.get('seed')}, twin {facts.get('twin')}, {facts.get('wall_s')} s on "
                 f"{facts.get('machine')}")]
+
+
+def _fidelity(facts: dict[str, str]) -> str:
+    """Which detectors are of which fidelity, and what that makes of the page's figures."""
+    live = [f"{facts[f'detectors_{kind}']}: {kind}" for kind in ("pixels", "catalogue")
+            if facts.get(f"detectors_{kind}")]
+    if not live:
+        return "counts: numbers of sources and seconds of Steps; every figure here is modelled"
+    return (f"detectors {'; detectors '.join(live)}; {facts.get('detectors_counts', '0')} others: counts. Numbers of "
+            "alerts of the former come from the pipeline itself, all times are modelled.")
 
 
 def tiles(report: PlatformReport) -> list[Tile]:
@@ -115,7 +124,7 @@ def sections(report: PlatformReport, facts: dict[str, str], faults: Sequence[Fau
     if len(report.causes):
         out.append(_causes(report))
     v = report.judged.visits
-    out.append(Section("night", "The night", MODELLED, [
+    out.append(Section("night", "The night", report.tag, [
         f"The worst visit is number {worst(v)} ({v['visit'][worst(v)]})." if len(v) else "There is no visit."], [
             (images["visits"], "Every visit of the night: how long its alerts took, how many of them were in time, and "
                                "how many there are."),
@@ -126,8 +135,8 @@ def sections(report: PlatformReport, facts: dict[str, str], faults: Sequence[Fau
         if faults else [], packed(report.passages, v) if np.isfinite(report.passages["taken_s"]).any() else None))
     out.append(_machines(report, facts, images["load"]))
     if len(report.steps):
-        out.append(Section("steps", "Steps", MODELLED, ["What each Step takes of one detector-visit, before any wait."],
-                           tables=[Table(("Step", "median [s]", "98 % [s]", "all [h]", "seconds are"), [
+        out.append(Section("steps", "Steps", report.tag,
+                           ["What each Step takes of one detector-visit, before any wait."], tables=[Table(("Step", "median [s]", "98 % [s]", "all [h]", "seconds are"), [
                                (r["name"].decode(), _s(r["median_s"], 3), _s(r["p98_s"], 3), f"{r['hours']:.1f}",
                                 facts.get(f"step_{r['name'].decode()}", "")) for r in report.steps])]))
     return out
@@ -147,13 +156,13 @@ def _latency(report: PlatformReport, facts: dict[str, str], image: str) -> Secti
             ("since shutter close, of those sent", *(_s(v) for v in report.shutter.values()))]),
         Table(("part of the critical path", "mean [s]", "98 % of alerts [s]", "mean of late ones [s]"), [
             (r["name"].decode(), _s(r["mean_s"]), _s(r["p98_s"]), _s(r["late_mean_s"])) for r in shown])]
-    return Section("latency", "Latency", MODELLED, expected, [
+    return Section("latency", "Latency", report.tag, expected, [
         (image, "Left: share of the night's alerts that were out after so long, on both clocks. Right: mean and 98 % "
                 "of each part of the critical path, beside its bar.")], [t for t in tables if t.rows])
 
 
 def _causes(report: PlatformReport) -> Section:
-    return Section("causes", "Why alerts were late or lost", MODELLED, [
+    return Section("causes", "Why alerts were late or lost", report.tag, [
         "The part of the critical path that took most longer than in the same night with no fault and unlimited "
         "workers; the reason where nothing was sent. \"itself\" is late even then; \"workers: export\" waited for a"
         " worker while most more of them than then were held by exports."], tables=[
@@ -182,7 +191,7 @@ def _machines(report: PlatformReport, facts: dict[str, str], image: str) -> Sect
     if vain > 0.001 * known:
         counters.append(("hours of workers that went into attempts that came to nothing, not drawn here",
                          f"{vain / 3600:.1f}"))
-    return Section("machines", "Machines", MODELLED, [_raced(report.races)], [
+    return Section("machines", "Machines", report.tag, [_raced(report.races)], [
         (image, "Means over bins of the night: workers by what holds them and pods in all; calls that each shared "
                 "service works at; messages and calls that wait.")], [t for t in (
             Table(("service", "calls", "served in [s]", "waits, mean [s]", "waits, 98 % [s]", "busy, mean",
@@ -195,6 +204,9 @@ def _machines(report: PlatformReport, facts: dict[str, str], image: str) -> Sect
 
 def _raced(found: Races) -> str:
     """The duplicates, and how they are derived."""
+    if not found.pairs:
+        return ("DIAObjects made twice: none are expected. Of no two visits that overlap on the sky did each ask for "
+                "objects before the other had saved.")
     return (f"DIAObjects made twice: {found.duplicates:,.0f} expected beside {found.objects:,} others, "
             f"{found.per_alert:.3%} of alerts, by {found.pairs:,} pairs of visits of which each asked for objects "
             f"before the other had saved; {found.same_field:,.0f} of them by visits of the same field. They are not "
@@ -205,7 +217,7 @@ def _raced(found: Races) -> str:
 def document(report: PlatformReport, facts: dict[str, str]) -> dict[str, Any]:
     """What `report.json` holds; infinite and unknown numbers are null."""
     judged = replace(report.judged, visits=report.judged.visits)
-    return {"version": VERSION, "fidelity": "counts", "origin": "modelled", "facts": facts,
+    return {"version": VERSION, "fidelity": facts.get("fidelity", "counts"), "origin": "modelled", "facts": facts,
             "requirement": plain(judged), "since_shutter_close_s": plain(report.shutter),
             "parts": plain(report.parts), "steps": plain(report.steps), "causes": plain(report.causes),
             "services": plain(report.services), "races": plain(report.races),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from reports.delays import LIMIT_S
 from reports.drawing import BAD, BLUE, GOOD, INK, MUTED, PALE, WARM, logarithmic, marked, panels, styled
 from reports.requirement import MAX_LATE
+
+MODELLED: Final = "counts · modelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def nearest(points: Sequence[Point]) -> Point:
 def plot_prices(points: Sequence[Point]) -> Figure:
     """Latency against price, those that meet the requirement in green; the cheapest of them with a star."""
     figure, (axes,) = panels(1, width=10.4, height=3.4)
-    marked(figure)
+    marked(figure, MODELLED)
     best, top = cheapest(points), _ceiling(points)
     for met, colour, label in ((True, GOOD, "meets the requirement"), (False, WARM, "does not")):
         mine = [point for point in points if point.met is met]
@@ -81,7 +84,7 @@ def plot(points: Sequence[Point]) -> Figure:
 
 def _curves(points: Sequence[Point]) -> Figure:
     figure, (left, right) = panels(2)
-    marked(figure)
+    marked(figure, MODELLED)
     key = points[0].settings[0][0]
     x, numeric = _positions([point.settings[0][1] for point in points])
     for name, colour, label in (("p98_s", BLUE, "98 % of alerts"), ("p50_s", PALE, "half of them")):
@@ -123,7 +126,7 @@ def _map(points: Sequence[Point]) -> Figure:
     labels = max((*rows, "0000"), key=len)
     figure, (axes,) = panels(1, width=1.8 + max(5.0, 0.75 * len(columns)), height=1.6 + 0.5 * max(len(rows), 4),
                              labels=[labels], right=0.4)
-    marked(figure)
+    marked(figure, MODELLED)
     shown = np.full((len(rows), len(columns)), np.inf)
     met = np.zeros(shown.shape, bool)
     for point in points:
@@ -162,4 +165,4 @@ def _positions(values: Sequence[str]) -> tuple[np.ndarray, bool]:
         return np.arange(len(values), dtype=float), False
 
 
-__all__ = ["Point", "cheapest", "nearest", "plot", "plot_prices"]
+__all__ = ["MODELLED", "Point", "cheapest", "nearest", "plot", "plot_prices"]

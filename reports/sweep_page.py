@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from reports.page import Table, chip, rendered, written
-from reports.platform_page import MODELLED, Section, Tile, png_file
-from reports.surface import Point, cheapest, nearest, plot, plot_prices
+from reports.platform_page import Section, Tile, png_file
+from reports.surface import MODELLED, Point, cheapest, nearest, plot, plot_prices
 
 MOST: Final = 300              # platforms in the page's table, the cheapest of them; surface.csv has all
 

@@ -81,11 +81,11 @@ def _ticks(seconds: np.ndarray, kind: str) -> np.ndarray:
 
 
 @styled
-def plot_workers(p: np.ndarray, visits: np.ndarray) -> Figure:
+def plot_workers(p: np.ndarray, visits: np.ndarray, tag: str) -> Figure:
     """The workers around the worst visit: what each did, in minutes after the end of its readout."""
     figure = Figure(figsize=(10.4, 5.2), dpi=100)
     axes = figure.add_axes((0.075, 0.11, 0.90, 0.77))
-    marked(figure)
+    marked(figure, tag)
     if not len(visits) or not np.isfinite(p["taken_s"]).any():
         nothing(axes, "no message was taken")
         return figure

@@ -236,11 +236,11 @@ def circumstances(scenarios: Sequence[Scenario], axes: Sequence[str], path: Path
     first = scenarios[0]
     costs = read_costs(first, path.parent)
     origins = " and ".join(sorted({costs.origin(name).partition(":")[0] for name in costs.file.steps}))
-    c = first.counts
+    c, same = first.counts, "; the same for all" if all(key.startswith("platform.") for key in axes) else " at first"
     return [
         ("fidelity", "counts: numbers of sources and seconds of Steps; every figure here is modelled"),
         ("night", f"{', '.join([path.name, *overrides])}: {c.visits} visits of {c.detectors} detectors, "
-                  f"{c.alerts_per_visit:,g} alerts in a visit, seed {first.seed}; the same for all platforms"),
+                  f"{c.alerts_per_visit:,g} alerts in a visit, seed {first.seed}{same}"),
         ("seconds of Steps", f"{origins}: {first.platform.costs}, {costs.file.machine}, {costs.file.date}"),
         ("platforms", f"{len(scenarios)}, over {', '.join(axes)}")]
 

@@ -99,4 +99,4 @@ def test_what_is_drawn_holds_the_work_even_where_it_came_long_after_the_readout(
     nobody = empty(PASSAGE, 2)
     nobody["visit"] = 10
     assert window(nobody, visits(np.inf)) == (20.0 - 180.0, 20.0 + 60.0)
-    assert plot_workers(nobody, visits(np.inf)).axes
+    assert plot_workers(nobody, visits(np.inf), "counts · modelled").axes
