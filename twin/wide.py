@@ -19,6 +19,7 @@ from pipeline.ephemerides import padded
 from pipeline.footprint import PRELOAD_MARGIN_ARCSEC
 from pipeline.images import Calibration, Cutouts
 from pipeline.prompt import Measured
+from pipeline.sphere import positions
 from schemas.exposure import Box, Visit
 from schemas.measures import EXPOSURE_LOG, empty
 from schemas.table import take
@@ -76,6 +77,7 @@ class Drawn:
     wcs: tuple[Wcs, ...]
     boxes: tuple[Box, ...]     # of the detectors
     ephemerides: np.ndarray    # EPHEMERIS of known asteroids around the visit
+    places: np.ndarray         # (2, n) RA, Dec [deg] that they predict for it
 
 
 class WideSource:
@@ -137,11 +139,8 @@ class WideSource:
 
     def near(self, box: Box, mjd_tai: float) -> np.ndarray:
         """EPHEMERIS rows around a box at a visit's time: the ephemeris service's answer."""
-        rows = self.drawn(self._by_time[mjd_tai]).ephemerides
-        xyz = rows["object_xyz"][:, :, 0]
-        ra = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0])) % 360.0
-        dec = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
-        return take(rows, padded(box).contains(ra, dec))
+        drawn = self.drawn(self._by_time[mjd_tai])
+        return take(drawn.ephemerides, padded(box).contains(drawn.places[0], drawn.places[1]))
 
     def drawn(self, number: int) -> Drawn:
         """All of a visit; kept until its last detector was taken or skipped."""
@@ -183,8 +182,10 @@ def draw(recipe: Recipe, visit: Visit) -> Drawn:
                          rng=rng, model=CatalogModel(efficiency=sky.wide.efficiency))
     wcs = plane.wcs(visit)
     first = np.searchsorted(slot, np.arange(len(wcs) + 1))
+    ephemerides = sky.ephemerides(visit)
+    places = np.stack(positions(ephemerides["object_xyz"][:, :, 0]))
     return Drawn(visit, now, truth, first, catalog, _logs(sky, visit, now, catalog), wcs, _boxes(wcs, plane.shape),
-                 sky.ephemerides(visit))
+                 ephemerides, places)
 
 
 @lru_cache(maxsize=1)
