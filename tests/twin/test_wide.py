@@ -147,7 +147,8 @@ def test_known_asteroids_get_their_ids_and_lost_ones_do_not(tmp_path: Path) -> N
 
 
 def test_rendered_cutouts_hold_the_flux_that_the_catalogue_says() -> None:
-    scenario = small("counts.visits=1", "pipeline.alert.packets='bytes'", "wide.alerts_per_visit=150.0")
+    scenario = small("counts.visits=1", "pipeline.alert.packets='bytes'", "wide.alerts_per_visit=150.0",
+                     "simulation.conditions.fwhm_eff=0.8")
     source = WideSource(scenario, plan_of(scenario))
     assert source.facts["cutouts"] == "rendered from truth"
     pulls, noise, n = [], [], 0
@@ -175,7 +176,7 @@ def test_rendered_cutouts_hold_the_flux_that_the_catalogue_says() -> None:
             noise.append(np.mean(difference[corner] ** 2 / variance))
             n += 1
     assert n > 150
-    assert np.median(np.abs(pulls)) < 0.1          # the measured place is not quite the true one
+    assert np.median(np.abs(pulls)) < 0.2          # measured beside the true place: 1 / (2 S/N) less
     assert abs(np.median(noise) - 1) < 0.05
 
 
