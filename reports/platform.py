@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from reports.delays import HELD, LIMIT_S, PARTS, busy, is_late, parts, span
 from reports.drawing import BAD, BLUE, CYCLE, GOOD, INK, MUTED, PALE, PURPLE, WARM, nothing, panels, styled
+from reports.races import Races, races
 from reports.requirement import Requirement, requirement, weighted_percentile
 from reports.store import Store
 from schemas.measures import CALL_SERVICES, WORK_STEPS
@@ -25,20 +26,6 @@ STEP_ROW: Final = np.dtype([("name", "S24"), ("median_s", "f8"), ("p98_s", "f8")
 CAUSE_ROW: Final = np.dtype([("cause", "S24"), ("alerts", "i8"), ("visits", "i8"), ("excess_s", "f8"), ("lost", "?")])
 SERVICE_ROW: Final = np.dtype([("name", "S24"), ("calls", "i8"), ("mean_s", "f8"), ("wait_mean_s", "f8"),
                                ("wait_p98_s", "f8"), ("busy_mean", "f8"), ("busy_max", "f8"), ("queue_max", "f8")])
-
-
-@dataclass(frozen=True, slots=True)
-class Races:
-    """DIAObjects made twice, because a visit read the database before an earlier one of its field had saved."""
-
-    duplicates: float          # expected
-    objects: int               # new DIAObjects, the others
-    alerts: int
-
-    @property
-    def per_alert(self) -> float:
-        """Of all alerts, the share that opens a further DIAObject of its source."""
-        return self.duplicates / max(self.alerts, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +68,8 @@ def platform(store: Store) -> PlatformReport:
         edges, np.stack([busy(*span(p, name), edges) for name in HELD]),
         busy(p["published_s"][wait], p["taken_s"][wait], edges), queues, loads,
         busy(pods["created_s"], np.maximum(ended, pods["created_s"]), edges),
-        {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)}, races(p))
+        {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)},
+        races(p, store.table("next_visit")))
 
 
 def _parts(p: np.ndarray, calls: np.ndarray) -> np.ndarray:
@@ -134,27 +122,6 @@ def _services(calls: np.ndarray, named: np.ndarray, queues: np.ndarray, loads: n
             row["wait_p98_s"] = np.percentile(wait, 98)
             row["busy_mean"], row["busy_max"], row["queue_max"] = loads[k].mean(), loads[k].max(), queues[k].max()
     return out
-
-
-def races(p: np.ndarray) -> Races:
-    """Duplicates that visits of the same field make of each other's new objects.
-
-    A visit finds an object that an earlier one opened if that one saved before it asked again (`standardized_s`); if
-    not, it opens another for every source of it that is new, all of which it sees as well: fields that overlap in part,
-    turned cameras and sources that fade are left out.
-    """
-    saved = p[np.isfinite(p["saved_s"])]
-    saved = saved[np.lexsort((saved["shutter_close_s"], saved["detector"], saved["field"]))]
-    key, asked = saved["field"] * 1000 + saved["detector"], saved["standardized_s"]
-    duplicates, back = 0.0, 1
-    while back < len(saved):
-        same = key[back:] == key[:-back]
-        racing = same & (saved["saved_s"][:-back] > asked[back:])
-        duplicates += float(saved["n_fresh"][:-back][racing].sum())
-        if not racing.any():
-            break
-        back += 1
-    return Races(duplicates, int(saved["n_fresh"].sum()), int(saved["n_alerts"].sum()))
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
@@ -318,5 +285,5 @@ def _rows(taken: np.ndarray) -> np.ndarray:
     return np.array([row_of[pod] for pod in taken["pod"].tolist()], int)
 
 
-__all__ = ["BINS", "PlatformReport", "Races", "platform", "plot_delays", "plot_load", "plot_visits", "plot_workers",
-           "races", "workers_raster"]
+__all__ = ["BINS", "PlatformReport", "platform", "plot_delays", "plot_load", "plot_visits", "plot_workers",
+           "workers_raster"]

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from reports.drawing import png
 from reports.page import Table, plain, rendered, written
 from reports.platform import PlatformReport, platform, plot_delays, plot_load, plot_visits, plot_workers
+from reports.races import Races
 from reports.requirement import MAX_FAILED, MAX_LATE
 from reports.store import Store, StoreError
 
@@ -102,9 +103,7 @@ def sections(report: PlatformReport, facts: dict[str, str], images: dict[str, st
         Section("The night", MODELLED, ["Each visit by its alerts, then each worker by what held it."],
                 [(images["visits"], "Visit by visit"), (images["workers"], "Worker by worker")]),
         Section("Machines", MODELLED, [
-            "New DIAObjects that were made twice because a visit asked before an earlier one of its field had saved: "
-            f"{report.races.duplicates:,.0f} expected beside {report.races.objects:,} others, "
-            f"{report.races.per_alert:.2%} of alerts."], [(images["load"], "Machines over time")], [
+            _raced(report.races)], [(images["load"], "Machines over time")], [
                 Table(("service", "calls", "served in [s]", "waits, mean [s]", "waits, 98 % [s]", "busy, mean",
                        "busy, most", "queue, longest"), [
                     (r["name"].decode(), f"{r['calls']:,}", _s(r["mean_s"], 3), _s(r["wait_mean_s"], 3),
@@ -114,6 +113,15 @@ def sections(report: PlatformReport, facts: dict[str, str], images: dict[str, st
             Table(("Step", "median [s]", "98 % [s]", "all, hours"), [
                 (r["name"].decode(), _s(r["median_s"], 3), _s(r["p98_s"], 3), f"{r['hours']:.1f}")
                 for r in report.steps])])]
+
+
+def _raced(found: Races) -> str:
+    """The duplicates, and how they are derived."""
+    return (f"DIAObjects made twice: {found.duplicates:,.0f} expected beside {found.objects:,} others, "
+            f"{found.per_alert:.3%} of alerts, by {found.pairs:,} pairs of visits of which each asked for objects "
+            f"before the other had saved; {found.same_field:,.0f} of them by visits of the same field. They are not "
+            "simulated but follow from the times: of the new objects of one of two such visits, the share of the field "
+            "of view that the other covers too, times the share of its detectors that race.")
 
 
 def document(report: PlatformReport, facts: dict[str, str]) -> dict[str, Any]:

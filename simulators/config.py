@@ -75,6 +75,8 @@ class CameraConfig(Strict, frozen=True):
     ny: Annotated[int, Meta(ge=64, le=4100)] = 1000       # [pixel]; ITL science detectors are 4072 x 4000 (obs_lsst)
     nx: Annotated[int, Meta(ge=64, le=4100)] = 1000
     detectors: Annotated[tuple[int, ...], Meta(min_length=1)] = (94,)   # ids; 94 is R22_S11, the centre of LSSTCam
+    rendered: tuple[int, ...] = ()                        # of them, those whose images and templates are drawn: none
+    #                                                       named, all
     spacing_px: Count = 60                                # gap between neighbours: 0.25 mm of 10 um pixels and edges
     scale_arcsec: Positive = 0.2
     gain: Positive = 1.5                                  # [e/ADU], e2v 1.51, ITL 1.68 (SITCOMTN-148)
@@ -94,6 +96,11 @@ class CameraConfig(Strict, frozen=True):
     product: Literal["calibrated", "raw"] = "calibrated"  # "raw" (of lsstcam): amplifiers as read, whose signature
     #                                                       the pipeline removes; earlier visits are calibrated anyway
     raw: RawConfig = RawConfig()
+
+    @property
+    def imaged(self) -> tuple[int, ...]:
+        """Detectors whose images are drawn."""
+        return self.rendered or self.detectors
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -305,6 +305,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.past and options.lean:
         raise InputError("--lean keeps no database, --past begins with one")
     scenarios = [read_scenario(options.scenario, options.overrides, seed) for seed in options.seeds or [options.seed]]
+    if scenarios[0].live:
+        return _run_live(options, scenarios)
     if scenarios[0].fidelity == "counts":
         return _run_counts(options, scenarios)
     places = {"beside": options.scenario.parent, "processes": options.processes, "cache": _opened(options.cache),
@@ -337,6 +339,26 @@ def _run_counts(options: argparse.Namespace, scenarios: "Sequence[Scenario]") ->
             folder = options.out / f"seed_{scenario.seed}" if options.seeds else options.out
             outcomes.append(run_counts(scenario, folder, beside=options.scenario.parent, processes=options.processes,
                                        progress=progress))
+    print(*outcomes, sep="\n")
+    return 1 if any(outcome.missed for outcome in outcomes) else 0
+
+
+def _run_live(options: argparse.Namespace, scenarios: "Sequence[Scenario]") -> int:
+    """Nights on the platform with live detectors; 1 where one is not what its scenario expects."""
+    from pipeline.errors import InputError
+    from twin.live_night import Place, run_live
+
+    if options.past:
+        raise InputError(f"{options.scenario}: --past does not go with a night on the platform")
+    outcomes = []
+    with _ending(), _progress(options.quiet) as progress:
+        for scenario in scenarios:
+            folder = options.out / f"seed_{scenario.seed}" if options.seeds else options.out
+            place = Place(folder, options.sink or ("memory:" if options.lean else ""),
+                          "memory:" if options.lean else "", _opened(options.cache), options.keep == "images",
+                          options.any_topic)
+            outcomes.append(run_live(scenario, place, beside=options.scenario.parent, processes=options.processes,
+                                     progress=progress))
     print(*outcomes, sep="\n")
     return 1 if any(outcome.missed for outcome in outcomes) else 0
 

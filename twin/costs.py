@@ -65,17 +65,19 @@ class CostTable:
 
     def seconds(self, step: Step) -> float:
         """What a Step takes [s]."""
-        cost = self.file.steps.get(step.name)
-        if cost is None:
-            raise InputError(f"{self.source} has no cost for Step {step.name!r}; `alert-twin costs` measures one")
-        return self.scale * (cost.a + cost.b * step.size)
+        return float(self.line(step.name, np.float64(step.size)))
 
-    def sample(self, name: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(n,) seconds of single runs of a Step with sizes (n,), scattered by its law about `seconds`."""
+    def line(self, name: str, sizes: np.ndarray | np.float64) -> np.ndarray:
+        """What Steps of some sizes take [s], without scatter."""
         cost = self.file.steps.get(name)
         if cost is None:
             raise InputError(f"{self.source} has no cost for Step {name!r}; `alert-twin costs` measures one")
-        mean = self.scale * (cost.a + cost.b * np.asarray(sizes, float))
+        return np.asarray(self.scale * (cost.a + cost.b * sizes))
+
+    def sample(self, name: str, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n,) seconds of single runs of a Step with sizes (n,), scattered by its law about `seconds`."""
+        mean = self.line(name, np.asarray(sizes, float))
+        cost = self.file.steps[name]
         law = cost.law or ("lognormal" if cost.runs else "constant")
         if law == "constant":
             return mean

@@ -106,6 +106,7 @@ class Numbers:
 
     counts: np.ndarray         # (visits x detectors,) NUMBERS
     work: np.ndarray           # (visits x detectors, len(WORK_STEPS)) float32 [s]
+    scatter: np.ndarray        # the same over what the cost table's line says; 1 where that is nothing
     transfer_s: np.ndarray     # (visits x detectors,) float64, camera to bucket
     no_template: np.ndarray    # (visits,) bool
 
@@ -118,8 +119,9 @@ def draw_night(scenario: Scenario, plan: Plan, model: CountsModel, costs: CostTa
     densities = {field: _density(model, seed, field) for field in np.unique(plan.field).tolist()}
     counts = np.zeros(len(plan) * n, NUMBERS)
     work = np.zeros((len(plan) * n, len(WORK_STEPS)), np.float32)
+    scatter = np.ones_like(work)
     transfer = np.zeros(len(plan) * n)
-    spread = scenario.platform.front.transfer_spread
+    spread, snaps = scenario.platform.front.transfer_spread, max(scenario.platform.front.nimages, 1)
     for i, (visit, field) in enumerate(zip(plan.visit.tolist(), plan.field.tolist(), strict=True)):
         rows = slice(i * n, (i + 1) * n)
         rng = stream(seed, "counts", visit)
@@ -127,10 +129,12 @@ def draw_night(scenario: Scenario, plan: Plan, model: CountsModel, costs: CostTa
         sizes = step_sizes(counts[rows], c.pixels)
         rng = stream(seed, "costs", visit)
         for k, name in enumerate(WORK_STEPS):
-            work[rows, k] = costs.sample(name, sizes[name], rng)
+            times = snaps if name == "isr" else 1
+            work[rows, k] = costs.sample(name, sizes[name], rng) * times
+            np.divide(work[rows, k], costs.line(name, sizes[name]), out=scatter[rows, k], where=work[rows, k] > 0)
         transfer[rows] = scenario.platform.transfer_s * np.exp(spread * rng.normal(size=n) - 0.5 * spread**2)
     missing = [stream(seed, "template", field).random() < c.template_missing for field in plan.field.tolist()]
-    return Numbers(counts, work, transfer, np.array(missing, bool))
+    return Numbers(counts, work, scatter, transfer, np.array(missing, bool))
 
 
 def _density(model: CountsModel, seed: int, field: int) -> float:

@@ -88,22 +88,23 @@ def simulate(scenario: Scenario, beside: Path = Path(), *, processes: int = 1, r
         with spawned(1) as pool:
             beside_it = pool.submit(run_reference, scenario, beside)
             night = night or made(scenario, beside)
-            ran = _run(scenario, night)
+            ran = run_once(scenario, night)
             reference = beside_it.result()
     else:
         night = night or made(scenario, beside)
-        reference = reference or _run(scenario, night, unlimited=True)
-        ran = _run(scenario, night)
-    _explain(ran, reference)
+        reference = reference or run_once(scenario, night, unlimited=True)
+        ran = run_once(scenario, night)
+    explain(ran, reference)
     return Night(night, ran, reference, requirement(ran.passages, reference.passages))
 
 
 def run_reference(scenario: Scenario, beside: Path) -> Ran:
     """The night with no fault and unlimited workers."""
-    return _run(scenario, made(scenario, beside), unlimited=True)
+    return run_once(scenario, made(scenario, beside), unlimited=True)
 
 
-def _run(scenario: Scenario, night: Made, *, unlimited: bool = False) -> Ran:
+def run_once(scenario: Scenario, night: Made, *, unlimited: bool = False) -> Ran:
+    """One night of numbers, checked; `unlimited` is the one with no fault and unlimited workers."""
     platform = PromptProcessing(scenario.platform, night.plan, night.numbers, () if unlimited else night.troubles,
                                 seed=scenario.seed, unlimited=unlimited,
                                 max_new_objects=scenario.pipeline.associate.max_new_objects)
@@ -112,7 +113,7 @@ def _run(scenario: Scenario, night: Made, *, unlimited: bool = False) -> Ran:
     return ran
 
 
-def _explain(ran: Ran, reference: Ran) -> None:
+def explain(ran: Ran, reference: Ran) -> None:
     """Fill in `reference_s`, `cause` and `excess_s` of the night's passages, in place."""
     rows = ran.passages
     rows["reference_s"] = reference.passages["delivered_s"]
@@ -195,4 +196,5 @@ def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
     return rows
 
 
-__all__ = ["Made", "Night", "Outcome", "failures", "made", "missed", "run_counts", "simulate"]
+__all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "run_counts", "run_once",
+           "simulate"]

@@ -58,7 +58,7 @@ def inputs(sky: Sky, earlier: Sequence[Visit], seed: int) -> list[Input]:
     """The inputs of a template made of earlier visits."""
     out = []
     for visit in earlier:
-        for detector in sky.config.camera.detectors:
+        for detector in sky.config.camera.imaged:
             facts = circumstances(sky, visit, detector, seed, around_px=around_px(sky.config))
             per_adu = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint))
             out.append(Input(visit, detector, facts, (facts.noise_adu * per_adu) ** -2,

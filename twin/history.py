@@ -35,7 +35,7 @@ def grid(observatory: Observatory) -> tuple[Wcs, tuple[int, int]]:
     x, y = [], []
     edge_x, edge_y = np.array([-0.5, camera.nx - 0.5]), np.array([-0.5, camera.ny - 0.5])
     for visit in observatory.visits:
-        for detector in camera.detectors:
+        for detector in camera.imaged:
             wcs = observatory.facts(visit, detector).wcs
             corner = plain.pixels(*wcs.sky(np.tile(edge_x, 2), np.repeat(edge_y, 2)))
             x.append(corner[0])
@@ -55,7 +55,7 @@ def make_template(observatory: Observatory, band: str, path: Path) -> str:
     inputs: list[Calibrated] = []
     lost: list[str] = []
     for visit in observatory.earlier[band]:
-        for detector in observatory.config.camera.detectors:
+        for detector in observatory.config.camera.imaged:
             exposure = observatory.expose_earlier(visit, detector)
             try:
                 inputs.append(calibrate(exposure, references(observatory, exposure),

@@ -1,15 +1,18 @@
 """The visits of a night at counts fidelity: our scheduler's, or at regular or random times."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pipeline.errors import InputError
+from schemas.exposure import Visit
 from simulators.scheduler import Survey
 from simulators.streams import stream
 from simulators.surveyed import visit_id
-from twin.platform_config import CountsConfig
+from twin.observatory import Observatory
 from twin.scenario import Scenario
 
 DAY_S: Final = 86400.0
@@ -27,7 +30,7 @@ class Plan:
     visit: np.ndarray          # (n,) int64
     field: np.ndarray          # (n,) int64: the same field, the same sky
     opens_s: np.ndarray        # (n,) float64
-    closes_s: np.ndarray       # (n,) float64
+    closes_s: np.ndarray       # (n,) float64, for the last time
     pointing: np.ndarray       # (n,) POINTING
 
     def __len__(self) -> int:
@@ -39,11 +42,13 @@ def plan_of(scenario: Scenario) -> Plan:
     c = scenario.counts
     if c.cadence == "scheduler":
         return _scheduled(scenario)
+    if c.cadence == "simulation":
+        return of_visits(Observatory(scenario, Path()).visits)
     gaps = np.full(c.visits, c.interval_s)
     if c.cadence == "poisson":
         gaps = stream(scenario.seed, "visits").exponential(c.interval_s, c.visits)
     field = np.arange(c.visits) % c.fields
-    return _made(START_MJD, np.cumsum(gaps) - gaps[0], field, c, strip(field))
+    return _made(START_MJD, np.cumsum(gaps) - gaps[0], field, scenario, strip(field))
 
 
 def _scheduled(scenario: Scenario) -> Plan:
@@ -61,8 +66,20 @@ def _scheduled(scenario: Scenario) -> Plan:
     pointing = np.zeros(len(night), POINTING)
     pointing["ra"], pointing["dec"] = night["fieldRA"], night["fieldDec"]
     pointing["rotation"], pointing["band"] = night["rotSkyPos"], night["band"]
-    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c,
-                 pointing)
+    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")),
+                 scenario, pointing)
+
+
+def of_visits(visits: Sequence[Visit]) -> Plan:
+    """The visits of a simulated field."""
+    middle = np.array([visit.mjd_tai for visit in visits])
+    half = np.array([visit.exposure_s for visit in visits]) / (2 * DAY_S)
+    origin = float(middle[0] - half[0]) - BEFORE_S / DAY_S
+    pointing = np.zeros(len(visits), POINTING)
+    for row, visit in zip(pointing, visits, strict=True):
+        row["ra"], row["dec"], row["rotation"], row["band"] = visit.ra, visit.dec, visit.rotation, visit.band.encode()
+    return Plan(origin, np.array([visit.visit for visit in visits], np.int64), np.zeros(len(visits), np.int64),
+                (middle - half - origin) * DAY_S, (middle + half - origin) * DAY_S, pointing)
 
 
 def strip(field: np.ndarray) -> np.ndarray:
@@ -77,11 +94,12 @@ def _fields(number: np.ndarray) -> np.ndarray:
     return np.where(number < 0, 1_000_000 - number, number)
 
 
-def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig, pointing: np.ndarray) -> Plan:
+def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, scenario: Scenario, pointing: np.ndarray) -> Plan:
+    """Its shutters close for the last time when all snaps but the last are read out."""
     opens = BEFORE_S + np.asarray(seconds, float)
+    shut = scenario.counts.exposure_s + scenario.platform.readout_s * (max(scenario.platform.front.nimages, 1) - 1)
     number = np.array([visit_id(start_mjd, k) for k in range(1, len(opens) + 1)], np.int64)
-    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + c.exposure_s,
-                pointing)
+    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + shut, pointing)
 
 
-__all__ = ["BEFORE_S", "POINTING", "Plan", "plan_of", "strip"]
+__all__ = ["BEFORE_S", "POINTING", "Plan", "of_visits", "plan_of", "strip"]

@@ -18,10 +18,12 @@ import numpy as np
 from pipeline.ephemerides import padded
 from pipeline.footprint import PRELOAD_MARGIN_ARCSEC
 from pipeline.images import Calibration, Cutouts
+from pipeline.ports import Ephemerides, Satellites
 from pipeline.prompt import Measured
+from pipeline.satellites import TrackSatellites
 from pipeline.sphere import positions
 from schemas.exposure import Box, Visit
-from schemas.measures import EXPOSURE_LOG, empty
+from schemas.measures import EXPOSURE_LOG, TRACK, empty
 from schemas.table import take
 from schemas.wcs import Wcs
 from simulators.catalogs import CatalogModel
@@ -31,6 +33,7 @@ from simulators.streams import stream
 from simulators.wide_catalogs import VisitCatalog, draw_visit
 from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, seen
 from twin.catalogue import calibration, psf_stamp
+from twin.live import Taken
 from twin.plan import DAY_S, Plan
 from twin.pool import Inline, LookAhead
 from twin.rendered import Depth, rendered
@@ -39,18 +42,6 @@ from twin.scenario import Scenario
 AHEAD: Final = 6               # visits that are drawn before they are asked for
 LOCAL_MIDNIGHT: Final = 1.2    # [day] after 12h UTC of the day on which a night begins
 EDGE: Final = np.linspace(-0.5, 0.5, 9)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a worker gets of one detector's image."""
-
-    measured: Measured | None
-    status: str                # done | no_work | failed
-    reason: str
-    log: np.ndarray            # EXPOSURE_LOG, one row
-    truth: np.ndarray          # TRUTH
-    half: None = None          # of rendered images, which these are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +82,8 @@ class WideSource:
         None: what gives `wide.alerts_per_visit` in the mean of the plan.
     """
 
+    brief = True
+
     def __init__(self, scenario: Scenario, plan: Plan, pool: Executor | None = None, *,
                  density: Density | None = None) -> None:
         config, self.plan, self._wanted = scenario.simulation, plan, scenario.wide.alerts_per_visit
@@ -109,6 +102,9 @@ class WideSource:
         self._drawn: dict[int, Drawn] = {}
         self._over: dict[int, int] = {}
         self._detectors = scenario.counts.detectors
+        self.fidelities = dict.fromkeys(scenario.live, "catalogue")
+        self.ephemerides: Ephemerides = self
+        self.satellites: Satellites = TrackSatellites(empty(TRACK))
         self._by_time = {visit.mjd_tai: number for number, visit in enumerate(self.visits)}
 
     @property
@@ -242,4 +238,4 @@ def _calibration(zeropoint: float) -> Calibration:
     return calibration(zeropoint)
 
 
-__all__ = ["Drawn", "Recipe", "Taken", "WideSource", "draw", "visits_of"]
+__all__ = ["Drawn", "Recipe", "WideSource", "draw", "visits_of"]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from reports.platform import races
 from reports.requirement import requirement, weighted_percentile
 from reports.surface import Point, cheapest, plot
 from schemas.measures import PASSAGE, empty
@@ -66,20 +65,6 @@ def test_a_percentile_is_weighted() -> None:
     assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([98, 1, 1]), 98) == 1.0
     assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([97, 2, 1]), 98) == 2.0
     assert np.isnan(weighted_percentile(np.array([1.0]), np.array([0]), 50))
-
-
-def test_visits_of_one_field_race_when_they_ask_before_the_other_saved() -> None:
-    rows = night(visits=4, detectors=1)
-    rows["shutter_close_s"], rows["field"], rows["detector"], rows["n_fresh"] = 40.0 * np.arange(4), 7, 0, (5, 3, 2, 1)
-    rows["standardized_s"] = rows["shutter_close_s"] + 60.0
-    rows["saved_s"] = rows["shutter_close_s"] + 65.0
-    assert races(rows).duplicates == 0.0                  # 65 s after, the next asks at 100 s
-    rows["saved_s"] = rows["shutter_close_s"] + 101.0     # the next asks 100 s after, the one behind it 140 s after
-    assert races(rows).duplicates == 5 + 3 + 2
-    rows["saved_s"] = rows["shutter_close_s"] + 141.0
-    assert races(rows).duplicates == 10 + 5 + 3
-    rows["field"] = np.arange(4)
-    assert races(rows).duplicates == 0.0
 
 
 def point(workers: int, price: float, met: bool, p98: float) -> Point:

@@ -1,0 +1,178 @@
+"""A night on the platform with live detectors, from a scenario to a run folder: any mix of the three fidelities.
+
+Beside it the same night with no fault and unlimited workers, as numbers: those of the live detectors are what they
+were; where a fault kept one from having any, they are drawn as a counted detector's.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import numpy as np
+import simpy
+
+from pipeline.ephemerides import TableEphemerides
+from pipeline.errors import InputError
+from pipeline.open import open_sink, open_store, topic_of
+from pipeline.ports import Ports
+from pipeline.satellites import TrackSatellites
+from pipeline.sinks.counting import CountingSink
+from reports.requirement import requirement
+from schemas.measures import FACT
+from twin import counts_night
+from twin.balance import check
+from twin.cache import Cache
+from twin.counts import work_rows
+from twin.counts_night import Made, Outcome, Progress, explain, made, missed
+from twin.folders import claim
+from twin.keeping import KEPT, keeper
+from twin.live import SimulatedDetectors, Source, live_camera
+from twin.live_processing import LiveProcessing
+from twin.plan import Plan
+from twin.platform_config import ExpectConfig
+from twin.pool import assert_one_thread, open_pool, warm
+from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.scenario import Scenario, to_toml
+from twin.wide import WideSource
+
+TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
+Drive = Callable[[simpy.Environment], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a night leaves what it makes, and finds what was made before."""
+
+    folder: Path
+    sink: str = ""             # URL; files in the folder without one
+    store: str = ""            # URL; "memory:" without one, a DuckDB file in the folder where something is rendered
+    cache: Cache | None = None
+    keep_images: bool = False
+    any_topic: bool = False    # of simulated alerts
+
+
+def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), processes: int = 1,
+             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run) -> Outcome:
+    """Simulate a night with live detectors into a new run folder; `beside` is where its tables may lie.
+
+    `drive` takes the night's events in turn: as fast as they come, or on another clock. InputError where the folder is
+    occupied. Whatever ends the run early takes the folder with it.
+    """
+    begun = perf_counter()
+    assert_one_thread()
+    if topic_of(place.sink) not in (None, TOPIC) and not place.any_topic:
+        raise InputError(f"sink {place.sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
+                         "expressly (--any-topic)")
+    scenario = live_scenario(scenario)
+    night = made(scenario, beside)
+    claim(place.folder)
+    try:
+        return _into(place, scenario, night, processes, progress, drive, begun)
+    except BaseException:
+        shutil.rmtree(place.folder, ignore_errors=True)
+        raise
+
+
+def live_scenario(scenario: Scenario) -> Scenario:
+    """The scenario as it is run: one order of publication, and a camera of the live detectors."""
+    publish = msgspec.structs.replace(scenario.pipeline.publish, order=scenario.platform.publication.order)
+    scenario = msgspec.structs.replace(scenario, pipeline=msgspec.structs.replace(scenario.pipeline, publish=publish))
+    return live_camera(scenario) if scenario.counts.cadence == "simulation" else scenario
+
+
+def _into(place: Place, scenario: Scenario, night: Made, processes: int, progress: Progress, drive: Drive,
+          begun: float) -> Outcome:
+    folder = place.folder
+    (folder / "scenario.toml").write_text(to_toml(scenario))
+    drawn_ahead = 0 if scenario.fidelities.pixels else 1
+    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes, most=drawn_ahead) as pool,
+          _scratch(folder),
+          _ports(place, scenario, recorder) as ports):
+        if processes > 1 and scenario.fidelities.pixels:
+            progress("kernels", 0, 1)
+            warm()
+            progress("kernels", 1, 1)
+        source = source_of(scenario, night.plan, place, pool, processes)
+        platform = LiveProcessing(
+            scenario.platform, night.plan, night.numbers, night.troubles, source=source, ports=ports, costs=night.costs,
+            pipeline=scenario.pipeline, seed=scenario.seed,
+            keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
+            done=lambda done, of: progress("detector-visits", done, of))
+        ran = platform.run(drive)
+        check(ran)
+        reference = counts_night.run_once(scenario, night, unlimited=True)
+        explain(ran, reference)
+        outcome = counts_night.Night(night, ran, reference, requirement(ran.passages, reference.passages))
+        recorder.append("exposure_log", platform.log_rows())
+        for name in PROMPT_TABLES:
+            recorder.append(name, ports.store.table(name))
+        for name, rows in (("passage", ran.passages), ("call", ran.calls), ("pod", ran.pods),
+                           ("work", work_rows(night.plan, night.numbers, scenario.counts.detectors)),
+                           ("next_visit", ran.next_visits), ("reference", reference.passages)):
+            recorder.append(name, rows)
+        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - begun))
+    if place.cache is not None:
+        place.cache.settle()
+    return Outcome(folder, outcome, perf_counter() - begun, missed(scenario.expect, outcome),
+                   scenario.expect != ExpectConfig())
+
+
+def source_of(scenario: Scenario, plan: Plan, place: Place, pool: Executor, processes: int) -> Source:
+    """The world of a scenario's live detectors: one simulated field, or the sky of a survey."""
+    if scenario.counts.cadence == "simulation":
+        return SimulatedDetectors(scenario, place.folder, pool, processes, cache=place.cache,
+                                  keep_images=place.keep_images)
+    return WideSource(scenario, plan, pool)
+
+
+@contextmanager
+def _ports(place: Place, scenario: Scenario, recorder: ParquetRecorder) -> Iterator[Ports]:
+    """The outside of the night: its store and its sink."""
+    url = place.store or (f"duckdb:{place.folder / 'prompt.duckdb'}" if scenario.fidelities.pixels else "memory:")
+    store = open_store(url)
+    counted = scenario.pipeline.alert.packets == "counted"
+    if counted and place.sink:
+        raise InputError(f"sink {place.sink!r}: with pipeline.alert.packets = \"counted\" there are no packets to send")
+    sink = CountingSink() if counted else open_sink(place.sink or f"file:{place.folder / 'alerts'}",
+                                                    headers={"simulated": "true"}, check=True)
+    try:
+        yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
+                    ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
+    finally:
+        sink.close()
+        store.close()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / "scratch", ignore_errors=True)
+
+
+def _facts(scenario: Scenario, night: counts_night.Night, source: Source, processes: int, wall_s: float) -> np.ndarray:
+    """FACT rows: those of a night of numbers, and which detectors were more."""
+    rows = counts_night.facts(scenario, night, wall_s)
+    named = {kind: [d for d, one in sorted(source.fidelities.items()) if one == kind]
+             for kind in ("pixels", "catalogue")}
+    counted = scenario.counts.detectors - len(source.fidelities)
+    kinds = [kind for kind, some in named.items() if some] + ["counts"] * (counted > 0)
+    values = {"fidelity": ", ".join(kinds), **{f"detectors_{kind}": " ".join(map(str, some))
+                                               for kind, some in named.items()},
+              "detectors_counts": counted, "processes": processes,
+              **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")}}
+    values |= source.facts
+    more = np.zeros(len(values), FACT)
+    for row, (key, value) in zip(more, values.items(), strict=True):
+        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
+    return np.concatenate([rows[rows["key"] != b"fidelity"], more])
+
+
+__all__ = ["Place", "live_scenario", "run_live", "source_of"]
