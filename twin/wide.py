@@ -40,6 +40,7 @@ from twin.rendered import Depth, rendered
 from twin.scenario import Scenario
 
 AHEAD: Final = 6               # visits that are drawn before they are asked for
+KEPT: Final = 64               # visits of which a detector is still awaited
 LOCAL_MIDNIGHT: Final = 1.2    # [day] after 12h UTC of the day on which a night begins
 EDGE: Final = np.linspace(-0.5, 0.5, 9)
 
@@ -99,8 +100,8 @@ class WideSource:
         ready: Future[None] = Future()
         ready.set_result(None)
         self._ahead = LookAhead(pool or Inline(), partial(draw, recipe), self.visits, AHEAD, lambda visit: ready)
-        self._drawn: dict[int, Drawn] = {}
-        self._over: dict[int, int] = {}
+        self._drawn: dict[int, Drawn] = {}                 # the one longest here first
+        self._over: dict[int, set[int]] = {}
         self._detectors = scenario.counts.detectors
         self.fidelities = dict.fromkeys(scenario.live, "catalogue")
         self.ephemerides: Ephemerides = self
@@ -126,12 +127,12 @@ class WideSource:
         drawn = self.drawn(number)
         log, truth = drawn.logs[detector:detector + 1], drawn.truth[drawn.first[detector]:drawn.first[detector + 1]]
         measured = _measured(drawn, detector, self._template_share, cutouts=self._cutouts)
-        self._end(number)
+        self._end(number, detector)
         return Taken(measured, "done", "", log, truth)
 
     def skip(self, number: int, detector: int) -> None:
         """The detector is never taken."""
-        self._end(number)
+        self._end(number, detector)
 
     def near(self, box: Box, mjd_tai: float) -> np.ndarray:
         """EPHEMERIS rows around a box at a visit's time: the ephemeris service's answer."""
@@ -139,14 +140,17 @@ class WideSource:
         return take(drawn.ephemerides, padded(box).contains(drawn.places[0], drawn.places[1]))
 
     def drawn(self, number: int) -> Drawn:
-        """All of a visit; kept until its last detector was taken or skipped."""
+        """All of a visit; kept until its last detector was taken, or many others came: then it is drawn again."""
         if number not in self._drawn:
             self._drawn[number] = self._ahead.result(self.visits[number])
+            while len(self._drawn) > KEPT:
+                del self._drawn[next(iter(self._drawn))]
         return self._drawn[number]
 
-    def _end(self, number: int) -> None:
-        self._over[number] = self._over.get(number, 0) + 1
-        if self._over[number] >= self._detectors:
+    def _end(self, number: int, detector: int) -> None:
+        over = self._over.setdefault(number, set())
+        over.add(detector)
+        if len(over) >= self._detectors:
             if self._drawn.pop(number, None) is None:
                 self._ahead.forget(self.visits[number])
             del self._over[number]
