@@ -18,6 +18,7 @@ nulls are kept as the tables declare them (NaN stays NaN, -1 stays -1); fields o
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -62,9 +63,16 @@ class ParquetRecorder:
         if self._kept[table] >= self._part_rows:
             self._write(table)
 
-    def flush(self) -> None:
-        """Write what is kept, one part per table."""
-        for table in list(self._rows):
+    def replace(self, table: str, rows: np.ndarray) -> None:
+        """Write a table as one part in place of the one that was; of tables that are always written so."""
+        self._rows.pop(table, None)
+        self._parts[table] = 0
+        self.append(table, rows)
+        self._write(table)
+
+    def flush(self, only: Sequence[str] = (), *, last: str = "") -> None:
+        """Write what is kept, one part per table; of some tables only, or one of them after all others."""
+        for table in sorted(only or self._rows, key=lambda name: name == last):
             self._write(table)
 
     def close(self) -> None:
