@@ -71,7 +71,7 @@ def test_the_page_of_a_troubled_night_tells_its_faults_in_order(tmp_path: Path) 
     scenario = read_scenario(SMALL, ["counts.visits=6", "counts.detectors=2"])
     faults = [FaultConfig(kind="image_late", start_s=10.0 * k, duration_s=10.0, delay_s=1.0 + k) for k in range(11)]
     faults[3] = FaultConfig(kind="next_visit_extra", rate=0.5)
-    faults[5] = FaultConfig(kind="service_slow", service="apdb", factor=3.0, detectors=1, start_s=40.0)
+    faults[5] = FaultConfig(kind="service_slow", service="apdb", factor=3.0, detectors=1)
     run_counts(structs.replace(scenario, faults=tuple(faults)), tmp_path / "run")
     facts = Store(tmp_path / "run").facts()
     shown = faults_of(facts)
@@ -82,7 +82,8 @@ def test_the_page_of_a_troubled_night_tells_its_faults_in_order(tmp_path: Path) 
     page = render_platform(tmp_path / "run").read_text()
     assert page.index("image late, 3 s") < page.index("image late, 11 s")
     assert "messages whose worker found nothing to do" in page
-    wait = 3 * 2 * (2 * 35.0 + 120.0)                                 # of ghosts: three visits of two detectors
+    # Ghosts of three visits of two detectors preload for 6 s, one of them 3.6 s longer, and wait.
+    wait = 3 * (2 * (6.0 + 2 * 35.0 + 120.0) + 2 * 1.8)
     held = Store(tmp_path / "run").table("passage")
     assert float(facts["busy_s"]) == pytest.approx((held["freed_s"] - held["taken_s"]).sum() + wait, abs=0.1)
     assert f"not drawn here</td><td>{wait / 3600:.1f}</td>" in page
