@@ -1,4 +1,4 @@
-"""Runs that kill themselves: `python -m tests.twin.killed KIND SCENARIO OUT [CACHE]` ends by SIGKILL on its way."""
+"""Runs that kill themselves: `python -m tests.twin.killed KIND SCENARIO OUT` ends by SIGKILL on its way."""
 
 import os
 import signal
@@ -59,5 +59,5 @@ def sweep(scenario: Path, out: Path, *over: str) -> None:
 OVERRIDES = ("platform.pods.smallest=3", "counts.visits=8")
 
 if __name__ == "__main__":
-    {"counts": counts, "pixels": pixels, "live": live, "sweep": sweep}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]),
-                                                                      *sys.argv[4:])  # type: ignore[operator]
+    kinds: dict[str, Callable[..., None]] = {"counts": counts, "pixels": pixels, "live": live, "sweep": sweep}
+    kinds[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
