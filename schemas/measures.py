@@ -294,7 +294,8 @@ def empty(dtype: np.dtype, n: int = 0) -> np.ndarray:
     if blank is None or blank.dtype is not dtype:
         _BLANKS[id(dtype)] = blank = _blank(dtype)
     void = np.dtype((np.void, dtype.itemsize))
-    return blank.view(void).repeat(n).view(dtype)
+    rows = blank.view(void).repeat(n)
+    return np.ndarray(rows.shape, dtype, rows)      # a view would look at every field again
 
 
 _BLANKS: Final[dict[int, np.ndarray]] = {}     # by dtype: one is hashed only slowly

@@ -143,7 +143,7 @@ def take(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
     index = np.asarray(index)
     if index.dtype == bool:
         index = index.nonzero()[0]
-    return rows.view(_void(rows.dtype))[index.astype(np.intp, copy=False)].view(rows.dtype)
+    return _rows(rows.view(_void(rows.dtype))[index.astype(np.intp, copy=False)], rows.dtype)
 
 
 def join(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -152,12 +152,17 @@ def join(parts: Sequence[np.ndarray]) -> np.ndarray:
     for part in parts:
         if part.dtype != dtype:
             raise TypeError(f"rows of one dtype expected, got {_difference(part.dtype, dtype)}")
-    return np.concatenate([np.ascontiguousarray(part).view(_void(dtype)) for part in parts]).view(dtype)
+    return _rows(np.concatenate([np.ascontiguousarray(part).view(_void(dtype)) for part in parts]), dtype)
 
 
 def copy(rows: np.ndarray) -> np.ndarray:
     """A copy."""
-    return np.ascontiguousarray(rows).view(_void(rows.dtype)).copy().view(rows.dtype)
+    return _rows(np.ascontiguousarray(rows).view(_void(rows.dtype)).copy(), rows.dtype)
+
+
+def _rows(void: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Fresh void rows as what they are; a view would look at every field again to see whether it is safe."""
+    return np.ndarray(void.shape, dtype, void)
 
 
 def _void(dtype: np.dtype) -> np.dtype:

@@ -71,7 +71,8 @@ def draw_visit(truth: np.ndarray, slot: np.ndarray, shape: tuple[int, int], *, p
     """
     model, n = model or CatalogModel(), len(flux_err)
     amplitude, moved = seen_flux(truth, psf_sigma_px)
-    error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"], flux_err[slot])
+    error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"],
+                     flux_err[slot].astype(truth["flux_err_optimum"].dtype))
     flux = amplitude + error * field_at(keys[slot], truth["x"], truth["y"], psf_sigma_px)
     found = _found(truth, slot, flux / error, shape, psf_sigma_px, model, rng)
     false, false_slot = _false(shape, flux_err, model, rng)

@@ -12,7 +12,7 @@ import numpy as np
 from reports.delays import causes, held_by, is_late, parts
 from reports.requirement import Requirement, requirement
 from reports.state import State
-from schemas.measures import FACT
+from schemas.measures import FACT, WORK_STEPS
 from twin.balance import check
 from twin.costs import CostTable
 from twin.counts import CountsModel, Numbers, draw_night, read_model, work_rows
@@ -25,7 +25,7 @@ from twin.pulse import Pulse
 from twin.recorder import ParquetRecorder
 from twin.running import begun, keep_scenario, settings
 from twin.scenario import Scenario, find_file, to_toml
-from twin.troubles import Trouble, bursts, lay
+from twin.troubles import Trouble, bursts, described, lay
 
 Progress = Callable[[str, int, int], None]      # what, done, of how many
 Looker = Callable[[PromptProcessing], Pulse]
@@ -71,9 +71,14 @@ class Outcome:
         return "\n".join(lines)
 
 
+def read_costs(scenario: Scenario, beside: Path = Path()) -> CostTable:
+    """The cost table of a scenario."""
+    return CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+
+
 def made(scenario: Scenario, beside: Path = Path()) -> Made:
     """Plan, numbers and faults of a scenario; InputError names what cannot be used."""
-    costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+    costs = read_costs(scenario, beside)
     model = read_model(find_file(scenario.counts.model, beside, "counts model"))
     plan = plan_of(scenario)
     troubles = lay(scenario.faults, plan)
@@ -196,13 +201,16 @@ def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
         "egress_gbps": scenario.platform.publication.egress_gbps, "reference_alerts": judged.alerts,
         "expect": scenario.expect.why, "expect_missed": "; ".join(missed(scenario.expect, night)),
         **{f"counter_{name}": value for name, value in night.ran.counters.items()},
-        **{f"fault_{k}": f"{fault.kind} {fault.service} from {fault.start_s:g} s for {fault.duration_s:g} s, rate "
-                         f"{fault.rate:g}" for k, fault in enumerate(scenario.faults)}}
+        "busy_s": f"{night.ran.busy_area:.1f}",
+        **{f"step_{name}": costs.origin(name) for name in WORK_STEPS},
+        **{f"fault_{k}": described(trouble.config) for k, trouble in enumerate(night.made.troubles)},
+        **{f"fault_{k}_span_s": f"{trouble.start_s:.1f} {trouble.end_s:.1f}"
+           for k, trouble in enumerate(night.made.troubles)}}
     rows = np.zeros(len(values), FACT)
     for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]
     return rows
 
 
-__all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "run_counts", "run_once",
+__all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "read_costs", "run_counts", "run_once",
            "simulate"]

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from pipeline.errors import InputError
-from reports.drawing import png
 from reports.state import State, look
 from reports.store import StoreError
-from reports.surface import Point, cheapest, plot
+from reports.surface import Point
+from reports.sweep_page import render_sweep, said
 from twin.closure import closure
 from twin.cluster import Tables, computed, connected
-from twin.counts_night import Made, simulate
+from twin.counts_night import Made, read_costs, simulate
 from twin.platform_config import ServiceConfig
 from twin.pool import end, spawned
 from twin.prompt_processing import Ran
@@ -105,9 +105,10 @@ def sweep(path: Path, over: Sequence[str], out: Path, *, overrides: Sequence[str
                 _show(here, progress, len(points))
         points.sort(key=lambda point: grid.index(point.settings))
         (out / "surface.csv").write_text(table(points))
-        (out / "surface.png").write_bytes(png(plot(points)))
+        render_sweep(out, points, f"{scenarios[0].name}: a sweep",
+                     circumstances(scenarios, [key for key, _ in axes], path, overrides))
         (out / POINTS).unlink()
-    return said(points, out)
+    return f"{len(points)} platforms: {out / 'sweep.html'}, {out / 'surface.csv'}\n{said(points)}"
 
 
 def _show(here: Running, progress: Progress, done: int) -> None:
@@ -229,20 +230,19 @@ def table(points: Sequence[Point]) -> str:
     return out.getvalue()
 
 
-def said(points: Sequence[Point], out: Path) -> str:
-    """What a user reads at the end."""
-    best = cheapest(points)
-    where = f"{len(points)} platforms: {out / 'surface.csv'}, {out / 'surface.png'}"
-    if best is None:
-        near = min(points, key=lambda point: (point.late + point.failed, point.p98_s, point.price))
-        return (f"{where}\nnone meets the requirement; nearest is {_named(near)} with {near.late:.1%} of visits "
-                f"late and {near.failed:.1%} failed, 98 % of alerts within {near.p98_s:.1f} s")
-    return (f"{where}\nthe cheapest that meets the requirement: {_named(best)}, price {best.price:g} workers, 98 % of "
-            f"alerts within {best.p98_s:.1f} s, {best.late:.2%} of visits late")
+def circumstances(scenarios: Sequence[Scenario], axes: Sequence[str], path: Path, overrides: Sequence[str]
+                  ) -> list[tuple[str, str]]:
+    """What a sweep's figures come from, by name."""
+    first = scenarios[0]
+    costs = read_costs(first, path.parent)
+    origins = " and ".join(sorted({costs.origin(name).partition(":")[0] for name in costs.file.steps}))
+    c, same = first.counts, "; the same for all" if all(key.startswith("platform.") for key in axes) else " at first"
+    return [
+        ("fidelity", "counts: numbers of sources and seconds of Steps; every figure here is modelled"),
+        ("night", f"{', '.join([path.name, *overrides])}: {c.visits} visits of {c.detectors} detectors, "
+                  f"{c.alerts_per_visit:,g} alerts in a visit, seed {first.seed}{same}"),
+        ("seconds of Steps", f"{origins}: {first.platform.costs}, {costs.file.machine}, {costs.file.date}"),
+        ("platforms", f"{len(scenarios)}, over {', '.join(axes)}")]
 
 
-def _named(point: Point) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in point.settings)
-
-
-__all__ = ["axes_of", "point_of", "price", "said", "sweep", "table"]
+__all__ = ["axes_of", "circumstances", "point_of", "price", "sweep", "table"]

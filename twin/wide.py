@@ -21,6 +21,7 @@ from pipeline.images import Calibration, Cutouts
 from pipeline.ports import Ephemerides, Satellites
 from pipeline.prompt import Measured
 from pipeline.satellites import TrackSatellites
+from pipeline.sphere import positions
 from schemas.exposure import Box, Visit
 from schemas.measures import EXPOSURE_LOG, TRACK, empty
 from schemas.table import take
@@ -39,6 +40,7 @@ from twin.rendered import Depth, rendered
 from twin.scenario import Scenario
 
 AHEAD: Final = 6               # visits that are drawn before they are asked for
+KEPT: Final = 64               # visits of which a detector is still awaited
 LOCAL_MIDNIGHT: Final = 1.2    # [day] after 12h UTC of the day on which a night begins
 EDGE: Final = np.linspace(-0.5, 0.5, 9)
 
@@ -67,6 +69,7 @@ class Drawn:
     wcs: tuple[Wcs, ...]
     boxes: tuple[Box, ...]     # of the detectors
     ephemerides: np.ndarray    # EPHEMERIS of known asteroids around the visit
+    places: np.ndarray         # (2, n) RA, Dec [deg] that they predict for it
 
 
 class WideSource:
@@ -97,8 +100,8 @@ class WideSource:
         ready: Future[None] = Future()
         ready.set_result(None)
         self._ahead = LookAhead(pool or Inline(), partial(draw, recipe), self.visits, AHEAD, lambda visit: ready)
-        self._drawn: dict[int, Drawn] = {}
-        self._over: dict[int, int] = {}
+        self._drawn: dict[int, Drawn] = {}                 # the one longest here first
+        self._over: dict[int, set[int]] = {}
         self._detectors = scenario.counts.detectors
         self.fidelities = dict.fromkeys(scenario.live, "catalogue")
         self.ephemerides: Ephemerides = self
@@ -124,30 +127,30 @@ class WideSource:
         drawn = self.drawn(number)
         log, truth = drawn.logs[detector:detector + 1], drawn.truth[drawn.first[detector]:drawn.first[detector + 1]]
         measured = _measured(drawn, detector, self._template_share, cutouts=self._cutouts)
-        self._end(number)
+        self._end(number, detector)
         return Taken(measured, "done", "", log, truth)
 
     def skip(self, number: int, detector: int) -> None:
         """The detector is never taken."""
-        self._end(number)
+        self._end(number, detector)
 
     def near(self, box: Box, mjd_tai: float) -> np.ndarray:
         """EPHEMERIS rows around a box at a visit's time: the ephemeris service's answer."""
-        rows = self.drawn(self._by_time[mjd_tai]).ephemerides
-        xyz = rows["object_xyz"][:, :, 0]
-        ra = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0])) % 360.0
-        dec = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
-        return take(rows, padded(box).contains(ra, dec))
+        drawn = self.drawn(self._by_time[mjd_tai])
+        return take(drawn.ephemerides, padded(box).contains(drawn.places[0], drawn.places[1]))
 
     def drawn(self, number: int) -> Drawn:
-        """All of a visit; kept until its last detector was taken or skipped."""
+        """All of a visit; kept until its last detector was taken, or many others came: then it is drawn again."""
         if number not in self._drawn:
             self._drawn[number] = self._ahead.result(self.visits[number])
+            while len(self._drawn) > KEPT:
+                del self._drawn[next(iter(self._drawn))]
         return self._drawn[number]
 
-    def _end(self, number: int) -> None:
-        self._over[number] = self._over.get(number, 0) + 1
-        if self._over[number] >= self._detectors:
+    def _end(self, number: int, detector: int) -> None:
+        over = self._over.setdefault(number, set())
+        over.add(detector)
+        if len(over) >= self._detectors:
             if self._drawn.pop(number, None) is None:
                 self._ahead.forget(self.visits[number])
             del self._over[number]
@@ -179,8 +182,10 @@ def draw(recipe: Recipe, visit: Visit) -> Drawn:
                          rng=rng, model=CatalogModel(efficiency=sky.wide.efficiency))
     wcs = plane.wcs(visit)
     first = np.searchsorted(slot, np.arange(len(wcs) + 1))
+    ephemerides = sky.ephemerides(visit)
+    places = np.stack(positions(ephemerides["object_xyz"][:, :, 0]))
     return Drawn(visit, now, truth, first, catalog, _logs(sky, visit, now, catalog), wcs, _boxes(wcs, plane.shape),
-                 sky.ephemerides(visit))
+                 ephemerides, places)
 
 
 @lru_cache(maxsize=1)

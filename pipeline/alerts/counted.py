@@ -69,6 +69,8 @@ def counted(visit: Visit, detector: int, sources: np.ndarray, sides: np.ndarray,
 
 def _counts(ids: np.ndarray, rows: np.ndarray, since: float) -> np.ndarray:
     """(k,) rows of each object that are not too old."""
+    if not len(rows):
+        return np.zeros(len(ids), np.int64)
     slot = slots(rows["diaObjectId"], ids)
     return np.bincount(slot[(slot >= 0) & (rows["midpointMjdTai"] >= since)], minlength=len(ids))
 

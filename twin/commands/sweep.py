@@ -17,7 +17,7 @@ def add(commands: "Commands") -> None:
     sweep.add_argument("scenario", type=Path, help="a scenario of fidelity counts")
     sweep.add_argument("--over", action="append", default=[], required=True, metavar="KEY=VALUES",
                        help="an axis: platform.workers=300,600,900 or =300:1500:300; may be given again")
-    sweep.add_argument("--out", type=Path, required=True, help="folder of surface.csv and surface.png; new or empty")
+    sweep.add_argument("--out", type=Path, required=True, help="folder of sweep.html and surface.csv; new or empty")
     sweep.add_argument("--seed", type=int, help="instead of the scenario's")
     sweep.add_argument("--processes", type=_at_least_one, default=os.cpu_count() or 1)
     sweep.add_argument("--cluster", default="", metavar="URL", help="simulate on the workers of the Dask scheduler "
