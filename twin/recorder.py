@@ -2,9 +2,10 @@
 
     RUN/
       scenario.toml                  the scenario as run: seed and overrides applied
+      state.json                     how far it is, or how it ended (`reports.state`); .owner is locked while it runs
       measures/TABLE/part-00000.parquet   step, exposure_log, truth, stamp, fact, ...
-      measures/DiaSource/...         the prompt tables, exported when the run ends: DiaSource, DiaObject,
-                                     DiaForcedSource, SSSource, DetectorVisitProcessingSummary
+      measures/DiaSource/...         the prompt tables, exported now and then and when the run ends: DiaSource,
+                                     DiaObject, DiaForcedSource, SSSource, DetectorVisitProcessingSummary
       stamps/VISIT_DETECTOR.npy      (n, 3, 51, 51) float32: the rows of table `stamp`, in order of its `index`
       alerts/                        packets, as the file sink writes them
       prompt.duckdb, segments/       the prompt store and its packets
