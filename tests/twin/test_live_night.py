@@ -62,7 +62,6 @@ FAULTS = {
     "never an image": FaultConfig(kind="image_missing", duration_s=1e6, rate=0.5),
     "twice": FaultConfig(kind="next_visit_duplicated", duration_s=1e6, rate=0.5),
     "never taken": FaultConfig(kind="next_visit_extra", duration_s=1e6, rate=0.5),
-    "no references": FaultConfig(kind="references_missing", duration_s=1e6, rate=0.5),
     "never announced": FaultConfig(kind="next_visit_lost", duration_s=1e6, rate=0.5),
 }
 
