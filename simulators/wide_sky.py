@@ -61,7 +61,7 @@ class WideConfig(Strict, frozen=True):
         given = np.array([self.variables, self.agn, self.transients, self.asteroids])
         if not given.sum() > 0:
             raise ValueError("wide: one of the shares variables, agn, transients, asteroids must be above 0")
-        return given / given.sum()
+        return np.asarray(given / given.sum())
 
 
 @dataclass(frozen=True, slots=True)
