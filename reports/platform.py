@@ -14,6 +14,7 @@ from reports.drawing import BAD, BLUE, CYCLE, GOOD, INK, MUTED, PALE, PURPLE, WA
 from reports.races import Races, races
 from reports.requirement import Requirement, requirement, weighted_percentile
 from reports.store import Store
+from reports.wide import WideNight, wide_night
 from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
@@ -46,6 +47,7 @@ class PlatformReport:
     alive: np.ndarray          # (BINS,) pods, busy or not
     shutter: dict[str, float]  # percentiles of the delay since shutter close [s]
     races: Races
+    by_truth: WideNight | None = None   # of live detectors
 
 
 def platform(store: Store) -> PlatformReport:
@@ -69,7 +71,8 @@ def platform(store: Store) -> PlatformReport:
         busy(p["published_s"][wait], p["taken_s"][wait], edges), queues, loads,
         busy(pods["created_s"], np.maximum(ended, pods["created_s"]), edges),
         {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)},
-        races(p, store.table("next_visit")))
+        races(p, store.table("next_visit")),
+        wide_night(store) if store.has("truth") and store.has("DiaSource") else None)
 
 
 def _parts(p: np.ndarray, calls: np.ndarray) -> np.ndarray:

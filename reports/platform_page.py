@@ -86,6 +86,7 @@ def sections(report: PlatformReport, facts: dict[str, str], images: dict[str, st
     outcome = f"Not so: {facts['expect_missed']}." if facts.get("expect_missed") else "So it is."
     expected = [f"The scenario expects: {facts['expect']}. {outcome}"] if facts.get("expect") else []
     faults = [f"Fault: {facts[key]}." for key in sorted(facts) if key.startswith("fault_")]
+    live = ", ".join(kind for kind in facts.get("fidelity", "").split(", ") if kind != "counts")
     return [
         Section("Latency", MODELLED, [*j.lines(), *faults, *expected], [(images["delays"], "Delays")], [
             Table(("", "5 %", "50 %", "95 %", "98 %", "all"), [
@@ -112,7 +113,9 @@ def sections(report: PlatformReport, facts: dict[str, str], images: dict[str, st
         Section("Steps", MODELLED, ["What each Step takes of one detector-visit, before any wait."], tables=[
             Table(("Step", "median [s]", "98 % [s]", "all, hours"), [
                 (r["name"].decode(), _s(r["median_s"], 3), _s(r["p98_s"], 3), f"{r['hours']:.1f}")
-                for r in report.steps])])]
+                for r in report.steps])]),
+        *([Section("Live detectors by truth", f"{live} · against truth", report.by_truth.lines())]
+          if report.by_truth else [])]
 
 
 def _raced(found: Races) -> str:
@@ -131,6 +134,7 @@ def document(report: PlatformReport, facts: dict[str, str]) -> dict[str, Any]:
             "requirement": plain(judged), "since_shutter_close_s": plain(report.shutter),
             "parts": plain(report.parts), "steps": plain(report.steps), "causes": plain(report.causes),
             "services": plain(report.services), "races": plain(report.races),
+            "by_truth": plain(report.by_truth) if report.by_truth else None,
             "workers_held": {"mean": float(report.held.sum(axis=0).mean()),
                              "most": float(report.held.sum(axis=0).max())}}
 

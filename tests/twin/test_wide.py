@@ -1,5 +1,6 @@
 """Survey nights at catalogue fidelity: the same whoever draws, every alert accounted for, duplicates as derived."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from pipeline.sinks.counting import CountingSink
 from pipeline.sinks.memory import MemorySink
 from pipeline.stores.memory import MemoryStore
 from reports.association import STATIC_KINDS
+from reports.platform_page import render_platform
 from reports.store import Store
 from reports.wide import match_alerts, wide_night
 from tests.twin.nights import Notes
 from tests.twin.wides import Night, finish
+from twin.live_night import Place, run_live
 from twin.plan import plan_of
 from twin.pool import open_pool
 from twin.recorder import ParquetRecorder
@@ -197,3 +200,13 @@ def test_the_mean_is_near_the_alerts_that_are_asked_for(visits: int, tmp_path: P
     found = wide_night(Store(tmp_path))
     assert abs(found.per_visit / 200.0 - 1) < 4 / np.sqrt(visits * 200.0) + 0.03
     assert "asked for" in found.lines()[0]
+
+
+def test_the_page_of_a_night_on_the_platform_says_how_association_went(tmp_path: Path) -> None:
+    run_live(small("counts.visits=3"), Place(tmp_path / "run"))
+    page = render_platform(tmp_path / "run").read_text()
+    found = json.loads((tmp_path / "run" / "report.json").read_text())["by_truth"]
+    assert found["alerts"] == len(Store(tmp_path / "run").table("publication")) > 100
+    assert found["association"]["static"]["value"] > 0.5
+    assert "Live detectors by truth" in page
+    assert "duplicate DIAObjects: " in page
