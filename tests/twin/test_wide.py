@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.prompt import Summary
 from pipeline.sinks.counting import CountingSink
 from pipeline.sinks.memory import MemorySink
@@ -31,6 +32,11 @@ SMALL = ("counts.detectors=45", "counts.cadence='regular'", "counts.interval_s=3
 
 def small(*overrides: str) -> Scenario:
     return read_scenario(SHIPPED, [*SMALL, *overrides])
+
+
+def source_of(*overrides: str) -> WideSource:
+    scenario = small(*overrides)
+    return WideSource(scenario, plan_of(scenario))
 
 
 def played(scenario: Scenario, recorder: object = None, *, latency_s: float | None = None,
@@ -66,6 +72,16 @@ def test_sources_do_not_depend_on_the_number_of_processes_or_on_the_order() -> N
                 assert one.measured.sources.tobytes() == other.measured.sources.tobytes()
                 assert one.measured.wcs == other.measured.wcs
                 assert len(one.measured.sources) > 0
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (("counts.detectors=190",), r"counts\.detectors: LSSTCam has 189, got 190"),
+    (("simulation.camera={}",), r"simulation\.camera\.layout: a survey night has \"lsstcam\", got 'square'"),
+    (("wide.variables=0.0", "wide.agn=0.0", "wide.transients=0.0", "wide.asteroids=0.0"), "wide: one of the shares"),
+])
+def test_a_night_that_cannot_be_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        source_of(*overrides)
 
 
 def test_a_visit_is_let_go_with_its_last_detector() -> None:
