@@ -277,6 +277,13 @@ WORK: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((name, "f4") for 
 
 POD: Final = np.dtype([("pod", "i4"), ("created_s", "f8"), ("ready_s", "f8"), ("ended_s", "f8"), ("visits", "i4")])
 
+# How a night stood, every so often while it ran, in seconds of the simulated clock; not part of its result.
+PULSE: Final = np.dtype([
+    ("wall_s", "f8"), ("at_s", "f8"),                    # since 1970; on the simulated clock
+    ("opened", "i4"), ("done", "i4"),                    # visits whose shutter opened; that are over, all detectors
+    ("waiting", "i4"), ("busy", "i4"), ("idle", "i4"), ("starting", "i4"),   # messages; workers
+    ("produced", "i8"), ("sent", "i8"), ("late", "i8"), ("lost", "i8")])     # alerts so far, as `reports.state.Tally`
+
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
 

@@ -24,20 +24,22 @@ from pipeline.ports import Ports
 from pipeline.satellites import TrackSatellites
 from pipeline.sinks.counting import CountingSink
 from reports.requirement import requirement
+from reports.state import State
 from schemas.measures import FACT
 from twin import counts_night
 from twin.balance import check
 from twin.cache import Cache
 from twin.counts import work_rows
 from twin.counts_night import Made, Outcome, Progress, explain, made, missed
-from twin.folders import claim
 from twin.keeping import KEPT, keeper
 from twin.live import SimulatedDetectors, Source, live_camera
 from twin.live_processing import LiveProcessing
 from twin.plan import Plan
 from twin.platform_config import ExpectConfig
 from twin.pool import assert_one_thread, open_pool, warm
+from twin.pulse import Pulse
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, to_toml
 from twin.wide import WideSource
 
@@ -58,25 +60,27 @@ class Place:
 
 
 def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), processes: int = 1,
-             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run) -> Outcome:
+             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run,
+             again: bool = False) -> Outcome:
     """Simulate a night with live detectors into a new run folder; `beside` is where its tables may lie.
 
     `drive` takes the night's events in turn: as fast as they come, or on another clock. InputError where the folder is
-    occupied. Whatever ends the run early takes the folder with it.
+    occupied. Whatever ends the run early takes the folder with it. With `again` the folder is of a run that did not
+    finish (`twin.running`).
     """
-    begun = perf_counter()
+    start = perf_counter()
     assert_one_thread()
     if topic_of(place.sink) not in (None, TOPIC) and not place.any_topic:
         raise InputError(f"sink {place.sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
                          "expressly (--any-topic)")
     scenario = live_scenario(scenario)
     night = made(scenario, beside)
-    claim(place.folder)
-    try:
-        return _into(place, scenario, night, processes, progress, drive, begun)
-    except BaseException:
-        shutil.rmtree(place.folder, ignore_errors=True)
-        raise
+    state = State(kind="live", name=scenario.name, seed=scenario.seed, of=len(night.plan), doing="the sky",
+                  settings=settings(beside=beside, sink=public(place.sink), store=public(place.store),
+                                    keep_images=place.keep_images, any_topic=place.any_topic,
+                                    cache=None if place.cache is None else place.cache.folder))
+    with begun(place.folder, state, again=again) as here:
+        return _into(place, scenario, night, processes, telling(here, progress), drive, start, here)
 
 
 def live_scenario(scenario: Scenario) -> Scenario:
@@ -87,9 +91,9 @@ def live_scenario(scenario: Scenario) -> Scenario:
 
 
 def _into(place: Place, scenario: Scenario, night: Made, processes: int, progress: Progress, drive: Drive,
-          begun: float) -> Outcome:
+          start: float, here: Running) -> Outcome:
     folder = place.folder
-    (folder / "scenario.toml").write_text(to_toml(scenario))
+    keep_scenario(folder, to_toml(scenario))
     drawn_ahead = 0 if scenario.fidelities.pixels else 1
     with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes, most=drawn_ahead) as pool,
           _scratch(folder),
@@ -104,7 +108,10 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
             pipeline=scenario.pipeline, seed=scenario.seed,
             keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
             done=lambda done, of: progress("detector-visits", done, of))
+        platform.pulse = looking = Pulse(here, recorder, platform)
         ran = platform.run(drive)
+        looking.last()
+        here.say("the reference")
         check(ran)
         reference = counts_night.run_once(scenario, night, unlimited=True)
         explain(ran, reference)
@@ -116,10 +123,10 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
                            ("work", work_rows(night.plan, night.numbers, scenario.counts.detectors)),
                            ("next_visit", ran.next_visits), ("reference", reference.passages)):
             recorder.append(name, rows)
-        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - begun))
+        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - start))
     if place.cache is not None:
         place.cache.settle()
-    return Outcome(folder, outcome, perf_counter() - begun, missed(scenario.expect, outcome),
+    return Outcome(folder, outcome, perf_counter() - start, missed(scenario.expect, outcome),
                    scenario.expect != ExpectConfig())
 
 

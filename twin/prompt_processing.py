@@ -95,6 +95,7 @@ class PromptProcessing:
                  seed: int = 1, max_new_objects: int = 1000, unlimited: bool = False) -> None:
         self.config, self.plan, self.numbers, self.unlimited = config, plan, numbers, unlimited
         self.troubles, self.max_new_objects = troubles, max_new_objects
+        self.pulse: Callable[[PromptProcessing], None] = lambda platform: None     # at every poll; it only looks
         self.env = simpy.Environment()
         self.n_detectors = len(numbers.counts) // max(len(plan), 1)
         self._by_kind: dict[str, list[Trouble]] = {}
@@ -306,9 +307,15 @@ class PromptProcessing:
                                 if late and pods.startup_s else 0.0)
             if self._alive + self._pending >= cap and self._starting < len(self._waiting):
                 self._mark_capped()
+            self.pulse(self)
             if not self._open:
                 return
             yield env.timeout(pods.poll_s)
+
+    def standing(self) -> tuple[tuple[int, int, int, int], bytearray]:
+        """Waiting messages and pods at work, idle and starting; and which detector-visits are saved."""
+        idle = len(self._idle)
+        return (len(self._waiting), self._busy, idle, max(self._alive - self._busy - idle, 0)), self._saved
 
     def _mark_capped(self) -> None:
         """What waits now waits because no more pods may be."""

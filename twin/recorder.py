@@ -2,9 +2,10 @@
 
     RUN/
       scenario.toml                  the scenario as run: seed and overrides applied
+      state.json                     how far it is, or how it ended (`reports.state`); .owner is locked while it runs
       measures/TABLE/part-00000.parquet   step, exposure_log, truth, stamp, fact, ...
-      measures/DiaSource/...         the prompt tables, exported when the run ends: DiaSource, DiaObject,
-                                     DiaForcedSource, SSSource, DetectorVisitProcessingSummary
+      measures/DiaSource/...         the prompt tables, exported now and then and when the run ends: DiaSource,
+                                     DiaObject, DiaForcedSource, SSSource, DetectorVisitProcessingSummary
       stamps/VISIT_DETECTOR.npy      (n, 3, 51, 51) float32: the rows of table `stamp`, in order of its `index`
       alerts/                        packets, as the file sink writes them
       prompt.duckdb, segments/       the prompt store and its packets
@@ -18,6 +19,7 @@ nulls are kept as the tables declare them (NaN stays NaN, -1 stays -1); fields o
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -62,9 +64,16 @@ class ParquetRecorder:
         if self._kept[table] >= self._part_rows:
             self._write(table)
 
-    def flush(self) -> None:
-        """Write what is kept, one part per table."""
-        for table in list(self._rows):
+    def replace(self, table: str, rows: np.ndarray) -> None:
+        """Write a table as one part in place of the one that was; of tables that are always written so."""
+        self._rows.pop(table, None)
+        self._parts[table] = 0
+        self.append(table, rows)
+        self._write(table)
+
+    def flush(self, only: Sequence[str] = (), *, last: str = "") -> None:
+        """Write what is kept, one part per table; of some tables only, or one of them after all others."""
+        for table in sorted(only or self._rows, key=lambda name: name == last):
             self._write(table)
 
     def close(self) -> None:

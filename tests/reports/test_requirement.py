@@ -43,6 +43,18 @@ def test_a_visit_may_lose_two_alerts_in_a_hundred() -> None:
     assert requirement(two, reference).late == 0.5
 
 
+@pytest.mark.parametrize(("reason", "due"), [(b"no template", 9900), (b"too many new objects", 9900),
+                                             (b"registry", 10_000), (b"timeout", 10_000)])
+def test_what_even_the_reference_lost_to_a_machine_is_due(reason: bytes, due: int) -> None:
+    reference = night(visits=100)
+    few = lose(reference, reference["visit"] == 3)
+    few["reason"][reference["visit"] == 3] = reason
+    judged = requirement(few, few)
+    assert judged.alerts == due
+    assert judged.failed == pytest.approx(0.01 if due == 10_000 else 0.0)
+    assert requirement(reference, few).on_time == pytest.approx(1.0)     # never more than all
+
+
 def test_alerts_never_sent_are_in_the_percentiles() -> None:
     reference = night(visits=100)
     assert requirement(reference, reference).percentiles_s == dict.fromkeys(("p5", "p50", "p95", "p98", "p100"), 30.0)
