@@ -30,6 +30,7 @@ from reports.races import Races, races
 from reports.requirement import AVERAGE, Requirement, requirement, weighted_percentile
 from reports.store import Store
 from reports.timeline import HELD_COLOURS
+from reports.wide import WideNight, wide_night
 from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
@@ -73,6 +74,7 @@ class PlatformReport:
     shutter: dict[str, float]  # percentiles of the delay since shutter close [s]
     races: Races
     tag: str                   # fidelities of its detectors; every time is modelled
+    by_truth: WideNight | None = None   # of live detectors
 
 
 def platform(store: Store) -> PlatformReport:
@@ -96,7 +98,8 @@ def platform(store: Store) -> PlatformReport:
         busy(p["published_s"][wait], p["taken_s"][wait], edges), queues, loads,
         busy(pods["created_s"], np.maximum(ended, pods["created_s"]), edges),
         {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)},
-        races(p, store.table("next_visit")), f"{store.facts().get('fidelity', 'counts')} · modelled")
+        races(p, store.table("next_visit")), f"{store.facts().get('fidelity', 'counts')} · modelled",
+        wide_night(store) if store.has("truth") and store.has("DiaSource") else None)
 
 
 def _parts(p: np.ndarray, calls: np.ndarray) -> np.ndarray:

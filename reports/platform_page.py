@@ -143,6 +143,9 @@ def sections(report: PlatformReport, facts: dict[str, str], faults: Sequence[Fau
         out.append(Section("steps", "Steps", report.tag, [
             "What each Step takes of one detector-visit, before any wait."], tables=[
                 Table(("Step", "median [s]", "98 % [s]", "all [h]", "seconds are"), rows)]))
+    if report.by_truth:
+        live = ", ".join(kind for kind in facts.get("fidelity", "").split(", ") if kind != "counts")
+        out.append(Section("truth", "Live detectors by truth", f"{live} · against truth", report.by_truth.lines()))
     return out
 
 
@@ -234,6 +237,7 @@ def document(report: PlatformReport, facts: dict[str, str]) -> dict[str, Any]:
             "requirement": plain(judged), "since_shutter_close_s": plain(report.shutter),
             "parts": plain(report.parts), "steps": plain(report.steps), "causes": plain(report.causes),
             "services": plain(report.services), "races": plain(report.races),
+            "by_truth": plain(report.by_truth) if report.by_truth else None,
             "workers_held": {"mean": float(report.held.sum(axis=0).mean()),
                              "most": float(report.held.sum(axis=0).max())}}
 

@@ -124,7 +124,11 @@ def plain_columns(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 def _plain(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "S":
-        return np.char.decode(column, "utf-8").astype(object)
+        values = column.tolist()
+        known = {value: value.decode() for value in set(values)}      # few texts, in many rows
+        out = np.empty(len(values), object)
+        out[:] = [known[value] for value in values]
+        return out
     return np.ascontiguousarray(column)
 
 

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from pipeline.ephemerides import padded
+from pipeline.errors import InputError
 from pipeline.footprint import PRELOAD_MARGIN_ARCSEC
 from pipeline.images import Calibration, Cutouts
 from pipeline.ports import Ephemerides, Satellites
@@ -29,6 +30,7 @@ from schemas.wcs import Wcs
 from simulators.catalogs import CatalogModel
 from simulators.conditions import airmass
 from simulators.config import SimulationConfig
+from simulators.focalplane import all_detectors
 from simulators.streams import stream
 from simulators.wide_catalogs import VisitCatalog, draw_visit
 from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, seen
@@ -87,6 +89,7 @@ class WideSource:
 
     def __init__(self, scenario: Scenario, plan: Plan, pool: Executor | None = None, *,
                  density: Density | None = None) -> None:
+        _check(scenario)
         config, self.plan, self._wanted = scenario.simulation, plan, scenario.wide.alerts_per_visit
         self.visits = visits_of(scenario, plan)
         self.density = density or density_of(
@@ -154,6 +157,15 @@ class WideSource:
             if self._drawn.pop(number, None) is None:
                 self._ahead.forget(self.visits[number])
             del self._over[number]
+
+
+def _check(scenario: Scenario) -> None:
+    """InputError where a scenario's camera is none that a survey night has."""
+    layout, n = scenario.simulation.camera.layout, scenario.counts.detectors
+    if layout != "lsstcam":
+        raise InputError(f"simulation.camera.layout: a survey night has \"lsstcam\", got {layout!r}")
+    if n > len(all_detectors()):
+        raise InputError(f"counts.detectors: LSSTCam has {len(all_detectors())}, got {n}")
 
 
 def visits_of(scenario: Scenario, plan: Plan) -> tuple[Visit, ...]:

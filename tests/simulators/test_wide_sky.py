@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from scipy.stats import norm
 
 from schemas.exposure import Visit
 from schemas.measures import EPHEMERIS_ORDER
 from simulators import asteroids
+from simulators.catalogs import CatalogModel
 from simulators.config import CameraConfig, SimulationConfig
 from simulators.wide_sky import (
     KINDS,
@@ -153,6 +153,7 @@ def test_the_density_gives_the_alerts_that_are_asked_for() -> None:
 
 def test_shares_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="one of the shares"):
-        _ = replace(WideConfig(), variables=0.0, agn=0.0, transients=0.0, asteroids=0.0).shares
+        WideConfig(variables=0.0, agn=0.0, transients=0.0, asteroids=0.0)
     assert WideConfig().shares.sum() == pytest.approx(1.0)
     assert len(KINDS) == len(WideConfig().shares)
+    assert WideConfig().efficiency == CatalogModel().efficiency
