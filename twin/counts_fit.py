@@ -26,7 +26,7 @@ from twin import exposures
 from twin.catalogue import measured_from_catalog
 from twin.counts import FILTERS, NUMBERS, CountsModel
 from twin.observatory import Observatory
-from twin.prefill import DELAY_D, catalog_of
+from twin.prefill import DELAY_D, catalog_of, template_sigmas_px
 from twin.scenario import Scenario
 
 LEAST: Final = 30              # detector-visits that a fit rests on
@@ -72,6 +72,7 @@ def _night(scenario: Scenario) -> list[np.ndarray]:
                                     template_visits=[one.visit for one in template])
             measured = measured_from_catalog(catalog_of(here, visit, detector, facts, truth, template), visit, detector,
                                              facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px,
+                                             template_sigmas_px=template_sigmas_px(template),
                                              zeropoint=facts.zeropoint)
             sink = MemorySink()
             ports = Ports(clock=partial(float, visit.shutter_close_mjd_tai + DELAY_D), store=store, sink=sink,

@@ -18,7 +18,7 @@ def port(text: str) -> int:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import archive, batch, counts, deliver, filter, packets, ppdb, schemas, sweep
+    from twin.commands import archive, batch, counts, deliver, fidelity, filter, packets, ppdb, schemas, sweep
 
-    for command in (counts, sweep, packets, deliver, archive, filter, schemas, batch, ppdb):
+    for command in (counts, fidelity, sweep, packets, deliver, archive, filter, schemas, batch, ppdb):
         command.add(commands)
