@@ -23,6 +23,7 @@ LIMIT: Final = 3.5             # sigmas; of 20 true figures one in a hundred com
 FAINT: Final = (3.0, 7.0)      # S/N at which the threshold decides
 PULL_SNR: Final = 8.0          # pulls are those of brighter sources: selection has no say in them
 WILD: Final = 5.0              # a pull beyond counts as this
+REMOVED: Final = b"measure"    # stage of what the pixel half itself removes: it enters no filter, and counts nowhere
 STAGES: Final = (b"quality", b"reliability", b"new_objects")
 
 
@@ -87,14 +88,14 @@ def compare(measured: Sample, modelled: Sample) -> list[Check]:
     """Every figure of two samples; they are paired where they are the same detector-visits."""
     both = (measured, modelled)
     number = _counted if paired(*both) else _by_detector
-    out = [number("detections per detector-visit", *both, lambda s: np.ones(len(s), bool))]
+    out = [number("detections per detector-visit", *both, lambda s: s["stage"] != REMOVED)]
     out += [number("alerts per detector-visit", *both, lambda s: s["alert"]),
             number("new DIAObjects per detector-visit", *both, lambda s: (s["diaObjectId"] == s["id"])
                    & (s["diaObjectId"] > 0)),
             _events("sky sources per detector-visit", *both, lambda r: r["reason"] == b"sky_source")]
     out += [_events(f"rejected per detector-visit: {stage.decode()}", *both, partial(_of_stage, stage))
             for stage in STAGES]
-    out += [_false("false detections per 10⁶ px", *both, lambda s: np.ones(len(s), bool)),
+    out += [_false("false detections per 10⁶ px", *both, lambda s: s["stage"] != REMOVED),
             _false("false alerts per 10⁶ px", *both, lambda s: s["alert"])]
     low, high = FAINT
     out += [_ratio(f"found, S/N {low:g} to {high:g}", *both, partial(_found, low, high)),
@@ -215,8 +216,15 @@ def _found(low: float, high: float, taken: Sample) -> Cases:
     m = taken.matches
     snr = np.abs(m.truth["snr"])
     chosen = (snr >= low) & (snr < high) & (m.truth["kind"] != b"moved_star")
-    return Cases(_keys(m.truth["run"], m.truth["truthId"])[chosen], (m.found >= 0)[chosen].astype(float),
+    return Cases(_keys(m.truth["run"], m.truth["truthId"])[chosen], _entered(m)[chosen].astype(float),
                  np.ones(int(chosen.sum())))
+
+
+def _entered(m: Matches) -> np.ndarray:
+    """(n_truth,) bool: the source has a detection that entered the filters."""
+    if not len(m.sources):
+        return np.zeros(len(m.truth), bool)
+    return np.asarray((m.found >= 0) & (m.sources["stage"][np.maximum(m.found, 0)] != REMOVED))
 
 
 def _alerted(low: float, taken: Sample) -> Cases:
@@ -363,22 +371,36 @@ def _student(free: int) -> float:
 
 
 def _events(name: str, measured: Sample, modelled: Sample, which: Chooser) -> Check:
-    """Rejections per detector-visit, Poisson."""
-    totals = [int(which(taken.rejected).sum()) for taken in (measured, modelled)]
-    visits = [len(taken.matches.exposures) for taken in (measured, modelled)]
-    return _poisson(name, totals, [float(v) for v in visits])
+    """Rejections per detector-visit."""
+    counts = [_per_visit(taken, taken.rejected[which(taken.rejected)]) for taken in (measured, modelled)]
+    return _rate(name, counts, [1.0, 1.0])
 
 
 def _false(name: str, measured: Sample, modelled: Sample, which: Chooser) -> Check:
-    totals = [int(np.sum(taken.matches.false & which(taken.matches.sources))) for taken in (measured, modelled)]
-    return _poisson(name, totals, [taken.matches.megapixels for taken in (measured, modelled)])
+    """False detections per 10^6 usable pixels."""
+    counts = [_per_visit(taken, taken.matches.sources[taken.matches.false & which(taken.matches.sources)])
+              for taken in (measured, modelled)]
+    return _rate(name, counts, [taken.matches.megapixels / len(taken.matches.exposures)
+                                for taken in (measured, modelled)])
 
 
-def _poisson(name: str, totals: Sequence[int], over: Sequence[float]) -> Check:
-    """Rates of rare events; under one rate their difference scatters as the rate of both together says."""
-    rate = max(sum(totals), 1) / sum(over)
-    error = float(np.sqrt(rate * sum(1 / o for o in over)))
-    return _check(name, (totals[0] / over[0], totals[1] / over[1]), error, (max(totals[0], 2), max(totals[1], 2)))
+def _per_visit(taken: Sample, rows: np.ndarray) -> np.ndarray:
+    """How many rows each detector-visit has."""
+    keys = np.sort(_visit_keys(taken.matches.exposures))
+    return np.bincount(np.searchsorted(keys, _visit_keys(rows)), minlength=len(keys))
+
+
+def _rate(name: str, counts: Sequence[np.ndarray], over: Sequence[float]) -> Check:
+    """A mean number per detector-visit over something; its error is the scatter between detector-visits, which holds
+    satellites and bleeding stars of many detections, and at least Poisson's of both together.
+    """
+    pooled = max(sum(float(n.sum()) for n in counts), 1.0) / sum(len(n) * o for n, o in zip(counts, over, strict=True))
+    error = 0.0
+    for n, o in zip(counts, over, strict=True):
+        scatter = float(n.var(ddof=1)) / o**2 if len(n) > 1 else 0.0
+        error += max(scatter, pooled / o) / len(n)
+    return _check(name, (float(counts[0].mean()) / over[0], float(counts[1].mean()) / over[1]), float(np.sqrt(error)),
+                  (max(int(counts[0].sum()), 2), max(int(counts[1].sum()), 2)))
 
 
 def _distribution(name: str, measured: Sample, modelled: Sample) -> Check:
@@ -398,4 +420,4 @@ def _distribution(name: str, measured: Sample, modelled: Sample) -> Check:
     return Check(name, float(np.median(values[0])), float(np.median(values[1])), float("nan"), sigmas, (n[0], n[1]))
 
 
-__all__ = ["LIMIT", "Check", "Sample", "compare", "lines", "losses", "paired", "sample"]
+__all__ = ["LIMIT", "REMOVED", "Check", "Sample", "compare", "lines", "losses", "paired", "sample"]

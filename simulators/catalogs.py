@@ -35,23 +35,25 @@ class CatalogModel:
     dipoles is assumed.
     """
 
-    source: str = ("three fidelities, seeds 1 2 3 4 5 6 7 8: 3737 true sources, 3089 of them found, "
-                   "63 megapixels")
+    source: str = ("three fidelities, seeds 1 2 3 4 5 6 7 8 11 12 13 14: 5382 "
+                   "true sources, 4447 of them found, 95 megapixels")
     threshold: float = 5.0              # of the matched filter's S/N, both signs
-    snr_ratio: float = 0.969             # detection's S/N over the optimum
-    efficiency: float = 0.979            # of sources far over the threshold: what masks and what no model knows take
+    snr_ratio: float = 0.9639           # detection's S/N over the optimum
+    efficiency: float = 0.9789          # of sources far over the threshold: what masks and what no model knows take
     edge_px: float = 1.0                # nearer to the border nothing is found
-    flagged: float = 0.0039              # of what is found: flags that the quality filter takes
-    noise_ratio: float = 1.03            # scatter of fluxes over the optimum
-    flux_floor: float = 0.02            # more scatter, of the flux: the PSF's and the kernel's errors
-    error_ratio: float = 1.017           # claimed flux error over the optimum
-    centroid_ratio: float = 0.947         # centroid error over the bound sqrt(2) sigma / (S/N) of a Gaussian
+    flagged: float = 0.004722           # of what is found: flags that the quality filter takes
+    noise_ratio: float = 1.019          # scatter of fluxes over the optimum
+    flux_floor: float = 0.01907         # more scatter, of the flux: the PSF's and the kernel's errors
+    error_ratio: float = 1.017          # claimed flux error over the optimum
+    centroid_ratio: float = 0.9509      # centroid error over the bound sqrt(2) sigma / (S/N) of a Gaussian
     centroid_floor_px: float = 0.0
-    false_per_megapixel: float = 0.965
+    false_per_megapixel: float = 1.14
+    false_shape: float = 0.5191         # of the gamma by which their rate scatters: satellites, bleeding stars; 0: none
+    false_flagged: float = 0.1759       # of them: flags that the quality filter takes
     sky_sources: int = 10               # places without a source, measured all the same; the quality filter takes them
-    score_real: tuple[float, float] = (6.8, 0.0156)     # beta distribution of the reliability of real sources
-    score_faint: tuple[float, float] = (1.31, 0.07)    # of those below `FAINT_SNR`
-    score_false: tuple[float, float] = (0.33, 0.56)
+    score_real: tuple[float, float] = (1.968, 0.007456)   # beta distribution of the reliability of real sources
+    score_faint: tuple[float, float] = (1.316, 0.07429)   # of those below `FAINT_SNR`
+    score_false: tuple[float, float] = (0.1737, 0.44)
     dipole_recognised: float = 0.9      # of moved stars
 
 
@@ -199,6 +201,7 @@ def _real(rows: np.ndarray, moved: np.ndarray, model: CatalogModel, rng: np.rand
 def _unreal(rows: np.ndarray, blank: bool, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
     """The same of false detections, and of places on blank sky."""
     rows["reliability"], rows["sky_source"] = rng.beta(*model.score_false, len(rows)), blank
+    rows["centroid_flag"] = not blank and rng.random(len(rows)) < model.false_flagged
     return rows
 
 
@@ -232,7 +235,10 @@ def _found(truth: np.ndarray, snr: np.ndarray, shape: tuple[int, int], sigma: fl
 
 def _false(shape: tuple[int, int], flux_err: float, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
     """TRUTH-like rows of false detections: uniform on the detector, S/N exponential above the threshold."""
-    rows = empty(TRUTH, int(rng.poisson(model.false_per_megapixel * shape[0] * shape[1] / 1e6)))
+    rate = model.false_per_megapixel * shape[0] * shape[1] / 1e6
+    if model.false_shape:
+        rate *= rng.gamma(model.false_shape, 1.0 / model.false_shape)
+    rows = empty(TRUTH, int(rng.poisson(rate)))
     n = len(rows)
     rows["x"], rows["y"] = rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n)
     snr = (model.threshold + rng.exponential(2.0, n)) * rng.choice([-1.0, 1.0], n)
@@ -313,7 +319,11 @@ FOUND: Final = np.dtype([
     ("measured_x", "f8"), ("measured_y", "f8"), ("psfFlux", "f8"), ("psfFluxErr", "f8"), ("reliability", "f8")])
 
 
-def fit(rows: np.ndarray, false_scores: np.ndarray, megapixels: float, model: CatalogModel | None = None
+# A detection that matches no truth: of which detector-visit, counted from 0.
+FALSE: Final = np.dtype([("visit", "i4"), ("reliability", "f8"), ("flagged", "?")])
+
+
+def fit(rows: np.ndarray, false: np.ndarray, megapixels: float, visits: int, model: CatalogModel | None = None
         ) -> CatalogModel:
     """The model of true sources as the pixel fidelity found them.
 
@@ -321,8 +331,8 @@ def fit(rows: np.ndarray, false_scores: np.ndarray, megapixels: float, model: Ca
     ----------
     rows : (n,) FOUND
         All true sources down to S/N 3 or less; 30 isolated points among them at least were found.
-    false_scores : (m,)
-        Reliability of the detections that match no truth, on `megapixels` of usable detector.
+    false : (m,) FALSE
+        On `megapixels` of usable detector, in so many detector-visits.
     """
     model = model or CatalogModel()
     measured = rows[rows["found"] & rows["point"] & np.isfinite(rows["psfFluxErr"])]
@@ -335,7 +345,9 @@ def fit(rows: np.ndarray, false_scores: np.ndarray, megapixels: float, model: Ca
     return replace(
         model, edge_px=edge, efficiency=efficiency, flagged=float(np.mean(rows["flagged"][rows["found"]])),
         snr_ratio=_snr_ratio(inner[inner["clear"]], efficiency, model.threshold),
-        false_per_megapixel=len(false_scores) / megapixels, score_false=_beta(false_scores, model.score_false),
+        false_per_megapixel=len(false) / megapixels, false_shape=_shape(np.bincount(false["visit"], minlength=visits)),
+        false_flagged=float(np.mean(false["flagged"])) if len(false) >= 10 else model.false_flagged,
+        score_false=_beta(false["reliability"], model.score_false),
         score_real=_scores(rows, model.score_real, faint=False),
         score_faint=_scores(rows, model.score_faint, faint=True), **_fluxes(measured, model), **_centroids(measured))
 
@@ -348,6 +360,13 @@ def _edge(rows: np.ndarray, default: float) -> float:
     margins = np.arange(0.0, 10.25, 0.25)
     wrong = [float(np.sum((near["edge_px"] >= margin) != near["found"])) for margin in margins]
     return float(np.mean(margins[np.array(wrong) == min(wrong)]))
+
+
+def _shape(counts: np.ndarray) -> float:
+    """Shape of the gamma that makes Poisson numbers scatter as these; 0 where they scatter no more than Poisson's."""
+    mean = float(counts.mean())
+    excess = float(counts.var(ddof=1)) - mean if len(counts) > 1 else 0.0
+    return mean**2 / excess if excess > 0 else 0.0
 
 
 def _snr_ratio(rows: np.ndarray, efficiency: float, threshold: float) -> float:
@@ -366,14 +385,16 @@ def _fluxes(rows: np.ndarray, model: CatalogModel) -> dict[str, float]:
     off = np.abs(rows["psfFlux"] - rows["flux"]) / rows["error"]
     snr = np.abs(rows["snr"])
     middle, bright = (snr >= BRIGHT_SNR) & (snr < 25.0), snr >= 25.0
-    found = {"error_ratio": float(np.median(rows["psfFluxErr"] / rows["error"]))}
-    if np.sum(middle) >= 30:
-        found["noise_ratio"] = NORMAL_MAD * float(np.median(off[middle]))
-    if np.sum(bright) >= 30:
-        noise = found.get("noise_ratio", model.noise_ratio)
-        squared = (NORMAL_MAD * off[bright]) ** 2 - noise**2
-        found["flux_floor"] = float(np.sqrt(max(np.median(squared / snr[bright] ** 2), 0.0)))
-    return found
+    noise, floor = model.noise_ratio, model.flux_floor if np.sum(bright) < 30 else 0.0
+    for _ in range(5):         # each without the other's part
+        if np.sum(middle) >= 30:
+            alone = off[middle] / np.hypot(1.0, floor * snr[middle] / noise)
+            noise = NORMAL_MAD * float(np.median(alone))
+        if np.sum(bright) >= 30:
+            squared = (NORMAL_MAD * off[bright]) ** 2 - noise**2
+            floor = float(np.sqrt(max(np.median(squared / snr[bright] ** 2), 0.0)))
+    return {"error_ratio": float(np.median(rows["psfFluxErr"] / rows["error"])), "noise_ratio": noise,
+            "flux_floor": floor}
 
 
 def _centroids(rows: np.ndarray) -> dict[str, float]:

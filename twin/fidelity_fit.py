@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
+from reports.fidelity import REMOVED
 from reports.match import Matches, match
 from reports.store import Store, groups
-from simulators.catalogs import FOUND, CatalogModel, fit, trail_loss, trail_power
+from simulators.catalogs import FALSE, FOUND, CatalogModel, fit, trail_loss, trail_power
 from twin.halves import observatory
 from twin.observatory import Observatory
 from twin.prefill import set_errors
@@ -21,22 +22,23 @@ from twin.scenario import read_scenario
 
 def fit_runs(folders: Sequence[Path]) -> CatalogModel:
     """The model of the rendered detectors of runs; InputError where they have too little to fit."""
-    parts, scores, megapixels, names, seeds = [], [], 0.0, [], []
+    parts, false, megapixels, visits, names, seeds = [], [], 0.0, 0, [], []
     for folder in folders:
         found = match(Store(folder), fidelity="pixels")
         if not len(found.exposures) or not (folder / "scenario.toml").is_file():
             raise InputError(f"{folder}: no rendered detectors, and the model is fitted to what was found on them")
         here, scenario = observatory(folder, None), read_scenario(folder / "scenario.toml")
         parts.append(found_rows(found, here))
-        scores.append(found.sources["reliability"][found.false])
+        false.append(false_rows(found, visits))
         megapixels += found.megapixels
+        visits += len(found.exposures)
         names.append(scenario.name)
         seeds.append(scenario.seed)
     rows = np.concatenate(parts)
     source = (f"{', '.join(dict.fromkeys(names))}, seeds {' '.join(map(str, sorted(seeds)))}: {len(rows)} true "
               f"sources, {int(rows['found'].sum())} of them found, {megapixels:.0f} megapixels")
     try:
-        return fit(rows, np.concatenate(scores), megapixels, CatalogModel(source=source))
+        return fit(rows, np.concatenate(false), megapixels, visits, CatalogModel(source=source))
     except ValueError as error:
         raise InputError(f"{', '.join(map(str, folders))}: {error}") from None
 
@@ -55,6 +57,16 @@ def found_rows(matches: Matches, here: Observatory) -> np.ndarray:
     return np.concatenate(out)
 
 
+def false_rows(matches: Matches, first: int) -> np.ndarray:
+    """FALSE rows of matched detector-visits, those counted from `first`."""
+    log, sources = matches.exposures, matches.sources[matches.false & (matches.sources["stage"] != REMOVED)]
+    numbers = {(int(row["visit"]), int(row["detector"])): first + i for i, row in enumerate(log)}
+    out = np.zeros(len(sources), FALSE)
+    out["visit"] = [numbers[key] for key in zip(sources["visit"].tolist(), sources["detector"].tolist(), strict=True)]
+    out["reliability"], out["flagged"] = sources["reliability"], sources["stage"] == b"quality"
+    return out
+
+
 def _rows(truth: np.ndarray, matches: Matches, index: np.ndarray, sigma: float, log: np.void) -> np.ndarray:
     rows = np.zeros(len(truth), FOUND)
     length = truth["trail_length"]
@@ -67,8 +79,8 @@ def _rows(truth: np.ndarray, matches: Matches, index: np.ndarray, sigma: float, 
     rows["sigma_px"], rows["clear"] = sigma, truth["input_mask"] == 0
     rows["point"] = truth["isolated"] & (length < 0.5)
     j = matches.found[index]
-    rows["found"] = j >= 0
     if len(matches.sources):
+        rows["found"] = (j >= 0) & (matches.sources["stage"][np.maximum(j, 0)] != REMOVED)
         sources = matches.sources[np.maximum(j, 0)]
         rows["flagged"] = rows["found"] & (sources["stage"] == b"quality")
         for name, column in (("measured_x", "x"), ("measured_y", "y"), ("psfFlux", "psfFlux"),
@@ -88,4 +100,4 @@ def _shown(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else f"{value:.4g}"
 
 
-__all__ = ["fit_runs", "found_rows", "to_text"]
+__all__ = ["false_rows", "fit_runs", "found_rows", "to_text"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas import mask
 from schemas.measures import TRUTH, empty
 from schemas.wcs import Wcs
-from simulators.catalogs import FOUND, Catalog, CatalogModel, NoiseField, draw, fit, trail_loss, trail_power
+from simulators.catalogs import FALSE, FOUND, Catalog, CatalogModel, NoiseField, draw, fit, trail_loss, trail_power
 
 SHAPE = (4000, 4000)
 SIGMA, ERROR = 1.8, 100.0
@@ -34,7 +34,7 @@ def truth_of(snr: np.ndarray | float, n: int, **values: float) -> np.ndarray:
 # A pixel half that loses nothing and adds nothing.
 PLAIN = CatalogModel(source="a test", snr_ratio=1.0, efficiency=1.0, edge_px=0.0, flagged=0.0, noise_ratio=1.0,
                      flux_floor=0.0, error_ratio=1.0, centroid_ratio=1.0, centroid_floor_px=0.015,
-                     false_per_megapixel=0.0, sky_sources=0)
+                     false_per_megapixel=0.0, false_shape=0.0, false_flagged=0.0, sky_sources=0)
 
 
 def drawn(truth: np.ndarray, seed: int = 1, **model: object) -> Catalog:
@@ -214,14 +214,22 @@ def found_of(truth: np.ndarray, catalog: Catalog) -> np.ndarray:
 def test_a_fit_to_its_own_catalogue_returns_the_model() -> None:
     model = {"error_ratio": 1.07, "centroid_ratio": 1.3, "centroid_floor_px": 0.05, "score_real": (9.0, 2.0),
              "score_faint": (4.0, 2.0), "score_false": (2.0, 7.0), "false_per_megapixel": 40.0, "snr_ratio": 0.93,
-             "efficiency": 0.96, "edge_px": 3.0, "flagged": 0.03, "noise_ratio": 1.1, "flux_floor": 0.02}
+             "efficiency": 0.96, "edge_px": 3.0, "flagged": 0.03, "false_flagged": 0.2,
+             "noise_ratio": 1.1, "flux_floor": 0.02}
     rng = np.random.default_rng(2)
     truth = truth_of(np.exp(rng.uniform(np.log(2.5), np.log(150), 4_000)), 4_000)
     truth["truthId"] = np.arange(4_000)
     truth["x"][::64] = np.linspace(0, 12, 63)     # the first column of the grid
     catalog = drawn(truth, **model)
-    false = catalog.sources["reliability"][catalog.truth_row < 0]
-    got = fit(found_of(truth, catalog), false, 16.0)
+    false = np.zeros(np.sum(catalog.truth_row < 0), FALSE)
+    false["reliability"] = catalog.sources["reliability"][catalog.truth_row < 0]
+    false["flagged"] = catalog.sources["centroid_flag"][catalog.truth_row < 0]
+    false["visit"] = rng.integers(0, 40, len(false))
+    got = fit(found_of(truth, catalog), false, 16.0, 40)
+    assert abs(got.false_flagged - 0.2) < 4 * np.sqrt(0.16 / 640)
+    assert got.false_shape == 0.0 or got.false_shape > 20         # Poisson
+    false["visit"] = rng.permutation(np.repeat(np.arange(40), rng.gamma(0.5, 100.0, 40).astype(int) + 1))[:len(false)]
+    assert fit(found_of(truth, catalog), false, 16.0, 40).false_shape < 2.0
     np.testing.assert_allclose(got.error_ratio, 1.07, rtol=1e-3)
     np.testing.assert_allclose(got.centroid_ratio, 1.3, rtol=0.08)
     np.testing.assert_allclose(got.centroid_floor_px, 0.05, rtol=0.25)
@@ -236,4 +244,4 @@ def test_a_fit_to_its_own_catalogue_returns_the_model() -> None:
     assert abs(got.noise_ratio - 1.1) < 0.08
     assert abs(got.flux_floor - 0.02) < 0.003
     with pytest.raises(ValueError, match="at least 30"):
-        fit(found_of(truth, catalog)[:20], false, 16.0)
+        fit(found_of(truth, catalog)[:20], false, 16.0, 40)

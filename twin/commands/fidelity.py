@@ -26,13 +26,16 @@ def add(commands: "Commands") -> None:
 def _fidelity(options: argparse.Namespace) -> int:
     from pipeline.errors import InputError
     from reports.fidelity import LIMIT, compare, lines, losses, paired, sample
-    from reports.store import Store
+    from reports.store import Store, StoreError
 
     if options.against and len(options.against) != len(options.run):
         raise InputError(f"--against: as many runs as there are to compare, {len(options.run)}, got "
                          f"{len(options.against)}")
-    measured = sample([Store(run) for run in options.run], "pixels")
-    modelled = sample([Store(run) for run in options.against or options.run], "catalogue")
+    try:
+        measured = sample([Store(run) for run in options.run], "pixels")
+        modelled = sample([Store(run) for run in options.against or options.run], "catalogue")
+    except StoreError as error:
+        raise InputError(str(error)) from None
     checks = compare(measured, modelled)
     kind = "the same detector-visits" if paired(measured, modelled) else "other detectors, whose skies differ"
     print(f"{len(measured.matches.exposures)} rendered detector-visits (measured) against "
@@ -42,12 +45,18 @@ def _fidelity(options: argparse.Namespace) -> int:
         causes = ", ".join(f"{name} {value:.2f}" for name, value in losses(taken).items())
         print(f"no alert at S/N 6 and more, per detector-visit, {taken.fidelity}: {causes or 'none'}")
     failed = [check.name for check in checks if not check.passed]
-    print(f"{len(failed)} of {len(checks)} figures beyond {LIMIT} sigmas" + (f": {'; '.join(failed)}" if failed else ""))
+    named = f": {'; '.join(failed)}" if failed else ""
+    print(f"{len(failed)} of {len(checks)} figures beyond {LIMIT} sigmas{named}")
     return 1 if failed else 0
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from pipeline.errors import InputError
+    from reports.store import StoreError
     from twin.fidelity_fit import fit_runs, to_text
 
-    print(to_text(fit_runs(options.run)))
+    try:
+        print(to_text(fit_runs(options.run)))
+    except StoreError as error:
+        raise InputError(str(error)) from None
     return 0
