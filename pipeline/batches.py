@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.alerts.counted import Lengths
 from pipeline.errors import NonRetriableError
 from pipeline.ports import Position, Segment
 
@@ -69,6 +70,9 @@ class Batch:
 
     def part(self, first: int) -> Piece:
         """What remains from packet `first` on, read from the outbox now."""
+        if len(self.parts) == 1 and isinstance(self.parts[0].packets, Lengths):
+            rest = self.parts[0].part(slice(first, None))
+            return Piece(rest.packets, rest.keys.tolist(), _end(self.parts[0]))
         packets: list[bytes] = []
         keys: list[int] = []
         last = None
@@ -77,9 +81,15 @@ class Batch:
             first -= here.start
             packets.extend(part.packets[here])
             keys.extend(part.keys[here].tolist())
-            if len(part) and len(part.sequences):
-                last = Position(part.outbox, int(part.sequences[-1]), int(part.ids[-1]))
+            last = _end(part) or last
         return Piece(packets, keys, last)
+
+
+def _end(part: Segment) -> Position | None:
+    """The position of its last packet; None where it has none."""
+    if not len(part) or not len(part.sequences):
+        return None
+    return Position(part.outbox, int(part.sequences[-1]), int(part.ids[-1]))
 
 
 def beyond(segments: Sequence[Segment], position: Position | None) -> list[Waiting]:

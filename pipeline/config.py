@@ -76,8 +76,11 @@ class AlertConfig(Section, frozen=True):
     cutouts: str = "deployed"          # deployed (no mask, no CTYPE: public alerts) | paper (both)
     schema: str = "11.1"               # [AP] lsst-alerts-v11; any version from 7.4 on that lsst-alert-packet ships
     fields: str = "deployed"           # deployed (null what public alerts leave null) | all (whatever was measured)
+    packets: str = "bytes"             # bytes | counted: their number and modelled lengths, for sinks that only count
 
     def __post_init__(self) -> None:
+        if self.packets not in ("bytes", "counted"):
+            raise ValueError(f"alert.packets must be bytes or counted, got {self.packets!r}")
         if self.cutouts not in ("deployed", "paper"):
             raise ValueError(f"alert.cutouts must be deployed or paper, got {self.cutouts!r}")
         if self.fields not in ("deployed", "all"):

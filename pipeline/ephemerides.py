@@ -24,10 +24,11 @@ class TableEphemerides:
         xyz = np.einsum("nik,nk->ni", rows["object_xyz"], s[:, None] ** np.arange(rows["object_xyz"].shape[2]))
         ra = np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0])) % 360.0
         dec = np.degrees(np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1])))
-        return np.asarray(rows[_padded(box).contains(ra, dec)])
+        return np.asarray(rows[padded(box).contains(ra, dec)])
 
 
-def _padded(box: Box) -> Box:
+def padded(box: Box) -> Box:
+    """The box and what may move into it."""
     span = box.ra_max - box.ra_min if box.ra_max >= box.ra_min else box.ra_max - box.ra_min + 360.0
     middle = box.ra_min + span / 2
     if span > 170.0:

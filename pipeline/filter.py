@@ -28,6 +28,7 @@ from schemas.wcs import Wcs
 
 QUALITY_FLAGS = ("sky_source", "centroid_flag", "pixelFlags_crCenter", "high_varianceCenterAll", "trail_off_image")
 # FilterDiaSourceCatalogTask of the LSST Science Pipelines, 2026
+HUBS_AT_ONCE = 300   # sources whose pairs are looked at together
 GLINT_MOST = 50   # sources beyond a line's first two that are counted
 
 
@@ -63,7 +64,7 @@ def filter_sources(sources: np.ndarray, visit: Visit, detector: int, wcs: Wcs, s
         kept = drop(quality(table.take(sources, kept), visit.exposure_s, wcs.scale_arcsec, config), "quality")
     if config.reliability:
         kept = drop(reliability(table.take(sources, kept), config), "reliability")
-    found = np.concatenate(rejected) if rejected else empty(REJECTION)
+    found = table.join(rejected) if rejected else empty(REJECTION)
     filtered = Filtered(table.take(sources, kept), kept, found)
     yield Step("filter", len(sources), left=filtered)
     return filtered
@@ -79,6 +80,8 @@ def corners(sources: np.ndarray, wcs: Wcs) -> np.ndarray:
 
 def satellite_reasons(names: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """The service's allow-list as reasons; an answer with other names than asked for is refused."""
+    if np.array_equal(allowed, names):
+        return np.zeros(len(names), REASON)
     unknown = np.setdiff1d(allowed, names)
     if len(unknown):
         raise NonRetriableError(f"the satellite service allows sources that it was not asked about: {unknown[:3]}")
@@ -132,7 +135,7 @@ def glints(sources: np.ndarray, config: FilterConfig) -> np.ndarray:
     if len(candidates) < config.glint_points:
         return flagged
     xy = np.column_stack([sources["x"][candidates], sources["y"][candidates]])
-    for hub in range(len(candidates)):
+    for hub in _hubs(xy, config).tolist():
         offset = xy - xy[hub]
         near = np.flatnonzero((np.hypot(*offset.T) <= config.glint_radius_px) & (np.hypot(*offset.T) > 0))
         if len(near) + 1 >= config.glint_points:
@@ -141,6 +144,16 @@ def glints(sources: np.ndarray, config: FilterConfig) -> np.ndarray:
                 flagged[candidates[hub]] = True
                 flagged[candidates[near[members]]] = True
     return flagged
+
+
+def _hubs(xy: np.ndarray, config: FilterConfig) -> np.ndarray:
+    """Rows of positions that may have enough others near: by boxes, and all where they are many."""
+    if len(xy) > HUBS_AT_ONCE:
+        return np.arange(len(xy))
+    x, y = xy[:, 0], xy[:, 1]
+    reach = config.glint_radius_px
+    near = (np.abs(x[:, None] - x) <= reach) & (np.abs(y[:, None] - y) <= reach)
+    return np.flatnonzero(near.sum(axis=1) >= config.glint_points)
 
 
 @lru_cache(maxsize=1024)

@@ -73,7 +73,7 @@ def recomputed(sources: np.ndarray, now_mjd_tai: float, config: ObjectsConfig) -
 
 def slots(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Index into `wanted` (distinct) of each id; -1 where it is not wanted."""
-    if not len(wanted):
+    if not len(wanted) or not len(ids):
         return np.full(len(ids), -1)
     order = np.argsort(wanted, kind="stable")
     place = np.minimum(np.searchsorted(wanted, ids, sorter=order), len(wanted) - 1)

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from pipeline.alerts import package
+from pipeline.alerts.counted import counted
 from pipeline.associate import Associated, associate
 from pipeline.batches import Batch, Waiting, batches, beyond
 from pipeline.config import PipelineConfig
@@ -30,6 +31,7 @@ from pipeline.solarsystem import mpc_orbits
 from pipeline.steps import Step, Steps
 from pipeline.transform import processing_summary, transform
 from schemas import table
+from schemas.alert import CUTOUT_MAX, CUTOUT_MIN
 from schemas.exposure import Box, Visit
 from schemas.measures import EPHEMERIS, PUBLICATION, empty
 from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT
@@ -101,7 +103,7 @@ def report_sources(measured: Measured, known: Known, ports: Ports, config: Pipel
     how = _write_first if config.publish.order == "write_first" else _through_outbox
     segment, n_lost = yield from how(make, request, ports, config)
     refused = rejections(filtered.sources, associated.reasons, "new_objects", visit.visit, detector, measured.wcs)
-    rejected = np.concatenate([measured.rejected, filtered.rejections, refused])
+    rejected = table.join([measured.rejected, filtered.rejections, refused])
     ports.recorder.append("rejection", rejected)
     return Summary(visit.visit, detector, len(measured.sources), len(associated), associated.n_new, len(segment),
                    rejected, n_lost)
@@ -200,11 +202,22 @@ def _package(measured: Measured, associated: Associated, index: np.ndarray, vers
     if not config.alert.produce:
         return Segment(measured.visit.visit, measured.detector, np.empty(0, np.int64), ())
     stamp = index[associated.index]
+    if config.alert.packets == "counted":
+        kinds = (measured.difference, measured.science, measured.template)
+        return counted(measured.visit, measured.detector, associated.sources, _sides(measured, stamp), versions,
+                       known.history, forced, [kind.psf.shape[0] for kind in kinds], config.alert)
     science, template, difference = (_stamps(cutouts, stamp) for cutouts in
                                      (measured.science, measured.template, measured.difference))
     return package(measured.visit, measured.detector, associated.sources, versions, known.history, forced,
                    associated.ss_sources, mpc_orbits(associated.ephemerides), difference=difference, science=science,
                    template=template, wcs=measured.wcs, config=config.alert)
+
+
+def _sides(measured: Measured, rows: np.ndarray) -> np.ndarray:
+    """(n,) sides of stamps that need not be there; 0 where the centroid is off the image."""
+    (ny, nx), (x, y, side) = measured.shape, (measured.sources[name][rows] for name in ("x", "y", "bboxSize"))
+    inside = (x >= -0.5) & (x < nx - 0.5) & (y >= -0.5) & (y < ny - 0.5)
+    return np.where(inside, np.clip(side, CUTOUT_MIN, CUTOUT_MAX), 0)
 
 
 def _stamps(cutouts: Cutouts, index: np.ndarray) -> Cutouts:

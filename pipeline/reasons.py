@@ -21,6 +21,8 @@ def rejections(sources: np.ndarray, reasons: np.ndarray, stage: str, visit: int,
     """REJECTION rows of the MEASUREMENT rows that have a reason."""
     index = np.flatnonzero(reasons != b"")
     rows = empty(REJECTION, len(index))
+    if not len(index):
+        return rows
     for name in REJECTION.names or ():
         if name in (sources.dtype.names or ()):
             rows[name] = sources[name][index]

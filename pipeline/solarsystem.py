@@ -49,6 +49,9 @@ class Predicted:
 
 def predict(ephemerides: np.ndarray, mjd_tai: float) -> Predicted:
     """Known objects at a time; an ephemeris that does not reach it is left out."""
+    if not len(ephemerides):
+        none = np.empty((0, 3))
+        return Predicted(np.empty(0, np.intp), none, none, none, none, np.empty(0), np.empty(0))
     phase = (mjd_tai - ephemerides["epoch_mjd_tai"]) / ephemerides["half_span_d"]
     row = np.flatnonzero(np.abs(phase) <= 1.0)
     t, span = phase[row], ephemerides["half_span_d"][row]
@@ -80,6 +83,8 @@ def match(ra: np.ndarray, dec: np.ndarray, predicted: Predicted, radius_arcsec: 
 
 def ss_sources(sources: np.ndarray, ephemerides: np.ndarray, predicted: Predicted, chosen: np.ndarray) -> np.ndarray:
     """SS_SOURCE rows of DIASources and the predictions (rows of `predicted`) that they were matched with."""
+    if not len(sources):
+        return SS_SOURCE.empty()
     rows, known = SS_SOURCE.empty(len(sources)), ephemerides[predicted.row[chosen]]
     rows["diaSourceId"], rows["ssObjectId"] = sources["diaSourceId"], known["ssObjectId"]
     rows["designation"] = known["designation"]

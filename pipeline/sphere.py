@@ -8,12 +8,13 @@ ARCSEC = np.pi / 180.0 / 3600.0   # [rad]
 def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """(n, 3) unit vectors of positions in degrees."""
     a, d = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
-    return np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=-1)
+    return _stacked(np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d))
 
 
 def positions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """RA in [0, 360) and Dec [deg] of (n, 3) vectors of any length."""
-    x, y, z = np.moveaxis(np.asarray(vectors, float), -1, 0)
+    vectors = np.asarray(vectors, float)
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     ra = np.degrees(np.arctan2(y, x)) % 360.0
     return np.where(ra >= 360.0, 0.0, ra), np.degrees(np.arctan2(z, np.hypot(x, y)))
 
@@ -21,9 +22,15 @@ def positions(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def east_north(ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors towards East and North, (n, 3) each, at positions in degrees."""
     a, d = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
-    east = np.stack([-np.sin(a), np.cos(a), np.zeros_like(a)], axis=-1)
-    north = np.stack([-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)], axis=-1)
-    return east, north
+    return (_stacked(-np.sin(a), np.cos(a), np.zeros_like(a)),
+            _stacked(-np.sin(d) * np.cos(a), -np.sin(d) * np.sin(a), np.cos(d)))
+
+
+def _stacked(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """(..., 3): `np.stack` costs more than the rest where there are few."""
+    out = np.empty((*np.shape(x), 3))
+    out[..., 0], out[..., 1], out[..., 2] = x, y, z
+    return out
 
 
 def offsets_arcsec(ra: np.ndarray, dec: np.ndarray, ra_to: np.ndarray,

@@ -75,8 +75,8 @@ def jacobians(wcs: Wcs, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     east, north = east_north(*wcs.sky(x, y))
     step = 0.5
     columns = []
-    for dx, dy in ((step, 0.0), (0.0, step)):
-        moved = unit_vectors(*wcs.sky(x + dx, y + dy)) - unit_vectors(*wcs.sky(x - dx, y - dy))
+    around = unit_vectors(*wcs.sky(np.stack([x + step, x - step, x, x]), np.stack([y, y, y + step, y - step])))
+    for moved in (around[0] - around[1], around[2] - around[3]):
         columns.append(np.degrees(np.stack([np.sum(moved * east, -1), np.sum(moved * north, -1)], -1)) / (2 * step))
     return np.stack(columns, axis=-1)
 
@@ -85,7 +85,7 @@ def propagate(jacobian: np.ndarray, x_err: np.ndarray, y_err: np.ndarray,
               cov: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Errors to the East and North [deg] and their covariance [deg^2] of pixel errors; a missing covariance is 0."""
     x_err, y_err = np.asarray(x_err, float), np.asarray(y_err, float)
-    cov = np.broadcast_to(np.nan_to_num(np.asarray(cov, float)), x_err.shape)
+    cov = 0.0 if isinstance(cov, float) and cov == 0.0 else np.nan_to_num(np.asarray(cov, float))
     pixel = np.empty((*x_err.shape, 2, 2))
     pixel[..., 0, 0], pixel[..., 1, 1] = x_err**2, y_err**2
     pixel[..., 0, 1] = pixel[..., 1, 0] = cov
@@ -108,9 +108,10 @@ def processing_summary(visit: Visit, detector: int, wcs: Wcs, shape: tuple[int, 
     row = SUMMARY.empty(1)
     ny, nx = shape
     row["visit"], row["detector"], row["xSize"], row["ySize"] = visit.visit, detector, nx, ny
-    row["ra"], row["dec"] = wcs.sky((nx - 1) / 2, (ny - 1) / 2)
-    for name, x, y in (("llc", 0, 0), ("ulc", 0, ny - 1), ("urc", nx - 1, ny - 1), ("lrc", nx - 1, 0)):
-        row[f"{name}ra"], row[f"{name}dec"] = wcs.sky(float(x), float(y))
+    ra, dec = wcs.sky(np.array([(nx - 1) / 2, 0.0, 0.0, nx - 1.0, nx - 1.0]),
+                      np.array([(ny - 1) / 2, 0.0, ny - 1.0, ny - 1.0, 0.0]))
+    for name, at_ra, at_dec in zip(("", "llc", "ulc", "urc", "lrc"), ra, dec, strict=True):
+        row[f"{name}ra"], row[f"{name}dec"] = at_ra, at_dec
     row["pixelScale"] = wcs.scale_arcsec
     for name, logged in (("zeroPoint", "zeropoint"), ("psfSigma", "psf_sigma_px"), ("skyBg", "sky_adu"),
                          ("skyNoise", "sky_noise_adu"), ("seeing", "fwhm_arcsec"),

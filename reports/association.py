@@ -31,6 +31,8 @@ class Association:
     merges: Estimate           # fraction of their DIAObjects that hold several true sources
     lone: int                  # DIAObjects with exactly one DIASource: Rubin's totalUnassociatedDiaObjects
     all_objects: int           # DIAObjects with any DIASource of the run
+    complete: Estimate = UNKNOWN   # alerts of static sources in the main DIAObject of their source
+    pure: Estimate = UNKNOWN       # those in a DIAObject that is mainly their source's
 
 
 def association(matches: Matches) -> Association:
@@ -54,7 +56,8 @@ def association(matches: Matches) -> Association:
         fraction(int(np.sum(sources["ssObjectId"][static] > 0)), int(static.sum())), n_sources, len(in_object),
         int(at.duplicate.sum()), int(np.sum(in_object > 1)), len(np.setdiff1d(alone, objects)),
         fraction(int(np.sum(of_source > 1)), n_sources), fraction(int(np.sum(in_object > 1)), len(in_object)),
-        *unassociated(matches.sources))
+        *unassociated(matches.sources), fraction(int(at.main.sum()), int(static.sum())),
+        fraction(int(np.sum(at.held & ~at.merged)), int(static.sum())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Placed:
     right: np.ndarray          # in their source's main DIAObject, which is mainly their source's
     merged: np.ndarray         # in a DIAObject that is mainly another source's
     duplicate: np.ndarray      # the first in a DIAObject that is mainly their source's, yet not its main one
+    held: np.ndarray           # in any DIAObject
+    main: np.ndarray           # in the one that holds most of their source's DIASources, whosever it mainly is
 
 
 def placed(objects: np.ndarray, truths: np.ndarray) -> Placed:
@@ -83,7 +88,8 @@ def placed(objects: np.ndarray, truths: np.ndarray) -> Placed:
     held, first = objects > 0, np.zeros(len(objects), bool)
     first[np.unique(np.stack([objects, truths]), axis=1, return_index=True)[1]] = True
     return Placed(held & (main == objects) & (owner == truths), held & (owner != truths),
-                  held & (owner == truths) & (main != objects) & first)
+                  held & (owner == truths) & (main != objects) & first, held,
+                  held & (mainly(truths, objects) == objects))
 
 
 def mainly(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -101,13 +107,15 @@ def mainly(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _codes(rows: np.ndarray, column: str) -> np.ndarray:
     """(n,) numbers from 1: the same for rows of one run and one id."""
-    return np.asarray(np.unique(rows[["run", column]], return_inverse=True)[1]) + 1
+    _, run = np.unique(rows["run"], return_inverse=True)
+    names, name = np.unique(rows[column], return_inverse=True)
+    return np.asarray(np.unique(run * max(len(names), 1) + name, return_inverse=True)[1]) + 1
 
 
 def unassociated(sources: np.ndarray) -> tuple[int, int]:
     """DIAObjects with exactly one DIASource, as ap_verify counts totalUnassociatedDiaObjects, and all of them."""
     held = sources[(sources["stage"] == b"") & (sources["diaObjectId"] > 0)]
-    _, counts = np.unique(held[["run", "diaObjectId"]], return_counts=True)
+    counts = np.bincount(_codes(held, "diaObjectId"))[1:] if len(held) else np.zeros(0, int)
     return int(np.sum(counts == 1)), len(counts)
 
 

@@ -8,9 +8,11 @@ from typing import Any, Final, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 INK: Final = "#1c2733"
 MUTED: Final = "#6b7885"
@@ -81,6 +83,18 @@ def png(figure: Figure, dpi: int = 130) -> bytes:
         figure.set_dpi(dpi)
         FigureCanvasAgg(figure).print_figure(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def logarithmic(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def marked(figure: Figure, text: str) -> None:
+    """Say in a corner of what fidelity a figure is, and whether measured or modelled."""
+    figure.text(0.995, 0.995, text, ha="right", va="top", fontsize=7.5, color=MUTED)
 
 
 def nothing(axes: Axes, text: str) -> None:

@@ -109,7 +109,7 @@ def match(store: Store, *, run: int = 0, fidelity: str = "") -> Matches:
         log = log[log["fidelity"] == fidelity.encode()]
     truth, kind = _truth(store, log)
     sources = _sources(store, log)
-    log, truth = _with_run(log, run), _with_run(truth, run)
+    log, truth = with_run(log, run), with_run(truth, run)
     sources["run"] = run
     return assign(truth, sources, log, store.optional("truth_pixels"), kind)
 
@@ -158,7 +158,8 @@ def _starts(parts: list[np.ndarray]) -> list[int]:
     return [0, *np.cumsum([len(p) for p in parts]).tolist()[:-1]]
 
 
-def _with_run(rows: np.ndarray, run: int) -> np.ndarray:
+def with_run(rows: np.ndarray, run: int) -> np.ndarray:
+    """The rows with the number of their run in front."""
     out = np.zeros(len(rows), [*RUN, *((n, rows.dtype[n]) for n in rows.dtype.names or ())])
     out["run"] = run
     for name in rows.dtype.names or ():

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from reports.store import StoreError
 
@@ -27,6 +28,11 @@ def rendered(template: str, **values: Any) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(template).render(**values)
+
+
+def chip(good: bool, yes: str = "met", no: str = "not met") -> Markup:
+    """A verdict as a coloured cell of a table."""
+    return Markup('<span class="v v-{}">{}</span>').format("pass" if good else "fail", yes if good else no)
 
 
 def written(path: Path, text: str) -> Path:
@@ -61,4 +67,4 @@ def plain(value: Any) -> Any:
     return value
 
 
-__all__ = ["Table", "plain", "rendered", "written"]
+__all__ = ["Table", "chip", "plain", "rendered", "written"]

@@ -1,23 +1,40 @@
 """A night of the platform: when its alerts left, what they waited for, and what every machine did meanwhile."""
 
-import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from reports.delays import HELD, LIMIT_S, PARTS, busy, is_late, parts, span
-from reports.drawing import BAD, BLUE, CYCLE, GOOD, INK, MUTED, PALE, PURPLE, WARM, nothing, panels, styled
-from reports.requirement import Requirement, requirement, weighted_percentile
+from reports.drawing import (
+    BAD,
+    BLUE,
+    CYCLE,
+    GOOD,
+    INK,
+    MUTED,
+    PALE,
+    PURPLE,
+    WARM,
+    logarithmic,
+    marked,
+    nothing,
+    panels,
+    styled,
+)
+from reports.races import Races, races
+from reports.requirement import AVERAGE, Requirement, requirement, weighted_percentile
 from reports.store import Store
+from reports.timeline import HELD_COLOURS
 from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
-RASTER: Final = (1500, 1700)   # columns of time, and rows of workers at most
-HELD_COLOURS: Final = {"preload": PALE, "image": "#b4c0cc", "pixels": BLUE, "catalogue": GOOD, "export": WARM}
+LONG: Final = 8.0              # times the limit: delays are drawn on a logarithmic axis beyond
+SEEN_S: Final = 0.05           # parts of a delay below it are not drawn
 SERVICES: Final = tuple(dict.fromkeys(CALL_SERVICES))
 
 PART_ROW: Final = np.dtype([("name", "S24"), ("mean_s", "f8"), ("p98_s", "f8"), ("late_mean_s", "f8")])
@@ -28,17 +45,12 @@ SERVICE_ROW: Final = np.dtype([("name", "S24"), ("calls", "i8"), ("mean_s", "f8"
 
 
 @dataclass(frozen=True, slots=True)
-class Races:
-    """DIAObjects made twice, because a visit read the database before an earlier one of its field had saved."""
+class Fault:
+    """One trouble of a scenario, by name, and when it was."""
 
-    duplicates: float          # expected
-    objects: int               # new DIAObjects, the others
-    alerts: int
-
-    @property
-    def per_alert(self) -> float:
-        """Of all alerts, the share that opens a further DIAObject of its source."""
-        return self.duplicates / max(self.alerts, 1)
+    name: str
+    begin_s: float             # of the simulated clock
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class PlatformReport:
     alive: np.ndarray          # (BINS,) pods, busy or not
     shutter: dict[str, float]  # percentiles of the delay since shutter close [s]
     races: Races
+    tag: str                   # fidelities of its detectors; every time is modelled
 
 
 def platform(store: Store) -> PlatformReport:
@@ -81,7 +94,8 @@ def platform(store: Store) -> PlatformReport:
         edges, np.stack([busy(*span(p, name), edges) for name in HELD]),
         busy(p["published_s"][wait], p["taken_s"][wait], edges), queues, loads,
         busy(pods["created_s"], np.maximum(ended, pods["created_s"]), edges),
-        {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)}, races(p))
+        {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)},
+        races(p, store.table("next_visit")), f"{store.facts().get('fidelity', 'counts')} · modelled")
 
 
 def _parts(p: np.ndarray, calls: np.ndarray) -> np.ndarray:
@@ -136,35 +150,19 @@ def _services(calls: np.ndarray, named: np.ndarray, queues: np.ndarray, loads: n
     return out
 
 
-def races(p: np.ndarray) -> Races:
-    """Duplicates that visits of the same field make of each other's new objects.
-
-    A visit finds an object that an earlier one opened if that one saved before it asked again (`standardized_s`); if
-    not, it opens another for every source of it that is new, all of which it sees as well: fields that overlap in part,
-    turned cameras and sources that fade are left out.
-    """
-    saved = p[np.isfinite(p["saved_s"])]
-    saved = saved[np.lexsort((saved["shutter_close_s"], saved["detector"], saved["field"]))]
-    key, asked = saved["field"] * 1000 + saved["detector"], saved["standardized_s"]
-    duplicates, back = 0.0, 1
-    while back < len(saved):
-        same = key[back:] == key[:-back]
-        racing = same & (saved["saved_s"][:-back] > asked[back:])
-        duplicates += float(saved["n_fresh"][:-back][racing].sum())
-        if not racing.any():
-            break
-        back += 1
-    return Races(duplicates, int(saved["n_fresh"].sum()), int(saved["n_alerts"].sum()))
-
-
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 @styled
 def plot_delays(report: PlatformReport) -> Figure:
     """Delays of alerts on both clocks, and what they are made of."""
-    rows = report.parts[::-1]
-    figure, (left, right) = panels(2, height=max(3.5, 0.2 * len(rows) + 1.1),
-                                   labels=["", max((n.decode() for n in rows["name"]), key=len, default="")])
+    rows = report.parts[np.maximum(report.parts["p98_s"], report.parts["mean_s"]) >= SEEN_S][::-1]
+    height = max(3.6, 0.2 * len(rows) + 1.2)
+    figure, (left, right) = panels(2, height=height, labels=["", max((n.decode() for n in rows["name"]), key=len,
+                                                                     default="")])
+    for axes in (left, right):      # room for a legend below the title
+        box = axes.get_position()
+        axes.set_position((box.x0, box.y0, box.width, box.height - 0.3 / height))
+    marked(figure, report.tag)
     p = report.passages
     sent = (p["reason"] == b"") & (p["n_sent"] > 0)
     if not sent.any():
@@ -178,42 +176,60 @@ def plot_delays(report: PlatformReport) -> Figure:
         order = np.argsort(delay)
         share = np.cumsum(p["n_sent"][sent][order]) / total
         keep = np.unique(np.linspace(0, len(order) - 1, 600).astype(int))
-        left.plot(delay[order][keep], share[keep], color=colour, label=label)
+        left.plot(delay[order][keep], 100 * share[keep], color=colour, label=label)
         last = max(last, weighted_percentile(delay, p["n_sent"][sent], 99.5))
-    left.axvline(LIMIT_S, color=BAD, linewidth=1.2)
-    left.axhline(0.98, color=MUTED, linewidth=1, linestyle=":")
-    left.set(xlim=(0, max(1.25 * LIMIT_S, 1.05 * last)), ylim=(0, 1.02), xlabel="delay of alerts [s]",
-             ylabel="share of the night's alerts", title="When alerts leave")
-    left.legend(loc="lower right")
+    if last > LONG * LIMIT_S:
+        left.set(xscale="log", xlim=(10.0, 1.2 * last))
+        logarithmic(left.xaxis)
+    else:
+        left.set_xlim(0, max(1.25 * LIMIT_S, 1.05 * last))
+    left.axvline(LIMIT_S, color=BAD, linewidth=1.2, label=f"{LIMIT_S:g} s")
+    left.axhline(98, color=MUTED, linewidth=1, linestyle=":", label="98 %")
+    left.set(ylim=(0, 102), xlabel="delay of alerts [s]", ylabel="alerts of the night [%]")
+    left.set_title("When alerts leave", pad=22.0)
+    left.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=4, fontsize=7.5, columnspacing=1.0,
+                handlelength=1.2)
     place = np.arange(len(rows))
-    right.barh(place, rows["p98_s"], 0.66, color=PALE, label="98 % of alerts")
+    right.barh(place, rows["p98_s"], 0.66, color=PALE, label="98 % of alerts within")
     right.barh(place, rows["mean_s"], 0.66, color=BLUE, label="mean")
+    for y, row in zip(place, rows, strict=True):
+        right.annotate(f"{row['mean_s']:.1f} / {row['p98_s']:.1f}", (max(row["p98_s"], row["mean_s"]), y),
+                       xytext=(4, 0), textcoords="offset points", va="center", fontsize=7.5, color=MUTED)
+    right.set_xlim(0, 1.22 * float(max(rows["p98_s"].max(), rows["mean_s"].max(), 1e-3)))
     right.set_yticks(place, [name.decode() for name in rows["name"]], fontsize=8)
-    right.set(xlabel="seconds after the end of readout", title="What their delay is made of")
+    right.set(xlabel="part of the delay after the end of readout [s]")
+    right.set_title("What their delay is made of", pad=22.0)
     right.grid(axis="y", visible=False)
-    right.legend(loc="lower right")
+    right.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=2, fontsize=7.5)
     return figure
 
 
 @styled
 def plot_load(report: PlatformReport) -> Figure:
     """Workers by what holds them, messages and calls that wait, over the night."""
-    figure = Figure(figsize=(10.4, 7.2), dpi=100)
-    axes = [figure.add_axes((0.075, bottom, 0.90, 0.24)) for bottom in (0.715, 0.395, 0.075)]
+    figure = Figure(figsize=(10.4, 7.4), dpi=100)
+    axes = [figure.add_axes((0.075, bottom, 0.90, 0.215)) for bottom in (0.715, 0.395, 0.075)]
+    marked(figure, report.tag)
     hours = (report.edges_s[1:] + report.edges_s[:-1]) / 7200
     axes[0].stackplot(hours, report.held, colors=[HELD_COLOURS[name] for name in HELD], labels=HELD)
     axes[0].plot(hours, report.alive, color=INK, linewidth=0.9, label="pods")
-    axes[0].set(ylabel="workers", title="Workers, by what holds them")
-    axes[0].legend(loc="upper right", ncols=6)
-    _curves(axes[1], hours, report.loads, "calls being served", "Shared services at work")
-    _curves(axes[2], hours, report.queues, "waiting", "Who waits: messages for a worker, calls for a server")
-    axes[2].plot(hours, report.waiting, color=INK, linewidth=1.2, label="messages")
-    axes[2].legend(loc="upper right", ncols=4)
+    axes[0].set(ylabel="workers", title="Workers by what holds them")
+    _above(axes[0], 6)
+    _curves(axes[1], hours, report.loads, "calls", "Calls that shared services work at")
+    _curves(axes[2], hours, report.queues, "number", "Who waits")
+    axes[2].plot(hours, report.waiting, color=INK, linewidth=1.2, label="messages for a worker")
+    _above(axes[2], 8)
     axes[2].set_xlabel("hours of the simulated clock")
     for one in axes:
         one.set_xlim(hours[0], hours[-1])
-        one.set_ylim(0, 1.3 * one.get_ylim()[1])      # room for the legend
+        one.set_ylim(0, max(1.05 * one.get_ylim()[1], 1.0))
     return figure
+
+
+def _above(axes: Axes, columns: int) -> None:
+    """The legend above the axes, where it covers nothing."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=columns, fontsize=7.5, columnspacing=1.0,
+                handlelength=1.2)
 
 
 def _curves(axes: Axes, hours: np.ndarray, rows: np.ndarray, label: str, title: str) -> None:
@@ -224,99 +240,70 @@ def _curves(axes: Axes, hours: np.ndarray, rows: np.ndarray, label: str, title: 
             shown += 1
     axes.set(ylabel=label, title=title)
     if shown:
-        axes.legend(loc="upper right", ncols=4)
+        _above(axes, 8)
 
 
 @styled
-def plot_visits(report: PlatformReport) -> Figure:
-    """The night visit by visit: delays, the share in time, alerts."""
+def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
+    """The night visit by visit: what troubled it, delays, the share in time, alerts."""
     v = report.judged.visits
-    figure = Figure(figsize=(10.4, 6.4), dpi=100)
-    axes = [figure.add_axes((0.075, bottom, 0.90, height)) for bottom, height in ((0.60, 0.34), (0.34, 0.17),
-                                                                                (0.08, 0.17))]
+    strip = 0.17 * len(faults) + (0.45 if faults else 0.0)     # inches
+    height = 6.4 + strip
+    figure = Figure(figsize=(10.4, height), dpi=100)
+    boxes = [(3.84, 2.18), (2.18, 1.09), (0.51, 1.09)]
+    axes = [figure.add_axes((0.085, bottom / height, 0.89, tall / height)) for bottom, tall in boxes]
+    marked(figure, report.tag)
     hours = v["readout_end_s"] / 3600
-    top = 1.25 * max(float(np.max(np.where(np.isfinite(v["p98_s"]), v["p98_s"], 0), initial=0)), 1.2 * LIMIT_S)
+    known = v["p98_s"][np.isfinite(v["p98_s"])]
+    top = 1.25 * max(float(known.max(initial=0)), 1.2 * LIMIT_S)
+    long = top > LONG * LIMIT_S
     for name, colour, label in (("p98_s", BLUE, "98 % of a visit's alerts"), ("median_s", PALE, "half of them")):
         finite = np.isfinite(v[name])
         axes[0].plot(hours[finite], v[name][finite], ".", markersize=3.5, color=colour, label=label)
     never = ~np.isfinite(v["p98_s"]) & (v["alerts"] > 0)
-    axes[0].plot(hours[never], np.full(never.sum(), 0.97 * top), "v", markersize=4, color=BAD,
-                 label="over 2 % never sent")
-    axes[0].axhline(LIMIT_S, color=BAD, linewidth=1.2)
-    axes[0].set(ylabel="delay since readout [s]", ylim=(0, top), title="Visit by visit")
-    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
-    share = v["on_time"] / np.maximum(v["alerts"], 1)
-    good = share >= 0.98
-    for chosen, colour in ((good, GOOD), (~good, BAD)):
-        axes[1].plot(hours[chosen], share[chosen], ".", markersize=3, color=colour)
-    axes[1].set(ylabel="within 60 s", ylim=(-0.05, 1.08))
+    if never.any():
+        axes[0].plot(hours[never], np.full(never.sum(), 0.97 * top), "v", markersize=4, color=BAD, clip_on=False,
+                     label="over 2 % never sent")
+    axes[0].axhline(LIMIT_S, color=BAD, linewidth=1.2, label=f"{LIMIT_S:g} s")
+    if long:
+        axes[0].set_yscale("log")
+        logarithmic(axes[0].yaxis)
+    axes[0].set(ylabel="delay after readout [s]", ylim=(10.0 if long else 0, top), title="Visit by visit")
+    axes[0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4)
+    share = 100 * v["on_time"] / np.maximum(v["alerts"], 1)
+    good = share >= 98
+    for chosen, colour, label in ((good, GOOD, "98 % or more"), (~good, BAD, "fewer")):
+        axes[1].plot(hours[chosen], share[chosen], ".", markersize=3, color=colour, label=label)
+    axes[1].set(ylabel=f"within {LIMIT_S:g} s [%]", ylim=(-5, 108))
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96), ncols=2)
     axes[2].plot(hours, v["alerts"], ".", markersize=3, color=PURPLE)
-    axes[2].axhline(10_000, color=MUTED, linewidth=1, linestyle=":")
+    if v["alerts"].max(initial=0) > AVERAGE / 4:
+        axes[2].axhline(AVERAGE, color=MUTED, linewidth=1, linestyle=":", label=f"{AVERAGE:,}")
+        axes[2].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96))
     axes[2].set(ylabel="alerts", xlabel="hours of the simulated clock", ylim=(0, None))
-    for one in axes:
+    axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if faults:
+        _strip(figure.add_axes((0.085, 6.38 / height, 0.89, (strip - 0.40) / height)), faults, hours)
+    for one in figure.axes:
         one.set_xlim(0, 1.01 * float(hours.max(initial=1e-3)))
     return figure
 
 
-@styled
-def plot_workers(report: PlatformReport) -> Figure:
-    """The night worker by worker: what each did, at every time."""
-    raster, end = workers_raster(report.passages)
-    figure = Figure(figsize=(10.4, 5.2), dpi=100)
-    axes = figure.add_axes((0.075, 0.10, 0.90, 0.80))
-    colours = ["#ffffff", *(HELD_COLOURS[name] for name in HELD)]
-    axes.imshow(raster, aspect="auto", interpolation="nearest", origin="lower", cmap=ListedColormap(colours), vmin=-0.5,
-                vmax=len(HELD) + 0.5, extent=(0, end / 3600, 0, len(raster)))
-    for name in HELD:
-        axes.plot([], [], "s", color=HELD_COLOURS[name], label=name)
-    axes.legend(loc="upper right", ncols=len(HELD))
-    axes.set(xlabel="hours of the simulated clock", ylabel="worker", ylim=(0, len(raster) * 1.12),
-             title="Worker by worker (a restarted one keeps its row)")
-    axes.grid(visible=False)
-    return figure
+def _strip(axes: Axes, faults: Sequence[Fault], hours: np.ndarray) -> None:
+    """When each fault was, one bar below the other."""
+    end = float(hours.max(initial=1e-3))
+    for k, fault in enumerate(faults):
+        begin, stop = fault.begin_s / 3600, min(fault.end_s / 3600, 1.01 * end)
+        axes.barh(-k, max(stop - begin, 0.004 * end), 0.7, left=begin, color=WARM, alpha=0.75)
+        at, side = (stop, "left") if stop < 0.75 * end else (begin, "right")
+        if at == begin and begin < 0.25 * end:      # all night: on the bar
+            side = "left"
+        axes.annotate(fault.name, (at, -k), xytext=(4 if side == "left" else -4, 0), textcoords="offset points",
+                      va="center", ha=side, fontsize=7.5, color=INK)
+    axes.set(ylim=(-len(faults) + 0.4, 0.6), title="Faults")
+    axes.set_yticks([])
+    axes.tick_params(labelbottom=False)
+    axes.grid(axis="y", visible=False)
 
 
-def workers_raster(p: np.ndarray) -> tuple[np.ndarray, float]:
-    """(rows, columns) uint8: 1 + index of HELD where a worker is held, 0 where it is free; and the end of time [s].
-
-    Rows are workers: each pod takes the first row that is free when it begins.
-    """
-    taken = p[np.isfinite(p["taken_s"]) & np.isfinite(p["freed_s"])]
-    end = float(taken["freed_s"].max(initial=1.0))
-    row_of = _rows(taken)
-    n_rows = min(max(int(row_of.max(initial=0)) + 1, 1), RASTER[1])
-    out = np.zeros((n_rows, RASTER[0]), np.uint8)
-    times = np.stack([taken[name] for name in ("taken_s", "preloaded_s", "seen_s", "measured_s", "saved_s")])
-    times = np.where(np.isfinite(times), times, taken["freed_s"])
-    cells = np.minimum((np.concatenate([times, taken["freed_s"][None]]) / end * RASTER[0]).astype(int), RASTER[0] - 1)
-    inside = row_of < n_rows
-    for k in range(len(HELD)):
-        for row, begin, stop in zip(row_of[inside].tolist(), cells[k][inside].tolist(), cells[k + 1][inside].tolist(),
-                                    strict=True):
-            if stop > begin:
-                out[row, begin:stop] = k + 1
-    return out, end
-
-
-def _rows(taken: np.ndarray) -> np.ndarray:
-    """A row for every passage: pods one after the other share rows."""
-    order = np.argsort(taken["taken_s"], kind="stable")
-    first: dict[int, float] = {}
-    last: dict[int, float] = {}
-    for pod, begin, end in zip(taken["pod"][order].tolist(), taken["taken_s"][order].tolist(),
-                               taken["freed_s"][order].tolist(), strict=True):
-        first.setdefault(pod, begin)
-        last[pod] = max(last.get(pod, end), end)
-    free: list[int] = []
-    busy_until: list[tuple[float, int]] = []
-    row_of: dict[int, int] = {}
-    for pod, begin in sorted(first.items(), key=lambda item: item[1]):
-        while busy_until and busy_until[0][0] <= begin:
-            heapq.heappush(free, heapq.heappop(busy_until)[1])
-        row_of[pod] = heapq.heappop(free) if free else len(busy_until)
-        heapq.heappush(busy_until, (last[pod], row_of[pod]))
-    return np.array([row_of[pod] for pod in taken["pod"].tolist()], int)
-
-
-__all__ = ["BINS", "PlatformReport", "Races", "platform", "plot_delays", "plot_load", "plot_visits", "plot_workers",
-           "races", "workers_raster"]
+__all__ = ["BINS", "Fault", "PlatformReport", "platform", "plot_delays", "plot_load", "plot_visits"]

@@ -19,7 +19,8 @@ from reports.platform_page import render_platform
 from reports.report import FIDELITIES, Report, gather
 from reports.sections import sections
 from reports.single import Found
-from reports.store import Store
+from reports.state import unfinished
+from reports.store import Store, StoreError
 
 VERSION: Final = 1                 # of report.json; a key that changes its meaning makes it 2
 
@@ -36,10 +37,13 @@ class Tile:
 def render(run_folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` and `report.json` into a run folder; the page's path. StoreError if it is none."""
     store = Store(Path(run_folder))
+    part = unfinished(store.folder)
+    if part and (store.has("passage") or not store.has("exposure_log")):
+        raise StoreError(f"{run_folder}: {part}; there is nothing to report on yet")
     if store.has("passage"):
         return render_platform(run_folder)
-    report = gather(store)
-    page, machine = html(report), json.dumps(document(report), indent=1, allow_nan=False)
+    report = gather(store.of_log() if part else store)
+    page, machine = html(report, part), json.dumps(document(report), indent=1, allow_nan=False)
     written(report.folder / "report.json", machine)
     return written(report.folder / "report.html", page)
 
@@ -80,13 +84,14 @@ def headline(found: Sequence[Figure]) -> str:
     return "; ".join(parts) + "."
 
 
-def html(report: Report) -> str:
-    """The page."""
+def html(report: Report, part: str = "") -> str:
+    """The page; first what it is a page of, where that is no whole run."""
     others = {f"{kind} · {FIDELITIES[kind]}": found for kind, found in report.others.items()}
     tag = f"{report.fidelity} · {FIDELITIES[report.fidelity]}"
+    first = f"{part.capitalize()}. " if part else ""
     return rendered(
         "page.html", name=report.folder.resolve().name, facts=report.facts, tiles=tiles(report), tag=tag, number=number,
-        headline=headline(report.figures), figures=report.figures, others=others, sections=sections(report),
+        headline=first + headline(report.figures), figures=report.figures, others=others, sections=sections(report),
         interval=interval, truth=report.matches.kind)
 
 

@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 
 from schemas import measures
-from schemas.table import TABLES, Table
+from schemas.table import TABLES, Table, take
 
 MEASURED: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, measures.MEASUREMENT[n])
                             for n in measures.MEASUREMENT.names or ())])   # MEASUREMENT of all detector-visits
@@ -35,7 +35,7 @@ DTYPES: Final[dict[str, np.dtype]] = {
     "fact": measures.FACT, "measurement": MEASURED,
     "trace": measures.TRACE, "retraction": measures.RETRACTION, "visit_summary": measures.VISIT_SUMMARY,
     "passage": measures.PASSAGE, "call": measures.CALL, "work": measures.WORK, "pod": measures.POD,
-    "reference": measures.PASSAGE, "next_visit": measures.NEXT_VISIT,
+    "reference": measures.PASSAGE, "next_visit": measures.NEXT_VISIT, "pulse": measures.PULSE,
     "outcome": measures.OUTCOME, "outcome_false": measures.OUTCOME_FALSE, "outcome_forced": measures.OUTCOME_FORCED,
     "outcome_star": measures.OUTCOME_STAR, "seed_exposure_log": seeded(measures.EXPOSURE_LOG),
     "seed_publication": seeded(measures.PUBLICATION), "seed_step": seeded(measures.STEP),
@@ -98,8 +98,28 @@ class Store:
         except (ValueError, EOFError, OSError) as error:
             raise StoreError(f"{path}: not a stack of stamps ({error})") from error
 
+    def of_log(self) -> "Store":
+        """The same of a run that still writes: of every table the detector-visits that its log has by now."""
+        log, out = self.table("exposure_log"), Store(self.folder)
+        out._read["exposure_log"] = log
+        known = _key(log)
+        for name in self.tables():
+            rows = out.optional(name)
+            if {"visit", "detector"} <= set(rows.dtype.names or ()):
+                out._read[name] = take(rows, np.flatnonzero(np.isin(_key(rows), known)))
+        return out
+
+    def since(self, name: str, part: int) -> tuple[np.ndarray, int]:
+        """Rows of a table's parts from a number on, and how many parts there are now; nothing is kept."""
+        parts = self._parts(name)
+        return (_rows(name, parts[part:]) if parts[part:] else empty(name)), len(parts)
+
     def _parts(self, table: str) -> list[Path]:
         return sorted((self.folder / "measures" / table).glob("part-*.parquet"))
+
+
+def _key(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows["visit"].astype("i8") * 1000 + rows["detector"])
 
 
 def dtype(name: str) -> np.dtype:

@@ -277,13 +277,32 @@ WORK: Final = np.dtype([("visit", "i8"), ("detector", "i2"), *((name, "f4") for 
 
 POD: Final = np.dtype([("pod", "i4"), ("created_s", "f8"), ("ready_s", "f8"), ("ended_s", "f8"), ("visits", "i4")])
 
+# How a night stood, every so often while it ran, in seconds of the simulated clock; not part of its result.
+PULSE: Final = np.dtype([
+    ("wall_s", "f8"), ("at_s", "f8"),                    # since 1970; on the simulated clock
+    ("opened", "i4"), ("done", "i4"),                    # visits whose shutter opened; that are over, all detectors
+    ("waiting", "i4"), ("busy", "i4"), ("idle", "i4"), ("starting", "i4"),   # messages; workers
+    ("produced", "i8"), ("sent", "i8"), ("late", "i8"), ("lost", "i8")])     # alerts so far, as `reports.state.Tally`
+
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
 
 
 def empty(dtype: np.dtype, n: int = 0) -> np.ndarray:
     """`n` rows of nulls: NaN, -1 (0 for diaObjectId and ssObjectId), False, empty text."""
-    rows = np.zeros(n, dtype)
+    blank = _BLANKS.get(id(dtype))
+    if blank is None or blank.dtype is not dtype:
+        _BLANKS[id(dtype)] = blank = _blank(dtype)
+    void = np.dtype((np.void, dtype.itemsize))
+    rows = blank.view(void).repeat(n)
+    return np.ndarray(rows.shape, dtype, rows)      # a view would look at every field again
+
+
+_BLANKS: Final[dict[int, np.ndarray]] = {}     # by dtype: one is hashed only slowly
+
+
+def _blank(dtype: np.dtype) -> np.ndarray:
+    rows = np.zeros(1, dtype)
     for name in dtype.names or ():
         kind = dtype[name].base.kind
         if kind == "f":

@@ -16,6 +16,7 @@ from scipy.special import erf, ndtr, ndtri
 
 from schemas import mask
 from schemas.measures import FORCED, MEASUREMENT, TRUTH, empty
+from schemas.table import join
 from schemas.wcs import Wcs
 
 BRIGHT_SNR: Final = 8.0   # above it the threshold decides nothing
@@ -66,19 +67,27 @@ class NoiseField:
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n,) values at positions [pixel]: white cells smoothed with the PSF, normalised to unit variance."""
-        u, v = np.asarray(x, float) / self.sigma_px, np.asarray(y, float) / self.sigma_px
-        steps = np.arange(-CELLS, CELLS + 1)
-        i, j = np.floor(u)[:, None] + steps, np.floor(v)[:, None] + steps
-        across, along = np.exp(-0.5 * (i - u[:, None]) ** 2), np.exp(-0.5 * (j - v[:, None]) ** 2)
-        weight = along[:, :, None] * across[:, None, :]
-        cells = self._cells(i.astype(np.int64)[:, None, :], j.astype(np.int64)[:, :, None])
-        return np.asarray(np.sum(weight * cells, axis=(1, 2)) / np.sqrt(np.sum(weight**2, axis=(1, 2))))
+        return field_at(np.uint64(self.key & (2**64 - 1)), x, y, self.sigma_px)
 
-    def _cells(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Independent normal deviates of cells, by hashing their indices."""
-        with np.errstate(over="ignore"):
-            word = _mixed(_mixed(_mixed(np.uint64(self.key & (2**64 - 1))) ^ i.astype(np.uint64)) ^ j.astype(np.uint64))
-        return np.asarray(ndtri(_share(word)))
+
+def field_at(key: np.ndarray | np.uint64, x: np.ndarray, y: np.ndarray, sigma_px: float) -> np.ndarray:
+    """(n,) values at positions [pixel] of the noise field of a key, uint64, or of a field each."""
+    u, v = np.asarray(x, float) / sigma_px, np.asarray(y, float) / sigma_px
+    steps = np.arange(-CELLS, CELLS + 1)
+    i, j = np.floor(u)[:, None] + steps, np.floor(v)[:, None] + steps
+    across, along = np.exp(-0.5 * (i - u[:, None]) ** 2), np.exp(-0.5 * (j - v[:, None]) ** 2)
+    weight = along[:, :, None] * across[:, None, :]
+    cells = _cells(key, i.astype(np.int64)[:, None, :], j.astype(np.int64)[:, :, None])
+    return np.asarray(np.sum(weight * cells, axis=(1, 2)) / np.sqrt(np.sum(weight**2, axis=(1, 2))))
+
+
+def _cells(key: np.ndarray | np.uint64, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Independent normal deviates of cells, by hashing their indices."""
+    with np.errstate(over="ignore"):
+        begun = _mixed(key)
+        begun = begun[:, None, None] if begun.ndim else begun
+        word = _mixed(_mixed(begun ^ i.astype(np.uint64)) ^ j.astype(np.uint64))
+    return np.asarray(ndtri(_share(word)))
 
 
 def _share(word: np.ndarray) -> np.ndarray:
@@ -163,23 +172,20 @@ def draw(truth: np.ndarray, wcs: Wcs, shape: tuple[int, int], *, psf_sigma_px: f
     """
     model = model or CatalogModel()
     field = NoiseField(key, psf_sigma_px)
-    separation = np.nan_to_num(truth["separation_px"])
-    moved = separation > 0
-    lobe = truth["science_flux"] * -np.expm1(-separation**2 / (4 * psf_sigma_px**2))
-    amplitude = np.where(moved, lobe, truth["flux"] * trail_loss(truth["trail_length"], psf_sigma_px))
+    amplitude, moved = seen_flux(truth, psf_sigma_px)
     amplitude = amplitude * (1.0 + model.flux_floor * rng.normal(size=len(truth)))
-    error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"], flux_err)
-    error = error * np.sqrt(trail_power(truth["trail_length"], psf_sigma_px))      # of a point source's filter
+    error = point_error(truth, flux_err, psf_sigma_px)
     flux = amplitude + model.noise_ratio * error * field.at(truth["x"], truth["y"])
     found = _found(truth, model.snr_ratio * flux / error, shape, psf_sigma_px, model, losses)
     false = _false(shape, flux_err, model, rng)
     sky = _sky(truth, false, shape, flux_err, field, model, rng)
-    sources = np.concatenate([
-        _real(_measured(truth[found], flux[found], error[found], psf_sigma_px, model, rng), moved[found], model, rng),
-        *(_unreal(_measured(rows, rows["flux"], rows["flux_err_optimum"], psf_sigma_px, model, rng), blank, model, rng)
-          for rows, blank in ((false, False), (sky, True)))])
+    real = measured_rows(truth[found], flux[found], error[found], psf_sigma_px, model, rng)
+    unreal = [measured_rows(rows, rows["flux"], rows["flux_err_optimum"], psf_sigma_px, model, rng)
+              for rows in (false, sky)]
+    sources = join([real_rows(real, moved[found], model, rng), unreal_rows(unreal[0], False, model, rng),
+                    unreal_rows(unreal[1], True, model, rng)])
     sources["id"] = np.arange(len(sources))
-    everything = np.concatenate([truth, false])
+    everything = join([truth, false])
     pixels = CatalogPixels(
         wcs, shape, everything["x"], everything["y"], np.concatenate([np.where(moved, 0.0, amplitude), false["flux"]]),
         np.nan_to_num(everything["science_flux"]), np.concatenate([error, false["flux_err_optimum"]]), flux_err,
@@ -187,7 +193,7 @@ def draw(truth: np.ndarray, wcs: Wcs, shape: tuple[int, int], *, psf_sigma_px: f
     return Catalog(sources, np.concatenate([found, np.full(len(sources) - len(found), -1)]), pixels)
 
 
-def _real(rows: np.ndarray, moved: np.ndarray, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
+def real_rows(rows: np.ndarray, moved: np.ndarray, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
     """Scores and flags of what is real."""
     n = len(rows)
     rows["reliability"] = np.where(rows["snr"] < FAINT_SNR, rng.beta(*model.score_faint, n),
@@ -198,11 +204,37 @@ def _real(rows: np.ndarray, moved: np.ndarray, model: CatalogModel, rng: np.rand
     return rows
 
 
-def _unreal(rows: np.ndarray, blank: bool, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
+def unreal_rows(rows: np.ndarray, blank: bool, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
     """The same of false detections, and of places on blank sky."""
     rows["reliability"], rows["sky_source"] = rng.beta(*model.score_false, len(rows)), blank
     rows["centroid_flag"] = not blank and rng.random(len(rows)) < model.false_flagged
     return rows
+
+
+def seen_flux(truth: np.ndarray, psf_sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) flux on the difference that a point-source filter sees without noise, and which are moved stars."""
+    moved = np.nan_to_num(truth["separation_px"]) > 0
+    lobe = truth["science_flux"] * -np.expm1(-np.nan_to_num(truth["separation_px"]) ** 2 / (4 * psf_sigma_px**2))
+    return np.where(moved, lobe, truth["flux"] * trail_loss(truth["trail_length"], psf_sigma_px)), moved
+
+
+def point_error(truth: np.ndarray, flux_err: np.ndarray | float, psf_sigma_px: float) -> np.ndarray:
+    """(n,) error of a point source's filter at each source: its own, or that on blank sky [nJy]."""
+    error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"], flux_err)
+    return np.asarray(error * np.sqrt(trail_power(truth["trail_length"], psf_sigma_px)))
+
+
+def kept(truth: np.ndarray, model: CatalogModel, losses: int) -> np.ndarray:
+    """(n,) bool: not among what is lost for no reason that the model knows, which is the same for a key of `losses`."""
+    word = _mixed(_mixed(np.uint64(losses & (2**64 - 1))) ^ truth["truthId"].astype(np.uint64))
+    return np.asarray(_share(word) < model.efficiency)
+
+
+def inside(truth: np.ndarray, shape: tuple[int, int], model: CatalogModel) -> np.ndarray:
+    """(n,) bool: on the detector, and far enough from its border."""
+    margin = model.edge_px - 0.5
+    return np.asarray((truth["x"] > margin) & (truth["x"] < shape[1] - 1 - margin)
+                      & (truth["y"] > margin) & (truth["y"] < shape[0] - 1 - margin))
 
 
 def trail_loss(length: np.ndarray, sigma: float) -> np.ndarray:
@@ -220,13 +252,9 @@ def trail_power(length: np.ndarray, sigma: float) -> np.ndarray:
 def _found(truth: np.ndarray, snr: np.ndarray, shape: tuple[int, int], sigma: float, model: CatalogModel,
            losses: int) -> np.ndarray:
     """Rows detected: over the threshold, on good input, not within two PSF sigma of one more significant."""
-    margin = model.edge_px - 0.5
-    inside = ((truth["x"] > margin) & (truth["x"] < shape[1] - 1 - margin)
-              & (truth["y"] > margin) & (truth["y"] < shape[0] - 1 - margin))
     usable = (truth["input_mask"] & mask.UNUSABLE) == 0
-    chance = _share(_mixed(_mixed(np.uint64(losses & (2**64 - 1))) ^ truth["truthId"].astype(np.uint64)))
-    lucky = chance < model.efficiency
-    rows = np.flatnonzero(inside & usable & lucky & (np.abs(snr) >= model.threshold))
+    rows = np.flatnonzero(inside(truth, shape, model) & usable & kept(truth, model, losses)
+                          & (np.abs(snr) >= model.threshold))
     rows = rows[np.argsort(-np.abs(snr[rows]), kind="stable")]
     d2 = (truth["x"][rows][:, None] - truth["x"][rows]) ** 2 + (truth["y"][rows][:, None] - truth["y"][rows]) ** 2
     blended = np.any(np.tril(d2 < (2 * sigma) ** 2, -1), axis=1)
@@ -263,8 +291,8 @@ def _sky(truth: np.ndarray, false: np.ndarray, shape: tuple[int, int], flux_err:
     return rows
 
 
-def _measured(truth: np.ndarray, flux: np.ndarray, error: np.ndarray, sigma: float, model: CatalogModel,
-              rng: np.random.Generator) -> np.ndarray:
+def measured_rows(truth: np.ndarray, flux: np.ndarray, error: np.ndarray, sigma: float, model: CatalogModel,
+                  rng: np.random.Generator) -> np.ndarray:
     """MEASUREMENT rows of detections with the fluxes already drawn."""
     rows, n = empty(MEASUREMENT, len(truth)), len(truth)
     snr = model.snr_ratio * np.abs(flux) / error

@@ -23,7 +23,7 @@ from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, footprint_box
 from schemas.exposure import Box, Visit
 from schemas.table import take
 from simulators import observe
-from twin.folders import claimed
+from twin.folders import claimed, whole
 from twin.halves import observatory
 from twin.history import template_path
 from twin.scenario import dump
@@ -44,6 +44,7 @@ def write_bundle(run: Path, out: Path, *, after: int = 0) -> str:
 
 def bundled(run: Path, after: int = 0) -> list[Visit]:
     """The visits that come after the first `after` of a finished run of pixels; InputError where it is none."""
+    whole(run)
     for needed in ("scenario.toml", "templates", "prompt.duckdb"):
         if not (run / needed).exists():
             raise InputError(f"{run}: not a finished run of pixels: it has no {needed}")

@@ -32,7 +32,7 @@ def measured_from_catalog(catalog: Catalog, visit: Visit, detector: int, wcs: Wc
         _stamps(sources, flux, of, variance, psf) for flux, of, psf in zip(
             fluxes, (psf_sigma_px, sigma, psf_sigma_px), (side, template_side, side), strict=True))
     return Measured(visit=visit, detector=detector, sources=sources, wcs=wcs, shape=shape,
-                    box=footprint_box(wcs, shape), calibration=_calibration(zeropoint), science=science,
+                    box=footprint_box(wcs, shape), calibration=calibration(zeropoint), science=science,
                     template=template, difference=difference, pixels=catalog.pixels,
                     log=_log(catalog, visit, detector, wcs, shape, psf_sigma_px, zeropoint))
 
@@ -47,20 +47,26 @@ def _stamps(sources: np.ndarray, flux: np.ndarray, sigma: float, variance: float
     sides = np.clip(sources["bboxSize"], *SIDES).astype(int)
     images = []
     for side, x, y, f in zip(sides.tolist(), sources["x"], sources["y"], np.nan_to_num(flux), strict=True):
-        images.append(np.float32(f) * _gaussian(side, x % 1.0 + side // 2, y % 1.0 + side // 2, sigma))
+        images.append(np.float32(f) * gaussian(side, x % 1.0 + side // 2, y % 1.0 + side // 2, sigma))
     flat = {side: np.full((side, side), variance, np.float32) for side in np.unique(sides).tolist()}
-    middle = psf // 2
-    return Cutouts(tuple(images), tuple(flat[side] for side in sides.tolist()),
-                   _gaussian(psf, middle, middle, sigma).astype(float))
+    return Cutouts(tuple(images), tuple(flat[side] for side in sides.tolist()), psf_stamp(sigma, psf))
 
 
-def _gaussian(side: int, x: float, y: float, sigma: float) -> np.ndarray:
+def psf_stamp(sigma: float, side: int = 0) -> np.ndarray:
+    """The PSF as cutouts hold it; without a side, that of LSSTCam's pixels."""
+    side = side or psf_side(sigma, 0.2)
+    return gaussian(side, side // 2, side // 2, sigma).astype(float)
+
+
+def gaussian(side: int, x: float, y: float, sigma: float) -> np.ndarray:
+    """(side, side) float32 Gaussian of unit flux about a place [pixel]."""
     pixels = np.arange(side)
     column, row = np.exp(-0.5 * ((pixels - y) / sigma) ** 2), np.exp(-0.5 * ((pixels - x) / sigma) ** 2)
     return np.asarray((np.outer(column, row) / (2 * np.pi * sigma**2)).astype(np.float32))
 
 
-def _calibration(zeropoint: float) -> Calibration:
+def calibration(zeropoint: float) -> Calibration:
+    """What calibration would have found, of which only the zeropoint is known."""
     nan = float("nan")
     return Calibration(zeropoint=zeropoint, sky_adu=nan, sky_noise_adu=nan, n_stars=0, n_psf_star=0, n_matches=0,
                        astrom_offset_mean=nan, astrom_offset_std=nan, zeropoint_err=nan, variance_factor=1.0,

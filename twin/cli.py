@@ -500,10 +500,13 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 def _report(options: argparse.Namespace) -> int:
     from pipeline.errors import InputError
     from reports.render import render
+    from reports.state import unfinished
     from reports.store import StoreError
 
     try:
         print(render(options.run))
+        if part := unfinished(options.run):
+            print(f"alert-twin: {options.run}: {part}", file=sys.stderr)
     except StoreError as error:
         raise InputError(str(error)) from None
     return 0

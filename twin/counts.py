@@ -121,7 +121,7 @@ def draw_night(scenario: Scenario, plan: Plan, model: CountsModel, costs: CostTa
     work = np.zeros((len(plan) * n, len(WORK_STEPS)), np.float32)
     scatter = np.ones_like(work)
     transfer = np.zeros(len(plan) * n)
-    spread = scenario.platform.front.transfer_spread
+    spread, snaps = scenario.platform.front.transfer_spread, max(scenario.platform.front.nimages, 1)
     for i, (visit, field) in enumerate(zip(plan.visit.tolist(), plan.field.tolist(), strict=True)):
         rows = slice(i * n, (i + 1) * n)
         rng = stream(seed, "counts", visit)
@@ -129,7 +129,8 @@ def draw_night(scenario: Scenario, plan: Plan, model: CountsModel, costs: CostTa
         sizes = step_sizes(counts[rows], c.pixels)
         rng = stream(seed, "costs", visit)
         for k, name in enumerate(WORK_STEPS):
-            work[rows, k] = costs.sample(name, sizes[name], rng)
+            times = snaps if name == "isr" else 1
+            work[rows, k] = costs.sample(name, sizes[name], rng) * times
             np.divide(work[rows, k], costs.line(name, sizes[name]), out=scatter[rows, k], where=work[rows, k] > 0)
         transfer[rows] = scenario.platform.transfer_s * np.exp(spread * rng.normal(size=n) - 0.5 * spread**2)
     missing = [stream(seed, "template", field).random() < c.template_missing for field in plan.field.tolist()]

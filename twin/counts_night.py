@@ -1,6 +1,5 @@
 """A night at counts fidelity from a scenario to a run folder, beside the same with no fault and unlimited workers."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +11,24 @@ import numpy as np
 
 from reports.delays import causes, held_by, is_late, parts
 from reports.requirement import Requirement, requirement
-from schemas.measures import FACT
+from reports.state import State
+from schemas.measures import FACT, WORK_STEPS
 from twin.balance import check
 from twin.costs import CostTable
 from twin.counts import CountsModel, Numbers, draw_night, read_model, work_rows
-from twin.folders import claim
 from twin.halves import machine_name
 from twin.plan import Plan, plan_of
 from twin.platform_config import ExpectConfig
 from twin.pool import spawned
 from twin.prompt_processing import PromptProcessing, Ran
+from twin.pulse import Pulse
 from twin.recorder import ParquetRecorder
+from twin.running import begun, keep_scenario, settings
 from twin.scenario import Scenario, find_file, to_toml
-from twin.troubles import Trouble, bursts, lay
+from twin.troubles import Trouble, bursts, described, lay
 
 Progress = Callable[[str, int, int], None]      # what, done, of how many
+Looker = Callable[[PromptProcessing], Pulse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,14 @@ class Outcome:
         return "\n".join(lines)
 
 
+def read_costs(scenario: Scenario, beside: Path = Path()) -> CostTable:
+    """The cost table of a scenario."""
+    return CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+
+
 def made(scenario: Scenario, beside: Path = Path()) -> Made:
     """Plan, numbers and faults of a scenario; InputError names what cannot be used."""
-    costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
+    costs = read_costs(scenario, beside)
     model = read_model(find_file(scenario.counts.model, beside, "counts model"))
     plan = plan_of(scenario)
     troubles = lay(scenario.faults, plan)
@@ -79,21 +86,21 @@ def made(scenario: Scenario, beside: Path = Path()) -> Made:
 
 
 def simulate(scenario: Scenario, beside: Path = Path(), *, processes: int = 1, reference: Ran | None = None,
-             night: Made | None = None) -> Night:
+             night: Made | None = None, look: Looker | None = None) -> Night:
     """The night and its reference, checked; with two processes both at once. The result does not depend on that.
 
-    A burst is the sky's, no fault of the machines: the reference has it too.
+    A burst is the sky's, no fault of the machines: the reference has it too. `look` makes who looks at the night.
     """
     if reference is None and processes > 1:
         with spawned(1) as pool:
             beside_it = pool.submit(run_reference, scenario, beside)
             night = night or made(scenario, beside)
-            ran = run_once(scenario, night)
+            ran = run_once(scenario, night, look=look)
             reference = beside_it.result()
     else:
         night = night or made(scenario, beside)
         reference = reference or run_once(scenario, night, unlimited=True)
-        ran = run_once(scenario, night)
+        ran = run_once(scenario, night, look=look)
     explain(ran, reference)
     return Night(night, ran, reference, requirement(ran.passages, reference.passages))
 
@@ -103,12 +110,17 @@ def run_reference(scenario: Scenario, beside: Path) -> Ran:
     return run_once(scenario, made(scenario, beside), unlimited=True)
 
 
-def run_once(scenario: Scenario, night: Made, *, unlimited: bool = False) -> Ran:
+def run_once(scenario: Scenario, night: Made, *, unlimited: bool = False, look: Looker | None = None) -> Ran:
     """One night of numbers, checked; `unlimited` is the one with no fault and unlimited workers."""
     platform = PromptProcessing(scenario.platform, night.plan, night.numbers, () if unlimited else night.troubles,
                                 seed=scenario.seed, unlimited=unlimited,
                                 max_new_objects=scenario.pipeline.associate.max_new_objects)
+    looking = None if look is None else look(platform)
+    if looking is not None:
+        platform.pulse = looking
     ran = platform.run()
+    if looking is not None:
+        looking.last()
     check(ran)
     return ran
 
@@ -122,31 +134,32 @@ def explain(ran: Ran, reference: Ran) -> None:
                                              held_by(rows, reference.passages))
 
 
-def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1,
+def run_counts(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, again: bool = False,
                progress: Progress = lambda what, done, total: None) -> Outcome:
     """Simulate a night at counts fidelity into a new run folder; `beside` is where its tables may lie.
 
-    InputError where the folder is occupied. Whatever ends the run early takes the folder with it.
+    InputError where the folder is occupied. Whatever ends the run early takes the folder with it. With `again` the
+    folder is of a run that did not finish (`twin.running`).
     """
-    begun = perf_counter()
-    claim(folder)
-    try:
+    start = perf_counter()
+    state = State(kind="counts", name=scenario.name, seed=scenario.seed, of=scenario.counts.visits,
+                  doing="numbers and reference", settings=settings(beside=beside))
+    with begun(folder, state, again=again) as here:
         progress("nights", 0, 1)
-        (folder / "scenario.toml").write_text(to_toml(scenario))
-        night = simulate(scenario, beside, processes=processes)
+        keep_scenario(folder, to_toml(scenario))
         with ParquetRecorder(folder / "measures") as recorder:
+            night = simulate(scenario, beside, processes=processes,
+                             look=lambda platform: Pulse(here, recorder, platform))
+            here.say("writing the tables")
             recorder.append("passage", night.ran.passages)
             recorder.append("call", night.ran.calls)
             recorder.append("work", work_rows(night.made.plan, night.made.numbers, scenario.counts.detectors))
             recorder.append("pod", night.ran.pods)
             recorder.append("next_visit", night.ran.next_visits)
             recorder.append("reference", night.reference.passages)
-            recorder.append("fact", facts(scenario, night, perf_counter() - begun))
+            recorder.append("fact", facts(scenario, night, perf_counter() - start))
         progress("nights", 1, 1)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return Outcome(folder, night, perf_counter() - begun, missed(scenario.expect, night),
+    return Outcome(folder, night, perf_counter() - start, missed(scenario.expect, night),
                    scenario.expect != ExpectConfig())
 
 
@@ -188,13 +201,16 @@ def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
         "egress_gbps": scenario.platform.publication.egress_gbps, "reference_alerts": judged.alerts,
         "expect": scenario.expect.why, "expect_missed": "; ".join(missed(scenario.expect, night)),
         **{f"counter_{name}": value for name, value in night.ran.counters.items()},
-        **{f"fault_{k}": f"{fault.kind} {fault.service} from {fault.start_s:g} s for {fault.duration_s:g} s, rate "
-                         f"{fault.rate:g}" for k, fault in enumerate(scenario.faults)}}
+        "busy_s": f"{night.ran.busy_area:.1f}",
+        **{f"step_{name}": costs.origin(name) for name in WORK_STEPS},
+        **{f"fault_{k}": described(trouble.config) for k, trouble in enumerate(night.made.troubles)},
+        **{f"fault_{k}_span_s": f"{trouble.start_s:.1f} {trouble.end_s:.1f}"
+           for k, trouble in enumerate(night.made.troubles)}}
     rows = np.zeros(len(values), FACT)
     for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]
     return rows
 
 
-__all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "run_counts", "run_once",
+__all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "read_costs", "run_counts", "run_once",
            "simulate"]

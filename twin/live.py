@@ -61,6 +61,11 @@ class Source(Protocol):
         ...
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What a run's facts say of its sources."""
+        ...
+
+    @property
     def ephemerides(self) -> Ephemerides: ...
 
     @property
@@ -134,9 +139,10 @@ class SimulatedDetectors:
         half = self._ahead.result(job) if half is None else half
         return Taken(half.measured, half.status, half.reason, half.log, half.truth, half)
 
-    def template_notes(self) -> dict[str, str]:
+    @property
+    def facts(self) -> dict[str, str]:
         """What the templates were made of, by band."""
-        return {band: future.result() for band, future in self.templates.items()}
+        return {f"template_{band}": future.result() for band, future in self.templates.items()}
 
     def _drawn(self, visit: Visit, detector: int) -> Taken:
         inputs = self._inputs_of(visit.band)

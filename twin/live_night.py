@@ -22,21 +22,26 @@ from pipeline.errors import InputError
 from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.satellites import TrackSatellites
+from pipeline.sinks.counting import CountingSink
 from reports.requirement import requirement
+from reports.state import State
 from schemas.measures import FACT
 from twin import counts_night
 from twin.balance import check
 from twin.cache import Cache
 from twin.counts import work_rows
 from twin.counts_night import Made, Outcome, Progress, explain, made, missed
-from twin.folders import claim
 from twin.keeping import KEPT, keeper
 from twin.live import SimulatedDetectors, Source, live_camera
 from twin.live_processing import LiveProcessing
+from twin.plan import Plan
 from twin.platform_config import ExpectConfig
 from twin.pool import assert_one_thread, open_pool, warm
+from twin.pulse import Pulse
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, to_toml
+from twin.wide import WideSource
 
 TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 Drive = Callable[[simpy.Environment], None]
@@ -55,25 +60,27 @@ class Place:
 
 
 def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), processes: int = 1,
-             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run) -> Outcome:
+             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run,
+             again: bool = False) -> Outcome:
     """Simulate a night with live detectors into a new run folder; `beside` is where its tables may lie.
 
     `drive` takes the night's events in turn: as fast as they come, or on another clock. InputError where the folder is
-    occupied. Whatever ends the run early takes the folder with it.
+    occupied. Whatever ends the run early takes the folder with it. With `again` the folder is of a run that did not
+    finish (`twin.running`).
     """
-    begun = perf_counter()
+    start = perf_counter()
     assert_one_thread()
     if topic_of(place.sink) not in (None, TOPIC) and not place.any_topic:
         raise InputError(f"sink {place.sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
                          "expressly (--any-topic)")
     scenario = live_scenario(scenario)
     night = made(scenario, beside)
-    claim(place.folder)
-    try:
-        return _into(place, scenario, night, processes, progress, drive, begun)
-    except BaseException:
-        shutil.rmtree(place.folder, ignore_errors=True)
-        raise
+    state = State(kind="live", name=scenario.name, seed=scenario.seed, of=len(night.plan), doing="the sky",
+                  settings=settings(beside=beside, sink=public(place.sink), store=public(place.store),
+                                    keep_images=place.keep_images, any_topic=place.any_topic,
+                                    cache=None if place.cache is None else place.cache.folder))
+    with begun(place.folder, state, again=again) as here:
+        return _into(place, scenario, night, processes, telling(here, progress), drive, start, here)
 
 
 def live_scenario(scenario: Scenario) -> Scenario:
@@ -84,22 +91,27 @@ def live_scenario(scenario: Scenario) -> Scenario:
 
 
 def _into(place: Place, scenario: Scenario, night: Made, processes: int, progress: Progress, drive: Drive,
-          begun: float) -> Outcome:
+          start: float, here: Running) -> Outcome:
     folder = place.folder
-    (folder / "scenario.toml").write_text(to_toml(scenario))
-    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
+    keep_scenario(folder, to_toml(scenario))
+    drawn_ahead = 0 if scenario.fidelities.pixels else 1
+    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes, most=drawn_ahead) as pool,
+          _scratch(folder),
           _ports(place, scenario, recorder) as ports):
         if processes > 1 and scenario.fidelities.pixels:
             progress("kernels", 0, 1)
             warm()
             progress("kernels", 1, 1)
-        source = source_of(scenario, place, pool, processes)
+        source = source_of(scenario, night.plan, place, pool, processes)
         platform = LiveProcessing(
             scenario.platform, night.plan, night.numbers, night.troubles, source=source, ports=ports, costs=night.costs,
-            pipeline=scenario.pipeline, pixels=scenario.counts.pixels, seed=scenario.seed,
+            pipeline=scenario.pipeline, seed=scenario.seed,
             keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
             done=lambda done, of: progress("detector-visits", done, of))
+        platform.pulse = looking = Pulse(here, recorder, platform)
         ran = platform.run(drive)
+        looking.last()
+        here.say("the reference")
         check(ran)
         reference = counts_night.run_once(scenario, night, unlimited=True)
         explain(ran, reference)
@@ -111,19 +123,19 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
                            ("work", work_rows(night.plan, night.numbers, scenario.counts.detectors)),
                            ("next_visit", ran.next_visits), ("reference", reference.passages)):
             recorder.append(name, rows)
-        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - begun))
+        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - start))
     if place.cache is not None:
         place.cache.settle()
-    return Outcome(folder, outcome, perf_counter() - begun, missed(scenario.expect, outcome),
+    return Outcome(folder, outcome, perf_counter() - start, missed(scenario.expect, outcome),
                    scenario.expect != ExpectConfig())
 
 
-def source_of(scenario: Scenario, place: Place, pool: Executor, processes: int) -> Source:
-    """The world of a scenario's live detectors."""
+def source_of(scenario: Scenario, plan: Plan, place: Place, pool: Executor, processes: int) -> Source:
+    """The world of a scenario's live detectors: one simulated field, or the sky of a survey."""
     if scenario.counts.cadence == "simulation":
         return SimulatedDetectors(scenario, place.folder, pool, processes, cache=place.cache,
                                   keep_images=place.keep_images)
-    raise InputError(f'fidelities: live detectors need counts.cadence = "simulation", got {scenario.counts.cadence!r}')
+    return WideSource(scenario, plan, pool)
 
 
 @contextmanager
@@ -131,7 +143,11 @@ def _ports(place: Place, scenario: Scenario, recorder: ParquetRecorder) -> Itera
     """The outside of the night: its store and its sink."""
     url = place.store or (f"duckdb:{place.folder / 'prompt.duckdb'}" if scenario.fidelities.pixels else "memory:")
     store = open_store(url)
-    sink = open_sink(place.sink or f"file:{place.folder / 'alerts'}", headers={"simulated": "true"}, check=True)
+    counted = scenario.pipeline.alert.packets == "counted"
+    if counted and place.sink:
+        raise InputError(f"sink {place.sink!r}: with pipeline.alert.packets = \"counted\" there are no packets to send")
+    sink = CountingSink() if counted else open_sink(place.sink or f"file:{place.folder / 'alerts'}",
+                                                    headers={"simulated": "true"}, check=True)
     try:
         yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
                     ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
@@ -159,8 +175,7 @@ def _facts(scenario: Scenario, night: counts_night.Night, source: Source, proces
                                                for kind, some in named.items()},
               "detectors_counts": counted, "processes": processes,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")}}
-    if isinstance(source, SimulatedDetectors):
-        values |= {f"template_{band}": note for band, note in source.template_notes().items()}
+    values |= source.facts
     more = np.zeros(len(values), FACT)
     for row, (key, value) in zip(more, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]

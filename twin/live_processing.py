@@ -28,14 +28,14 @@ from pipeline.steps import Step, Steps, run
 from schemas.measures import EXPOSURE_LOG, WORK_STEPS, empty
 from schemas.measures import STEP as STEP_ROW
 from twin.costs import CostTable
-from twin.counts import FILTERS, Numbers, step_sizes
+from twin.counts import FILTERS, Numbers
 from twin.faults import Wrapper
 from twin.live import Source, Taken
 from twin.plan import DAY_S, Plan
 from twin.platform_config import PlatformConfig
 from twin.prompt_processing import (
     COLUMN,
-    MEASURED,
+    ISR_STEPS,
     PIXEL_STEPS,
     PRELOADED,
     RELOADED,
@@ -52,6 +52,7 @@ from twin.prompt_processing import (
 from twin.troubles import Trouble
 
 T = TypeVar("T")
+OF_DETECTIONS: Final = ("measure", "cutouts", "reliability")     # of PIXEL_STEPS
 SERVICE_OF_CALL: Final = {"objects": "apdb", "history": "apdb", "save": "apdb", "contains": "apdb",
                           "near": "ephemeris", "allowed": "satellites"}
 
@@ -93,7 +94,7 @@ class LiveProcessing(PromptProcessing):
     """
 
     def __init__(self, config: PlatformConfig, plan: Plan, numbers: Numbers, troubles: Sequence[Trouble] = (), *,
-                 source: Source, ports: Ports, costs: CostTable, pipeline: PipelineConfig, pixels: int, seed: int = 1,
+                 source: Source, ports: Ports, costs: CostTable, pipeline: PipelineConfig, seed: int = 1,
                  keep: Callable[[Measured], None] = lambda measured: None,
                  done: Callable[[int, int], None] = lambda number, of: None) -> None:
         super().__init__(config, plan, numbers, troubles, seed=seed,
@@ -101,7 +102,7 @@ class LiveProcessing(PromptProcessing):
         self.source, self.pipeline = source, pipeline
         self.fidelities = source.fidelities
         self.ports = replace(ports, clock=self.clock, ephemerides=source.ephemerides, satellites=source.satellites)
-        self._costs, self._pixels = costs, pixels
+        self._costs = costs
         self._lines = [(costs.file.steps[name].a * costs.scale, costs.file.steps[name].b * costs.scale)
                        for name in WORK_STEPS]
         self._known: dict[int, Known] = {}
@@ -128,14 +129,11 @@ class LiveProcessing(PromptProcessing):
             message.times[PRELOADED] = self.env.now
             yield from self._image(message)
             if missing:
-                yield from self._spend(message, self._single[message.row])
-                yield from self._call(message, "export")
-                raise Ended(missing)
+                yield from self._fall_back(message, missing)
             if message.troubled:
                 yield from self._pixel_troubles(message)
             taken = self._take_image(message)
-            yield from self._spend(message, self._pixel[message.row])
-            message.times[MEASURED] = self.env.now
+            yield from self._measure_pixels(message)
             if taken.measured is None:
                 failed = taken.reason
                 raise Ended("no template" if taken.status == "no_work" else "pipeline failed")
@@ -185,23 +183,22 @@ class LiveProcessing(PromptProcessing):
         """The same, with its numbers in the night's."""
         row = visit * self.n_detectors + detector
         taken = self.source.take(visit, detector)
-        counts = self.numbers.counts
-        if taken.half is not None:
-            sizes: dict[str, float] = {}
-            for worked in taken.half.steps:
-                sizes[worked.step.name] = sizes.get(worked.step.name, 0.0) + worked.step.size
-            for name in PIXEL_STEPS:
-                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
+        counts, work = self.numbers.counts, self.numbers.work
         n = len(taken.measured.sources) if taken.measured is not None else 0
         counts[row] = 0
         counts["n_detected"][row] = self._detected[row] = n
         self._alerts[row] = self._bytes[row] = self._fresh[row] = 0
         if taken.half is None:
-            drawn = step_sizes(counts[row:row + 1], self._pixels)
+            for name in OF_DETECTIONS:        # the others grow with the image, as the counted one's
+                work[row, COLUMN[name]] = self._seconds(row, name, n)
+        else:
+            sizes: dict[str, float] = {}
+            for worked in taken.half.steps:
+                sizes[worked.step.name] = sizes.get(worked.step.name, 0.0) + worked.step.size
             for name in PIXEL_STEPS:
-                self.numbers.work[row, COLUMN[name]] = self._seconds(row, name, float(drawn[name][0]))
+                work[row, COLUMN[name]] = self._seconds(row, name, sizes[name]) if name in sizes else 0.0
         self._pixel[row] = self._sum(row, PIXEL_STEPS)
-        self._single[row] = self._sum(row, SINGLE_FRAME_STEPS)
+        self._single[row], self._isr[row] = self._sum(row, SINGLE_FRAME_STEPS), self._sum(row, ISR_STEPS)
         return taken
 
     def _foresee(self, message: Message, taken: Taken | None) -> Taken | None:
@@ -251,7 +248,8 @@ class LiveProcessing(PromptProcessing):
         counts["bytes"][row] = self._bytes[row]
 
     def _sum(self, row: int, names: Sequence[str]) -> float:
-        return float(self.numbers.work[row, [COLUMN[name] for name in names]].sum(dtype=float))
+        work = self.numbers.work[row].tolist()
+        return float(sum(work[COLUMN[name]] for name in names))
 
     def _seconds(self, row: int, name: str, size: float) -> float:
         """What a Step of a real size takes: the table's line, off it by as much as the counted one would be."""
@@ -343,14 +341,15 @@ class LiveProcessing(PromptProcessing):
     def _drive(self, message: Message, steps: Steps[T], look: Callable[[Step], None] = lambda step: None
                ) -> Generator[simpy.Event, Any, T]:
         """A half of the pipeline, each Step at its service or on the worker, until the worker's time is over."""
-        began, last = thread_time(), ""
+        clock = _no_time if self.source.brief else thread_time      # which takes as long as a small Step
+        began, last = clock(), ""
         while True:
             try:
                 step = next(steps)
             except StopIteration as stop:
                 self._passed(message, last)
                 return stop.value  # type: ignore[no-any-return]  # the generator's declared return type
-            worked = thread_time() - began
+            worked = clock() - began
             if not step.name.startswith("retry."):
                 self._passed(message, last)
             last = step.name
@@ -366,7 +365,7 @@ class LiveProcessing(PromptProcessing):
             if step.name == "save" and self._saved[message.row]:
                 steps.close()
                 raise Ended("done already")
-            began = thread_time()
+            began = clock()
 
     def _passed(self, message: Message, last: str) -> None:
         """A Step was followed by something else than a new try: its effect is there."""
@@ -509,6 +508,10 @@ class LiveProcessing(PromptProcessing):
             log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
             logs.append(log)
         return np.concatenate(logs) if logs else empty(EXPOSURE_LOG)
+
+
+def _no_time() -> float:
+    return 0.0
 
 
 class Unsaved(Wrapper):

@@ -28,6 +28,7 @@ from pipeline.ports import Ports
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step
+from reports.state import State
 from schemas.exposure import Visit
 from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
 from schemas.table import take
@@ -36,7 +37,6 @@ from simulators.camera import offset_px
 from twin import prefill
 from twin.cache import Cache
 from twin.costs import CostTable
-from twin.folders import claim
 from twin.halves import (
     Half,
     Job,
@@ -51,9 +51,11 @@ from twin.halves import (
     template_job,
 )
 from twin.keeping import KEPT, keeper
+from twin.night_pulse import NightPulse
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import LookAhead, assert_one_thread, open_pool, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, find_file, to_toml
 from twin.trace_catalogue import CatalogueTracer
 
@@ -80,7 +82,7 @@ class Outcome:
 
 def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
               progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False,
-              cache: Cache | None = None, store: str = "", past: Path | None = None) -> Outcome:
+              cache: Cache | None = None, store: str = "", past: Path | None = None, again: bool = False) -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
 
     `sink` is a URL for the alerts, files in the folder without one. Simulated alerts go to the Kafka topic
@@ -89,9 +91,9 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     With a `cache` nothing is drawn or measured that was before.
 
     InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
-    early takes the folder with it.
+    early takes the folder with it. With `again` the folder is of a run that did not finish (`twin.running`).
     """
-    begun = perf_counter()
+    start = perf_counter()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
     if topic_of(sink) not in (None, TOPIC) and not any_topic:
@@ -99,17 +101,17 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
                          "expressly (--any-topic)")
     if past is not None and store:
         raise InputError(f"past {past}: a night begins with it in its own DuckDB file, not in {store}")
-    claim(folder)
-    try:
+    state = State(kind="pixels", name=scenario.name, seed=scenario.seed, doing="the sky", settings=settings(
+        beside=beside, keep_images=keep_images, sink=public(sink), any_topic=any_topic, store=public(store), past=past,
+        cache=cache.folder if cache is not None else None))
+    with begun(folder, state, again=again) as here:
         if past is not None:
             prefill.place(past, scenario, folder / prefill.STORE)
-        night = _into(Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / prefill.STORE}",
-                            cache, keep_images), scenario, costs, processes, progress, begun)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        place = Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / prefill.STORE}", cache,
+                      keep_images)
+        night = _into(place, scenario, costs, processes, telling(here, progress), start, here)
     return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
-                   sum(max(int(row["n_alerts"][0]), 0) for row in night.log), perf_counter() - begun)
+                   sum(max(int(row["n_alerts"][0]), 0) for row in night.log), perf_counter() - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +125,19 @@ class Place:
     keep_images: bool = False
 
 
-def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress,
-          begun: float) -> "Night":
+def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress, start: float,
+          here: Running) -> "Night":
     """The night, over, with everything it recorded in its folder."""
     folder = place.folder
-    (folder / "scenario.toml").write_text(to_toml(scenario))
+    keep_scenario(folder, to_toml(scenario))
     with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
           _ports(place, recorder) as ports):
-        night = Night(place, costs, ports, recorder, pool, processes, progress)
+        recorder.replace("fact", facts(scenario, costs, processes, 0.0, {}))
+        night = Night(place, costs, ports, recorder, pool, processes, progress, here)
         night.run()
         for name in PROMPT_TABLES:
-            recorder.append(name, _of_night(ports.store.table(name), night.here.visits))
-        recorder.append("fact", facts(scenario, costs, processes, perf_counter() - begun, night.template_notes))
+            recorder.replace(name, night.prompt(name))
+        recorder.replace("fact", facts(scenario, costs, processes, perf_counter() - start, night.template_notes))
     if place.cache is not None:
         place.cache.settle()
     return night
@@ -144,7 +147,7 @@ class Night:
     """The simulated processes of one night, and the records they leave."""
 
     def __init__(self, place: Place, costs: CostTable, ports: Ports, recorder: ParquetRecorder, pool: Executor,
-                 processes: int, progress: Progress) -> None:
+                 processes: int, progress: Progress, running: Running) -> None:
         self.here = here = observatory(place.folder, place.cache)
         self.recorder, self.progress = recorder, progress
         self.scenario, self.config = here.scenario, here.scenario.pipeline
@@ -153,7 +156,9 @@ class Night:
         first = here.visits[0]
         origin = first.mjd_tai - (first.exposure_s / 2 + self.scenario.platform.lead_s + 60.0) / SECONDS_PER_DAY
         self.platform = Platform(self.scenario.platform, costs, origin)
-        self.ports = replace(ports, clock=self.platform.clock,
+        self.pulse = NightPulse(running, recorder, self.prompt, self.platform, here.visits,
+                                len(here.config.camera.detectors), self.scenario.platform.readout_s)
+        self.ports = replace(ports, clock=self.platform.clock, recorder=self.pulse,
                              ephemerides=TableEphemerides(here.ephemerides()),
                              satellites=TrackSatellites(here.tracks()))
         self.known = {job for job in self.jobs if is_known(job)}
@@ -181,6 +186,11 @@ class Night:
         visits = [self.platform.env.process(self._detector_visit(job)) for job in self.jobs]
         self.platform.env.run(simpy.AllOf(self.platform.env, visits))
         self.platform.env.run()
+        self.pulse.look(last=True)
+
+    def prompt(self, name: str) -> np.ndarray:
+        """A prompt table as the night has made it so far."""
+        return _of_night(self.ports.store.table(name), self.here.visits)
 
     def _say(self, what: str, futures: Iterable[Future[str]]) -> None:
         self.progress(what, sum(future.done() for future in futures), len(self.templates))
@@ -199,8 +209,10 @@ class Night:
         half: Half | None = None
         summary: Summary | None = None
         status, reason = "done", ""
+        self.pulse.mark(visit, job.detector, "waiting")
         with p.workers.request() as worker:
             yield worker
+            self.pulse.mark(visit, job.detector, "working")
             alarm = p.env.process(self._alarm(p.env.active_process))
             try:
                 box = footprint_box(predicted, self._shape, PRELOAD_MARGIN_ARCSEC)
@@ -230,9 +242,13 @@ class Night:
                 alarm.interrupt()
         self._record(job, half, summary, status, reason)
         self.recorder.append("trace", tracer.rows())
-        if summary is not None:
-            yield from drive(deliver(self.ports, self.config, only=(visit.visit, job.detector)), p,
-                             partial(self._note, job))
+        if summary is None:
+            self.pulse.mark(visit, job.detector, "failed")
+            return
+        self.pulse.mark(visit, job.detector, "saved", max(summary.n_alerts, 0))
+        yield from drive(deliver(self.ports, self.config, only=(visit.visit, job.detector)), p,
+                         partial(self._note, job))
+        self.pulse.mark(visit, job.detector, "sent")
 
     def _half(self, job: Job) -> Half:
         """The pixel half of a job, from the cache or the processes."""
@@ -270,6 +286,7 @@ class Night:
         row["duration_s"], row["cpu_s"], row["peak_mb"] = timed.duration_s, timed.cpu_s, peak_mb
         row["measured"] = not step.delay_s
         self.recorder.append("step", row)
+        self.pulse.look()
 
     def _note_half(self, job: Job, worked: tuple[Worked, ...], timed: Timed) -> None:
         peak = next(w.peak_mb for w in worked if w.step is timed.step)

@@ -13,7 +13,6 @@ from simulators.scheduler import Survey
 from simulators.streams import stream
 from simulators.surveyed import visit_id
 from twin.observatory import Observatory
-from twin.platform_config import CountsConfig
 from twin.scenario import Scenario
 
 DAY_S: Final = 86400.0
@@ -31,7 +30,7 @@ class Plan:
     visit: np.ndarray          # (n,) int64
     field: np.ndarray          # (n,) int64: the same field, the same sky
     opens_s: np.ndarray        # (n,) float64
-    closes_s: np.ndarray       # (n,) float64
+    closes_s: np.ndarray       # (n,) float64, for the last time
     pointing: np.ndarray       # (n,) POINTING
 
     def __len__(self) -> int:
@@ -49,7 +48,7 @@ def plan_of(scenario: Scenario) -> Plan:
     if c.cadence == "poisson":
         gaps = stream(scenario.seed, "visits").exponential(c.interval_s, c.visits)
     field = np.arange(c.visits) % c.fields
-    return _made(START_MJD, np.cumsum(gaps) - gaps[0], field, c, strip(field))
+    return _made(START_MJD, np.cumsum(gaps) - gaps[0], field, scenario, strip(field))
 
 
 def _scheduled(scenario: Scenario) -> Plan:
@@ -67,8 +66,8 @@ def _scheduled(scenario: Scenario) -> Plan:
     pointing = np.zeros(len(night), POINTING)
     pointing["ra"], pointing["dec"] = night["fieldRA"], night["fieldDec"]
     pointing["rotation"], pointing["band"] = night["rotSkyPos"], night["band"]
-    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")), c,
-                 pointing)
+    return _made(start, (night["observationStartMJD"] - start) * DAY_S, _fields(night["fieldId"].astype("i8")),
+                 scenario, pointing)
 
 
 def of_visits(visits: Sequence[Visit]) -> Plan:
@@ -95,11 +94,12 @@ def _fields(number: np.ndarray) -> np.ndarray:
     return np.where(number < 0, 1_000_000 - number, number)
 
 
-def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, c: CountsConfig, pointing: np.ndarray) -> Plan:
+def _made(start_mjd: float, seconds: np.ndarray, field: np.ndarray, scenario: Scenario, pointing: np.ndarray) -> Plan:
+    """Its shutters close for the last time when all snaps but the last are read out."""
     opens = BEFORE_S + np.asarray(seconds, float)
+    shut = scenario.counts.exposure_s + scenario.platform.readout_s * (max(scenario.platform.front.nimages, 1) - 1)
     number = np.array([visit_id(start_mjd, k) for k in range(1, len(opens) + 1)], np.int64)
-    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + c.exposure_s,
-                pointing)
+    return Plan(start_mjd - BEFORE_S / DAY_S, number, np.asarray(field, np.int64), opens, opens + shut, pointing)
 
 
 __all__ = ["BEFORE_S", "POINTING", "Plan", "of_visits", "plan_of", "strip"]

@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from twin.scaling import Strategy
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
@@ -23,6 +25,8 @@ class FrontConfig(Section, frozen=True):
     """From the summit's nextVisit and raw images to a message per detector and an image in the bucket."""
 
     fan_out_s: NotNegative = 0.1          # nextVisit to the messages in the stream: assumed
+    nimages: Literal[0, 1, 2] = 1         # nextVisit.nimages [PROD] 1; 2: snaps of half the exposure; 0: not known, so
+    #                                       that workers wait until they give up and take what there is
     duration_s: Positive = 35.0           # nextVisit.duration, of the script: 30 s and overheads, assumed
     expiry_s: Positive = 3600.0           # [PROD] older messages are discarded
     acknowledge: Literal["first", "last"] = "first"   # [code] first: a crashed worker's visit is not delivered again
@@ -40,8 +44,10 @@ class PodsConfig(Section, frozen=True):
     """Workers and what starts them; their greatest number is `platform.workers`."""
 
     smallest: Count = 3                   # [PROD] minReplicaCount
-    poll_s: Positive = 2.0                # [PROD] KEDA pollingInterval; every poll starts a pod per waiting message
+    poll_s: Positive = 2.0                # [PROD] KEDA pollingInterval
+    scaling: Strategy = "eager"           # [PROD] KEDA scalingStrategy: a pod per waiting message at every poll
     startup_s: NotNegative = 20.0         # scheduling, container, imports, pipeline: assumed
+    pending_share: Fraction = 0.5         # of it, until the container runs and KEDA counts the pod once: assumed
     startup_spread: NotNegative = 0.25    # of ln: assumed
     visits: Count = 10                    # [PROD] a worker restarts after as many; 0: never
     idle_s: Positive = 900.0              # [PROD] an idle one exits
@@ -133,10 +139,10 @@ class FidelitiesConfig(Section, frozen=True):
 
 FaultKind = Literal[
     "next_visit_lost", "next_visit_late", "next_visit_duplicated", "next_visit_out_of_order", "next_visit_extra",
-    "image_late", "image_corrupt", "image_missing", "notification_lost", "mismatch",
+    "image_late", "image_corrupt", "image_missing", "image_extra", "snap_missing", "notification_lost", "mismatch",
     "worker_killed", "worker_hung", "out_of_memory",
     "service_slow", "service_down", "commits_then_fails", "kafka_down", "kafka_throttled", "template_missing",
-    "network_cut", "burst", "clock_skew"]
+    "references_missing", "network_cut", "burst", "clock_skew"]
 
 
 class FaultConfig(Section, frozen=True):
@@ -171,9 +177,12 @@ class ExpectConfig(Section, frozen=True):
     out_of_order: Count | None = None      # messages that came after one of a later visit
     unanswered: Count | None = None        # saves that landed without an answer
     without_ephemerides: Count | None = None   # detector-visits that went on without
+    single_frames: Count | None = None     # that fell back to single frames
+    isr_only: Count | None = None          # and to the removal of the signature alone
+    surplus: Count | None = None           # images beyond those announced, which no worker waits for
 
 
 REASONS: Final = (   # why an alert was never sent: what its detector-visit ended in
     "no nextVisit", "expired", "no image", "corrupt image", "mismatch", "registry", "no preload", "no template",
-    "no calibrations", "satellites", "apdb", "committed, not sent", "kafka", "killed", "timeout", "out of memory",
-    "too many new objects", "pipeline failed", "not taken")
+    "no references", "no calibrations", "satellites", "apdb", "committed, not sent", "kafka", "killed", "timeout",
+    "out of memory", "too many new objects", "pipeline failed", "not taken")

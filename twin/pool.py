@@ -39,14 +39,14 @@ class Inline(Executor):
 
 
 @contextmanager
-def open_pool(processes: int) -> Iterator[Executor]:
-    """An executor of as many processes; with one, the work is done here."""
+def open_pool(processes: int, *, most: int = 0) -> Iterator[Executor]:
+    """An executor of as many processes; with one, the work is done here. `most` is how many helpers are of use."""
     assert_one_thread()
     if processes == 1:
         keep_memory()
         yield Inline()
         return
-    pool = spawned(processes)
+    pool = spawned(min(processes, most) if most else processes)
     try:
         yield pool
     except BaseException:

@@ -22,6 +22,7 @@ from simulators.streams import stream
 from twin.counts import Numbers
 from twin.plan import Plan
 from twin.platform_config import PlatformConfig, ServiceConfig
+from twin.scaling import to_start
 from twin.services import Service
 from twin.troubles import Trouble
 
@@ -33,6 +34,7 @@ STEP: Final = {name: k for k, name in enumerate(CALL_STEPS)}
 COLUMN: Final = {name: k for k, name in enumerate(WORK_STEPS)}
 PIXEL_STEPS: Final = ("isr", "calibrate", "warp", "subtract", "detect", "measure", "cutouts", "reliability")
 SINGLE_FRAME_STEPS: Final = ("isr", "calibrate")     # of the fallback without a template or preload
+ISR_STEPS: Final = ("isr",)                          # and of the one without references
 BEFORE_RELOAD: Final = ("filter", "transform")
 BEFORE_SAVE: Final = ("associate", "statistics", "forced")     # and the packets, but where they come after it
 # A failure that changed nothing outside, and that another try may mend.
@@ -72,7 +74,7 @@ class Ran:
     calls: np.ndarray          # CALL
     pods: np.ndarray           # POD
     next_visits: np.ndarray    # NEXT_VISIT in the order they came
-    counters: dict[str, int]   # in_vain, redelivered, out_of_order, unanswered, without_ephemerides, not_exported
+    counters: dict[str, int]   # those of ExpectConfig, and not_exported
     queue_area: float          # messages in the stream x seconds, summed as their number changed
     queue_waits: float         # seconds that messages lay there, summed message by message
     busy_area: float           # pods at work x seconds, summed as their number changed
@@ -93,6 +95,7 @@ class PromptProcessing:
                  seed: int = 1, max_new_objects: int = 1000, unlimited: bool = False) -> None:
         self.config, self.plan, self.numbers, self.unlimited = config, plan, numbers, unlimited
         self.troubles, self.max_new_objects = troubles, max_new_objects
+        self.pulse: Callable[[PromptProcessing], None] = lambda platform: None     # at every poll; it only looks
         self.env = simpy.Environment()
         self.n_detectors = len(numbers.counts) // max(len(plan), 1)
         self._by_kind: dict[str, list[Trouble]] = {}
@@ -134,16 +137,17 @@ class PromptProcessing:
         self._calls = array("d")
         self._pods: list[list[float]] = []
         self.counters = {"in_vain": 0, "redelivered": 0, "out_of_order": 0, "unanswered": 0, "without_ephemerides": 0,
-                         "not_exported": 0}
+                         "single_frames": 0, "isr_only": 0, "surplus": 0, "not_exported": 0}
         self._waiting: deque[Message] = deque()
         self._idle: deque[tuple[simpy.Event, float]] = deque()
-        self._alive = self._busy = self._open = 0
+        self._alive = self._pending = self._starting = self._busy = self._open = 0
         self._queue_area = self._queue_waits = self._busy_area = self._busy_spans = self._accounted = 0.0
 
     def _prepare_night(self) -> None:
         """Costs of local work in sums, images' arrivals, and when each visit's message comes."""
         work, c = self.numbers.work, self.numbers.counts
         self._pixel, self._single = self._total(PIXEL_STEPS), self._total(SINGLE_FRAME_STEPS)
+        self._isr = self._total(ISR_STEPS)
         through_outbox = self.config.publication.order == "outbox"
         self._first = self._total(BEFORE_RELOAD)
         self._second = self._total((*BEFORE_SAVE, "package") if through_outbox else BEFORE_SAVE)
@@ -152,7 +156,7 @@ class PromptProcessing:
                        "package", "save", "send", "export")}
         self._alerts, self._bytes = c["n_alerts"].tolist(), c["bytes"].tolist()
         self._fresh, self._detected = c["n_fresh"].tolist(), c["n_detected"].tolist()
-        self._arrivals = self._arrive()
+        self._first_image, self._arrivals = self._arrive()
         self._messages = self._announce()
         angle = self.plan.pointing["rotation"].astype(float)
         for trouble in self._by_kind.get("mismatch", ()):
@@ -165,24 +169,35 @@ class PromptProcessing:
         seconds: list[float] = self.numbers.work[:, columns].sum(axis=1, dtype=float).tolist()
         return seconds
 
-    def _arrive(self) -> list[float]:
-        """When each image is in the bucket; inf: never. Images share one link to the data facility."""
-        front, n = self.config.front, self.n_detectors
-        leaves = self.plan.closes_s + self.config.readout_s
-        for trouble in self._by_kind.get("network_cut", ()):
-            leaves = np.where(trouble.touched, np.maximum(leaves, trouble.end_s), leaves)
-        each, free = 8e-3 * front.image_mb / front.link_gbps, 0.0
-        out = np.zeros(len(leaves) * n)
-        for i in np.argsort(leaves, kind="stable").tolist():
-            begin = max(free, float(leaves[i]))
-            out[i * n:(i + 1) * n] = begin + each * np.arange(1, n + 1)
-            free = begin + each * n
-        out += self.numbers.transfer_s
+    def _arrive(self) -> tuple[list[float], list[float]]:
+        """When a detector-visit's first image is in the bucket, and the last one it waits for; inf: never."""
+        nimages = self.config.front.nimages
+        images = self._images(max(nimages, 1))
         for trouble in self._by_kind.get("image_late", ()):
-            out[self._rows(trouble)] += trouble.config.delay_s
-        for trouble in self._by_kind.get("image_missing", ()):
-            out[self._rows(trouble)] = np.inf
-        return out.tolist()
+            images[self._rows(trouble)] += trouble.config.delay_s
+        for kind, last in (("image_missing", slice(None)), ("snap_missing", slice(-1, None))):
+            for trouble in self._by_kind.get(kind, ()):
+                images[self._rows(trouble), last] = np.inf
+        if nimages:
+            self.counters["surplus"] = sum(int(self._rows(t).sum()) for t in self._by_kind.get("image_extra", ()))
+        wanted = images[:, -1] if nimages else np.full(len(images), np.inf)
+        return images.min(axis=1).tolist(), wanted.tolist()
+
+    def _images(self, n_images: int) -> np.ndarray:
+        """(rows, n_images) arrivals without trouble of single images; they share one link to the data facility."""
+        front, n, readout = self.config.front, self.n_detectors, self.config.readout_s
+        each, free = 8e-3 * front.image_mb / front.link_gbps, 0.0
+        snap = (self.plan.closes_s - self.plan.opens_s + readout) / n_images     # from one shutter's close to the next
+        leaves = self.plan.closes_s[:, None] + readout - snap[:, None] * np.arange(n_images)[::-1]
+        for trouble in self._by_kind.get("network_cut", ()):
+            leaves = np.where(trouble.touched[:, None], np.maximum(leaves, trouble.end_s), leaves)
+        out = np.zeros((len(leaves) * n, n_images))
+        for k in np.argsort(leaves, axis=None, kind="stable").tolist():
+            i, image = divmod(k, n_images)
+            begin = max(free, float(leaves[i, image]))
+            out[i * n:(i + 1) * n, image] = begin + each * np.arange(1, n + 1)
+            free = begin + each * n
+        return np.asarray(out + self.numbers.transfer_s[:, None])
 
     def _rows(self, trouble: Trouble) -> np.ndarray:
         """(rows,) bool: whose detector-visits a trouble touches."""
@@ -224,7 +239,8 @@ class PromptProcessing:
         rows["groupId"] = [f"group {visit}".encode() for visit in self.plan.visit[order].tolist()]
         where = self.plan.pointing[order]
         rows["ra"], rows["dec"], rows["cameraAngle"] = where["ra"], where["dec"], where["rotation"]
-        rows["filters"], rows["duration"], rows["nimages"] = where["band"], self.config.front.duration_s, 1
+        rows["filters"], rows["duration"] = where["band"], self.config.front.duration_s
+        rows["nimages"] = self.config.front.nimages
         rows["salIndex"], rows["scriptSalIndex"], rows["totalCheckpoints"] = 1, 100_000 + order, 1
         for name, value in (("coordinateSystem", b"ICRS"), ("rotationSystem", b"SKY"), ("dome", b"OPEN"),
                             ("instrument", b"LSSTCam"), ("survey", b"BLOCK-407")):     # [PROD] of accepted surveys
@@ -276,22 +292,30 @@ class PromptProcessing:
     # --- pods -------------------------------------------------------------------------------------------------------
 
     def _scaler(self) -> Events:
-        """KEDA: every poll a pod for every waiting message, up to the cap, whoever is still starting (eager)."""
+        """KEDA: at every poll those that are missing of the smallest number, else as its strategy counts."""
         env, pods, cap = self.env, self.config.pods, self.config.workers
         while True:
             while self._idle and env.now - self._idle[0][1] >= pods.idle_s:
                 self._idle.popleft()[0].succeed(None)
-            wanted = max(min(cap - self._alive, len(self._waiting)), min(pods.smallest, cap) - self._alive)
+            wanted = min(pods.smallest, cap) - self._alive
+            if wanted <= 0:
+                wanted = to_start(pods.scaling, len(self._waiting), self._alive, self._pending, cap)
             for _ in range(wanted):
                 late = env.now > 0     # those of the evening are there
                 spread = pods.startup_spread
                 self._start_pod(pods.startup_s * np.exp(spread * self._startup.normal() - 0.5 * spread**2)
                                 if late and pods.startup_s else 0.0)
-            if self._alive >= cap:
+            if self._alive + self._pending >= cap and self._starting < len(self._waiting):
                 self._mark_capped()
+            self.pulse(self)
             if not self._open:
                 return
             yield env.timeout(pods.poll_s)
+
+    def standing(self) -> tuple[tuple[int, int, int, int], bytearray]:
+        """Waiting messages and pods at work, idle and starting; and which detector-visits are saved."""
+        idle = len(self._idle)
+        return (len(self._waiting), self._busy, idle, max(self._alive - self._busy - idle, 0)), self._saved
 
     def _mark_capped(self) -> None:
         """What waits now waits because no more pods may be."""
@@ -302,6 +326,8 @@ class PromptProcessing:
 
     def _start_pod(self, startup_s: float) -> None:
         self._alive += 1
+        if startup_s:
+            self._pending, self._starting = self._pending + 1, self._starting + 1
         self._pods.append([self.env.now, NAN, NAN, 0])
         self.env.process(self._pod(len(self._pods) - 1, startup_s))
 
@@ -310,7 +336,7 @@ class PromptProcessing:
         env, record, most = self.env, self._pods[number], self.config.pods.visits
         cache: deque[int] = deque(maxlen=self.config.pods.cache)
         if startup_s:
-            yield env.timeout(startup_s)
+            yield from self._start_up(startup_s)
         record[1], done, lives = env.now, 0, True
         while lives and not (most and done >= most):
             self._account()
@@ -340,6 +366,14 @@ class PromptProcessing:
                 break
         self._alive -= 1
         record[2], record[3] = env.now, done
+
+    def _start_up(self, seconds: float) -> Events:
+        """Pending until its container runs, then starting until it asks for a message."""
+        share = self.config.pods.pending_share
+        yield self.env.timeout(share * seconds)
+        self._pending -= 1
+        yield self.env.timeout((1.0 - share) * seconds)
+        self._starting -= 1
 
     def _take(self, pod: int, message: Message, cache: "deque[int]", *, cold: bool
               ) -> Generator[simpy.Event, Any, bool]:
@@ -406,16 +440,10 @@ class PromptProcessing:
         times[PRELOADED] = env.now
         yield from self._image(message)
         if missing:
-            yield from self._spend(message, self._single[row])
-            yield from self._call(message, "export")
-            raise Ended(missing)
+            yield from self._fall_back(message, missing)
         if message.troubled:
             yield from self._pixel_troubles(message)
-        yield from self._spend(message, self._pixel[row])
-        times[MEASURED] = env.now
-        memory = self.config.pods.memory_base_mb + self.config.pods.memory_source_mb * self._detected[row]
-        if memory > self.config.pods.memory_mb:
-            raise Ended("out of memory")
+        yield from self._measure_pixels(message)
         if not (yield from self._call(message, "satellites")):
             raise Ended("satellites")
         yield from self._spend(message, self._first[row])
@@ -430,8 +458,24 @@ class PromptProcessing:
         if not (yield from self._call(message, "export")):
             self.counters["not_exported"] += 1
 
+    def _fall_back(self, message: Message, missing: str) -> Events:
+        """A simpler pipeline, which makes no alerts: to single frames, or to signature removal alone."""
+        alone = missing == "no references"
+        self.counters["isr_only" if alone else "single_frames"] += 1
+        yield from self._spend(message, self._isr[message.row] if alone else self._single[message.row])
+        yield from self._call(message, "export")
+        raise Ended(missing)
+
+    def _measure_pixels(self, message: Message) -> Events:
+        """The pixel half, for which a pod's memory may be too small."""
+        yield from self._spend(message, self._pixel[message.row])
+        message.times[MEASURED] = self.env.now
+        pods = self.config.pods
+        if pods.memory_base_mb + pods.memory_source_mb * self._detected[message.row] > pods.memory_mb:
+            raise Ended("out of memory")
+
     def _preload(self, message: Message, cache: "deque[int]", *, cold: bool) -> Generator[simpy.Event, Any, str]:
-        """What is known of the field; why single frames have to do, or ""."""
+        """What is known of the field; why a simpler pipeline has to do, or ""."""
         missing = ""
         if cold and self.config.pods.cold_s:
             yield from self._spend(message, self.config.pods.cold_s)
@@ -439,6 +483,8 @@ class PromptProcessing:
             raise Ended("registry")
         if self._no_template[message.visit] or not (yield from self._call(message, "templates")):
             missing = "no template"
+        if message.troubled and self._trouble("references_missing", message) is not None:
+            missing = "no references"     # of no pipeline but the last
         if message.detector in cache:
             message.warm = True
         elif (yield from self._call(message, "calibs")):
@@ -458,21 +504,21 @@ class PromptProcessing:
         return ""
 
     def _image(self, message: Message) -> Events:
-        """Wait for the image: presence first, then notifications, and at the end presence again."""
+        """Wait for the images: presence first, then notifications, and at the end presence again; some will do."""
         env, row, front = self.env, message.row, self.config.front
-        arrived, now = self._arrivals[row], env.now
+        first, last, now = self._first_image[row], self._arrivals[row], env.now
         deadline = now + 2.0 * front.duration_s + front.image_timeout_s
-        if arrived <= now:
+        if last <= now:
             seen = now
         else:
             lost = self._trouble("notification_lost", message) is not None
-            seen = deadline if lost else min(arrived + front.notification_s, deadline)
+            seen = deadline if lost else min(last + front.notification_s, deadline)
             yield from self._spend(message, seen - now)
-            if arrived > seen:
+            if first > seen:
                 raise Ended("no image")
-        message.times[ARRIVED], message.times[SEEN] = arrived, seen
+        message.times[ARRIVED], message.times[SEEN] = last if last <= seen else first, seen
         if self._turned[message.visit] > front.max_rotation_deg:
-            raise Ended("mismatch")     # the only exposure is dropped
+            raise Ended("mismatch")     # its exposures are dropped
 
     def _wait_for_nothing(self, message: Message) -> Events:
         """A visit that is announced and never taken: preload is not counted, the wait is."""

@@ -18,12 +18,15 @@ nulls are kept as the tables declare them (NaN stays NaN, -1 stays -1); fields o
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import duckdb
 import numpy as np
+
+from schemas.table import copy, join
 
 PROMPT_TABLES = ("DiaSource", "DiaObject", "DiaForcedSource", "SSSource", "DetectorVisitProcessingSummary")
 PART_ROWS = 200_000   # a part is written when a table has gathered as many rows
@@ -42,6 +45,7 @@ class ParquetRecorder:
         folder.mkdir(parents=True, exist_ok=True)
         self._part_rows, self._compression = part_rows, compression
         self._rows: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._kept: dict[str, int] = defaultdict(int)      # rows of each
         self._parts: dict[str, int] = defaultdict(int)
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
 
@@ -54,13 +58,21 @@ class ParquetRecorder:
         kept = self._rows[table]
         if kept and kept[0].dtype != rows.dtype:
             raise ValueError(f"table {table}: rows of another dtype than before")
-        kept.append(rows.copy())
-        if sum(map(len, kept)) >= self._part_rows:
+        kept.append(copy(rows))
+        self._kept[table] += len(rows)
+        if self._kept[table] >= self._part_rows:
             self._write(table)
 
-    def flush(self) -> None:
-        """Write what is kept, one part per table."""
-        for table in list(self._rows):
+    def replace(self, table: str, rows: np.ndarray) -> None:
+        """Write a table as one part in place of the one that was; of tables that are always written so."""
+        self._rows.pop(table, None)
+        self._parts[table] = 0
+        self.append(table, rows)
+        self._write(table)
+
+    def flush(self, only: Sequence[str] = (), *, last: str = "") -> None:
+        """Write what is kept, one part per table; of some tables only, or one of them after all others."""
+        for table in sorted(only or self._rows, key=lambda name: name == last):
             self._write(table)
 
     def close(self) -> None:
@@ -77,6 +89,7 @@ class ParquetRecorder:
 
     def _write(self, table: str) -> None:
         kept = self._rows.pop(table, [])
+        self._kept[table] = 0
         if not kept:
             return
         folder = self.folder / table
@@ -84,7 +97,7 @@ class ParquetRecorder:
         name = f"part-{self._parts[table]:05d}.parquet"
         self._parts[table] += 1
         aside = folder / f".{name}.writing"
-        rows = np.concatenate(kept)
+        rows = join(kept)
         view = f"rows_{table}"
         self._connection.register(view, plain_columns(rows))
         try:

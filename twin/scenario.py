@@ -17,6 +17,8 @@ import msgspec
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputError
 from simulators.config import SimulationConfig
+from simulators.wide_sky import WideConfig
+from twin.fault_entries import incomplete, refused
 from twin.platform_config import (
     AtLeastOne,
     CountsConfig,
@@ -71,6 +73,7 @@ class Scenario(Section, frozen=True):
     recorder: RecorderConfig = RecorderConfig()
     judge: JudgeConfig = JudgeConfig()
     counts: CountsConfig = CountsConfig()
+    wide: WideConfig = WideConfig()        # the sky of survey nights at catalogue fidelity
     faults: tuple[FaultConfig, ...] = ()   # of nights at counts fidelity
     expect: ExpectConfig = ExpectConfig()  # and what they must end in
 
@@ -80,6 +83,8 @@ class Scenario(Section, frozen=True):
             raise ValueError(f'fidelities need fidelity = "counts", the platform they stand on, got {self.fidelity!r}')
         if named and max(named) >= n:
             raise ValueError(f"fidelities: counts.detectors has 0 to {n - 1}, got {max(named)}")
+        if named and any(fault.kind == "burst" for fault in self.faults):
+            raise ValueError("faults: a burst multiplies numbers, and live detectors (fidelities) have the sky's")
         if self.fidelities.pixels and self.counts.cadence != "simulation":
             raise ValueError("fidelities.pixels: only a field of the simulation can be rendered, which needs "
                              f'counts.cadence = "simulation", got {self.counts.cadence!r}')
@@ -133,9 +138,14 @@ def overlaid(settings: Mapping[str, Any], above: Mapping[str, Any] | None = None
 def scenario_of(settings: Mapping[str, Any], source: str) -> Scenario:
     """The scenario that settings describe; InputError names their source and the key that cannot be used."""
     try:
-        return msgspec.convert(settings, Scenario)
+        scenario = msgspec.convert(settings, Scenario)
     except msgspec.ValidationError as error:
-        raise InputError(f"{source}: {_explained(error)}") from None
+        what, key = _explained(error)
+        said = refused(what, key, settings, source) or f"{source}: {f'{key}: ' if key else ''}{what}"
+        raise InputError(said) from None
+    if lacking := incomplete(scenario.faults, settings, source):
+        raise InputError(lacking)
+    return scenario
 
 
 def find_file(name: str, beside: Path, kind: str) -> Path:
@@ -226,8 +236,7 @@ def _override(data: dict[str, Any], text: str) -> None:
     data[parts[-1]] = parsed
 
 
-def _explained(error: msgspec.ValidationError) -> str:
-    """`key: what is wrong` of an error that reads `what is wrong - at `$.key``."""
+def _explained(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong and the key of an error that reads `what is wrong - at `$.key``."""
     what, _, where = str(error).partition(" - at ")
-    key = where.strip("`").removeprefix("$").removeprefix(".")
-    return f"{key}: {what}" if key else what
+    return what, where.strip("`").removeprefix("$").removeprefix(".")

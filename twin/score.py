@@ -27,7 +27,7 @@ from schemas.measures import EXPOSURE_LOG, FACT, REJECTION, empty
 from schemas.table import DIA_SOURCE, SUMMARY
 from schemas.wcs import Wcs
 from twin.answers import Answers, read_answers
-from twin.folders import claimed
+from twin.folders import claimed, whole
 from twin.halves import observatory
 from twin.recorder import ParquetRecorder
 
@@ -108,6 +108,7 @@ def summary(folder: Path) -> str:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 def _night(run: Path) -> _Night:
+    whole(run)
     try:
         store = Store(run)
         log, facts = store.table("exposure_log"), store.facts()

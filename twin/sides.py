@@ -34,6 +34,7 @@ from reports.outcome import TABLES, Outcome, joined, of_baseline, of_run
 from reports.store import Store
 from twin import checkout
 from twin.checkout import Checkout
+from twin.folders import whole
 from twin.scenario import JudgeConfig, dump, find_file, overlaid, read_settings, scenario_of
 from twin.workspace import Child, Workspace
 
@@ -210,6 +211,7 @@ def _runs(folder: Path) -> Runs:
         raise InputError(f"{folder}: no run folder, and no folder of run folders")
     folders: dict[int, Path] = {}
     for run in found:
+        whole(run)
         seed = Store(run).facts().get("seed", "")
         if not seed.isdecimal():
             raise InputError(f"{run}: an unfinished run, it does not say its seed")

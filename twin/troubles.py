@@ -46,6 +46,20 @@ def _laid(fault: FaultConfig, plan: Plan) -> Trouble:
     return Trouble(fault, start, end, touched)
 
 
+def described(fault: FaultConfig) -> str:
+    """A fault in words, without when it was."""
+    said = [f"{fault.kind.replace('_', ' ')}{f' ({fault.service})' if fault.service else ''}"]
+    if fault.rate < 1:
+        said.append(f"{100 * fault.rate:g} % of visits")
+    if fault.detectors:
+        said.append(f"{fault.detectors} detector{'s' if fault.detectors > 1 else ''}")
+    if fault.delay_s:
+        said.append(f"{fault.delay_s:g} s")
+    if fault.factor != 1:
+        said.append(f"turned by {fault.factor:g} degrees" if fault.kind == "mismatch" else f"{fault.factor:g} times")
+    return ", ".join(said)
+
+
 def bursts(troubles: Sequence[Trouble], n_visits: int) -> np.ndarray:
     """(n_visits,) factor on the alerts of each visit."""
     factor = np.ones(n_visits)
@@ -55,4 +69,4 @@ def bursts(troubles: Sequence[Trouble], n_visits: int) -> np.ndarray:
     return factor
 
 
-__all__ = ["Trouble", "bursts", "lay"]
+__all__ = ["Trouble", "bursts", "described", "lay"]

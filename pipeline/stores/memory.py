@@ -10,21 +10,23 @@ import numpy as np
 from pipeline.errors import NonRetriableError
 from pipeline.ports import History, ReplicaChunk, SaveRequest, Segment
 from pipeline.stores.amendments import Amendments
+from pipeline.stores.cells import Cells, cells
 from pipeline.stores.chunks import touched
 from pipeline.stores.outbox import new_name
 from schemas.exposure import Box
 from schemas.measures import empty
-from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, Table, copy, join, take
+from schemas.table import DIA_FORCED_SOURCE, DIA_OBJECT, DIA_SOURCE, SS_SOURCE, SUMMARY, TABLES, Table, copy, take
 from schemas.updates import UPDATE, chunk_of
 
 
 class MemoryStore(Amendments):
-    """Rows in growing arrays, found by object through one index per table."""
+    """Rows in growing arrays, found by object through one index per table, and newest DiaObjects by place."""
 
     def __init__(self) -> None:
         self._tables = {table.name: _Rows(table) for table in (DIA_OBJECT, DIA_SOURCE, DIA_FORCED_SOURCE, SS_SOURCE,
                                                                SUMMARY)}
         self._latest: dict[int, int] = {}                  # diaObjectId to its newest row
+        self._places = Cells()                             # of newest rows
         self._by_object: dict[str, dict[int, list[int]]] = {DIA_SOURCE.name: {}, DIA_FORCED_SOURCE.name: {}}
         self._source_ids: set[int] = set()
         self._visits: set[tuple[int, int]] = set()
@@ -37,11 +39,12 @@ class MemoryStore(Amendments):
 
     def objects(self, box: Box, until: float | None = None) -> np.ndarray:
         rows = self._tables[DIA_OBJECT.name].rows
-        inside = box.contains(rows["ra"], rows["dec"])
-        end = rows["validityEndMjdTai"]
         if until is None:
-            return take(rows, inside & np.isnan(end))
-        return take(rows, inside & (rows["validityStartMjdTai"] <= until) & ~(end <= until))
+            near = self._places.near(box)
+            inside = box.contains(rows["ra"][near], rows["dec"][near])
+            return take(rows, near[inside & np.isnan(rows["validityEndMjdTai"][near])])
+        inside = box.contains(rows["ra"], rows["dec"])
+        return take(rows, inside & (rows["validityStartMjdTai"] <= until) & ~(rows["validityEndMjdTai"] <= until))
 
     def history(self, ids: np.ndarray, since: float, until: float) -> History:
         return History(*(self._earlier(table, ids, since, until) for table in (DIA_SOURCE, DIA_FORCED_SOURCE)))
@@ -201,14 +204,20 @@ class MemoryStore(Amendments):
 
     def _save_objects(self, objects: np.ndarray, chunk: int) -> None:
         table = self._tables[DIA_OBJECT.name]
-        first = table.append(objects, chunk)
-        rows = table.rows
-        for position, (owner, start) in enumerate(zip(objects["diaObjectId"].tolist(),
-                                                      objects["validityStartMjdTai"].tolist(), strict=True), first):
-            before = self._latest.get(owner)
-            if before is not None and np.isnan(rows["validityEndMjdTai"][before]):
-                rows["validityEndMjdTai"][before] = start
-            self._latest[owner] = position
+        position = table.append(objects, chunk)
+        owners, end = objects["diaObjectId"].tolist(), table.rows["validityEndMjdTai"]
+        earlier = [(k, self._latest[owner]) for k, owner in enumerate(owners) if owner in self._latest]
+        if earlier:
+            before = np.array([row for _, row in earlier], np.intp)
+            start = objects["validityStartMjdTai"][[k for k, _ in earlier]]
+            end[before] = np.where(np.isnan(end[before]), start, end[before])
+            places = cells(table.rows["ra"][before], table.rows["dec"][before])
+            for cell, row in zip(places.tolist(), before.tolist(), strict=True):
+                self._places.remove(cell, row)
+        for row, (owner, cell) in enumerate(zip(owners, cells(objects["ra"], objects["dec"]).tolist(), strict=True),
+                                            position):
+            self._latest[owner] = row
+            self._places.add(cell, row)
 
     def _earlier(self, table: Table, ids: np.ndarray, since: float, until: float) -> np.ndarray:
         index, rows = self._by_object[table.name], self._tables[table.name].rows
@@ -222,7 +231,7 @@ class MemoryStore(Amendments):
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows that grow by doubling."""
+    """Rows that grow by doubling; what is not yet used of the space is never touched, so it takes no memory."""
 
     table: Table
     count: int = 0
@@ -242,16 +251,14 @@ class _Rows:
         """Add rows; the position of the first."""
         first, self.count = self.count, self.count + len(rows)
         self.saved.setdefault(chunk, []).append((first, self.count))
+        void = np.dtype((np.void, self.table.dtype.itemsize))
         if self.space is None or self.count > len(self.space):
-            spare = np.zeros(max(self.count, 256), self.table.dtype)
-            self.space = join([self.rows_before(first), rows, spare])
-        else:
-            void = np.dtype((np.void, self.table.dtype.itemsize))
-            self.space.view(void)[first:self.count] = np.ascontiguousarray(rows).view(void)
+            space = np.empty(max(2 * self.count, 256), self.table.dtype)
+            if self.space is not None:
+                space.view(void)[:first] = self.space.view(void)[:first]
+            self.space = space
+        self.space.view(void)[first:self.count] = np.ascontiguousarray(rows).view(void)
         return first
-
-    def rows_before(self, count: int) -> np.ndarray:
-        return self.table.empty() if self.space is None else self.space[:count]
 
 
 def _check_rows(table: Table, rows: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from reports.platform import races
 from reports.requirement import requirement, weighted_percentile
 from reports.surface import Point, cheapest, plot
 from schemas.measures import PASSAGE, empty
@@ -44,6 +43,18 @@ def test_a_visit_may_lose_two_alerts_in_a_hundred() -> None:
     assert requirement(two, reference).late == 0.5
 
 
+@pytest.mark.parametrize(("reason", "due"), [(b"no template", 9900), (b"too many new objects", 9900),
+                                             (b"registry", 10_000), (b"timeout", 10_000)])
+def test_what_even_the_reference_lost_to_a_machine_is_due(reason: bytes, due: int) -> None:
+    reference = night(visits=100)
+    few = lose(reference, reference["visit"] == 3)
+    few["reason"][reference["visit"] == 3] = reason
+    judged = requirement(few, few)
+    assert judged.alerts == due
+    assert judged.failed == pytest.approx(0.01 if due == 10_000 else 0.0)
+    assert requirement(reference, few).on_time == pytest.approx(1.0)     # never more than all
+
+
 def test_alerts_never_sent_are_in_the_percentiles() -> None:
     reference = night(visits=100)
     assert requirement(reference, reference).percentiles_s == dict.fromkeys(("p5", "p50", "p95", "p98", "p100"), 30.0)
@@ -66,20 +77,6 @@ def test_a_percentile_is_weighted() -> None:
     assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([98, 1, 1]), 98) == 1.0
     assert weighted_percentile(np.array([1.0, 2.0, 3.0]), np.array([97, 2, 1]), 98) == 2.0
     assert np.isnan(weighted_percentile(np.array([1.0]), np.array([0]), 50))
-
-
-def test_visits_of_one_field_race_when_they_ask_before_the_other_saved() -> None:
-    rows = night(visits=4, detectors=1)
-    rows["shutter_close_s"], rows["field"], rows["detector"], rows["n_fresh"] = 40.0 * np.arange(4), 7, 0, (5, 3, 2, 1)
-    rows["standardized_s"] = rows["shutter_close_s"] + 60.0
-    rows["saved_s"] = rows["shutter_close_s"] + 65.0
-    assert races(rows).duplicates == 0.0                  # 65 s after, the next asks at 100 s
-    rows["saved_s"] = rows["shutter_close_s"] + 101.0     # the next asks 100 s after, the one behind it 140 s after
-    assert races(rows).duplicates == 5 + 3 + 2
-    rows["saved_s"] = rows["shutter_close_s"] + 141.0
-    assert races(rows).duplicates == 10 + 5 + 3
-    rows["field"] = np.arange(4)
-    assert races(rows).duplicates == 0.0
 
 
 def point(workers: int, price: float, met: bool, p98: float) -> Point:

@@ -631,7 +631,7 @@ def test_a_lean_night_has_the_same_tables_and_nothing_else(cold: tuple[Path, Cac
     assert main([*words, str(tmp_path / "run")]) == 0
     assert_same_tables(cold[0], tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["measures", "scenario.toml", "stamps",
-                                                                         "templates"]
+                                                                         "state.json", "templates"]
 
 
 def test_nights_together_are_the_nights_alone(night: Path, cold: tuple[Path, Cache], tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from reports.platform import workers_raster
 from reports.store import Store
-from schemas.measures import PASSAGE
 from tests.twin.test_prompt_processing import BARE, numbers, run, standing
 from twin.cli import main
 from twin.counts_night import run_counts, simulate
@@ -49,8 +47,14 @@ def test_a_night_of_numbers_has_its_page(folder: Path, capsys: pytest.CaptureFix
     assert main(["report", str(folder)]) == 0
     assert capsys.readouterr().out.strip().endswith("report.html")
     page, found = (folder / "report.html").read_text(), json.loads((folder / "report.json").read_text())
-    for text in ("Rubin 2026", "Worker by worker", "Why alerts were late or lost", "itself: pixels", "modelled"):
+    for text in ("Rubin 2026", "worker by worker", "Why alerts were late or lost", "itself: pixels",
+                 "modelled: prompt_processing.toml", "share 30 %"):
         assert text in page
+    assert str(SCENARIOS) not in page                     # a table by its name
+    assert page.count("<figure") == page.count("<b>counts · modelled</b></figcaption>") == 5
+    shown = json.loads(page.split('id="timeline-data">')[1].split("</script>")[0])
+    assert (shown["n"], shown["detectors"], len(shown["visits"])) == (120, 20, 6)
+    assert "://" not in page                              # nothing comes from elsewhere
     for name in ("delays", "visits", "load", "workers"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert found["fidelity"] == "counts"
@@ -91,7 +95,15 @@ def test_a_sweep_finds_the_cheapest_platform(tmp_path: Path, capsys: pytest.Capt
     least = min(met, key=lambda row: (float(row["price"]), float(row["p98_s"])))
     said = f"platform.workers = {least['platform.workers']}, platform.cost_scale = {least['platform.cost_scale']}"
     assert f"the cheapest that meets the requirement: {said}" in capsys.readouterr().out
-    assert (tmp_path / "out" / "surface.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert f"The cheapest that meets the requirement: {said}" in page
+    assert page.count('class="v v-pass"') == len(met)
+    assert page.count('class="v v-fail"') == len(rows) - len(met)
+    for text in ("night", "platform_small.toml, platform.pods.smallest=3", "round numbers", "What each figure is"):
+        assert text in page
+    assert page.count("<b>counts · modelled</b>") == 2
+    for name in ("surface", "prices"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     waits = [float(row["longest_wait_s"]) for row in rows if row["platform.cost_scale"] == "1"]
     assert waits == sorted(waits, reverse=True)           # more workers, shorter waits
 
@@ -123,18 +135,6 @@ def test_a_sweep_refuses_what_it_cannot_use(tmp_path: Path, over: list[str], mes
 def test_axes_and_prices() -> None:
     assert axes_of(["a.b=1,3:5:1"]) == [("a.b", ["1", "3", "4", "5"])]
     assert price(read_scenario(SMALL, ["platform.services.apdb.servers=10", "platform.services.apdb.price=4"])) == 160
-
-
-def test_workers_are_drawn_each_in_a_row() -> None:
-    rows = np.zeros(3, PASSAGE)
-    rows["pod"], rows["taken_s"], rows["freed_s"] = (0, 1, 0), (0.0, 5.0, 50.0), (40.0, 100.0, 90.0)
-    for name in ("preloaded_s", "seen_s", "measured_s", "saved_s"):
-        rows[name] = rows["taken_s"]
-    rows["freed_s"][1] = 100.0
-    image, end = workers_raster(rows)
-    assert (len(image), end) == (2, 100.0)
-    share = (image > 0).mean(axis=1)
-    assert share == pytest.approx([0.8, 0.95], abs=0.01)
 
 
 # --- consistency checks: published figures that follow from others, no predictions ------------------------------------

@@ -5,7 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -29,8 +29,8 @@ def at_rate(scenario: Scenario, factor: float) -> Scenario:
 @pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
 def test_a_fault_ends_in_what_its_scenario_says(path: Path) -> None:
     scenario = read_scenario(path)
-    assert len(scenario.faults) == 1
-    assert 0 < scenario.faults[0].rate <= 0.5
+    assert scenario.faults
+    assert all(0 < fault.rate <= 0.5 for fault in scenario.faults)
     assert scenario.expect.why
     night = simulate(scenario)
     assert missed(scenario.expect, night) == []
@@ -96,6 +96,8 @@ FAULT = st.builds(
 
 
 @settings(max_examples=40, deadline=None)
+@example(faults=[FaultConfig(kind="out_of_memory", duration_s=10.0)], workers=3, servers=0, order="outbox",
+         acknowledge="last", retries=0, visits=0, seed=0)
 @given(faults=st.lists(FAULT, min_size=1, max_size=4), workers=st.integers(3, 40), servers=st.integers(0, 3),
        order=st.sampled_from(["outbox", "write_first"]), acknowledge=st.sampled_from(["first", "last"]),
        retries=st.integers(0, 2), visits=st.integers(0, 3), seed=st.integers(0, 100))
@@ -112,4 +114,6 @@ def test_whatever_goes_wrong_nothing_vanishes(faults: list[FaultConfig], workers
     assert int(p["n_sent"].sum()) + failed == int(p["n_alerts"].sum())
     assert p["n_sent_twice"].sum() == 0
     assert ((p["cause"] != b"") == (is_late(p) & (p["n_alerts"] > 0))).all()
-    assert (p["attempts"] <= 2 * (retries + 2)).all()
+    # A detector-visit that kills whoever takes it is claimed every minute until its message has expired.
+    poison = acknowledge == "last" and any(fault.kind == "out_of_memory" for fault in faults)
+    assert (p["attempts"] <= 2 * (62 if poison else retries + 2)).all()

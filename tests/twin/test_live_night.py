@@ -58,14 +58,16 @@ FAULTS = {
     "killed": FaultConfig(kind="worker_killed", duration_s=1e6, rate=0.5, delay_s=52.0),
     "hung": FaultConfig(kind="worker_hung", duration_s=1e6, rate=0.5, detectors=2),
     "no template": FaultConfig(kind="template_missing", duration_s=1e6, rate=0.5),
+    "no references": FaultConfig(kind="references_missing", duration_s=1e6, rate=0.5),
     "never an image": FaultConfig(kind="image_missing", duration_s=1e6, rate=0.5),
     "twice": FaultConfig(kind="next_visit_duplicated", duration_s=1e6, rate=0.5),
     "never announced": FaultConfig(kind="next_visit_lost", duration_s=1e6, rate=0.5),
 }
 
 
-@pytest.mark.parametrize("order", ["outbox", "write_first"])
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(("name", "order"), [
+    *((name, "outbox") for name in FAULTS),
+    *((name, "write_first") for name in ("none", "apdb down", "lost answers", "kafka down", "killed"))])
 def test_a_live_night_goes_as_its_numbers_do(name: str, order: str, tmp_path: Path) -> None:
     """The same night again as numbers, under the same trouble: every time, count and reason is the same."""
     wanted = scenario(f"platform.publication.order='{order}'", fault=FAULTS[name])
@@ -118,11 +120,43 @@ def test_a_rendered_detector_stands_among_drawn_and_counted_ones(tmp_path: Path)
     assert facts["detectors_counts"] == "3"
 
 
+def test_one_process_and_two_send_the_same_bytes(tmp_path: Path) -> None:
+    small = read_scenario(SCENARIOS / "mixed_small.toml", [
+        "simulation.camera.ny=400", "simulation.camera.nx=400", "counts.detectors=6", "simulation.cadence.pairs=1",
+        "simulation.cadence.history_per_band=3", "simulation.cadence.blocks=['rr']", "fidelities.catalogue=[1, 2]"])
+    for processes in (1, 2):
+        run_live(small, Place(tmp_path / f"{processes}"), processes=processes)
+    packets = [sorted((file.name, file.read_bytes()) for file in (tmp_path / run / "alerts").rglob("*.avro"))
+               for run in ("1", "2")]
+    assert len(packets[0]) >= 1
+    assert packets[0] == packets[1]
+    passages = [Store(tmp_path / run).table("passage") for run in ("1", "2")]
+    assert passages[0].tobytes() == passages[1].tobytes()
+
+
+def test_a_survey_night_runs_on_the_platform_and_goes_as_its_numbers_do(tmp_path: Path) -> None:
+    wanted = read_scenario(SCENARIOS / "catalogue_night.toml", [
+        "counts.visits=12", "counts.detectors=9", "wide.alerts_per_visit=90.0", "platform.publication.order='outbox'"])
+    live = run_live(wanted, Place(tmp_path / "run")).night
+    ours, numbers = live.ran.passages, run_once(wanted, live.made).passages
+    assert len(ours) == 108
+    assert abs(ours["n_alerts"].sum() / 12 - 90.0) < 5 * np.sqrt(90.0 / 12) + 18.0      # the sky's own scatter
+    assert np.allclose(ours["delivered_s"], numbers["delivered_s"], atol=1e-5)
+    store = Store(tmp_path / "run")
+    assert len(store.table("DiaSource")) == ours["n_sent"].sum() == len(store.table("publication"))
+    assert np.all(store.table("exposure_log")["fidelity"] == b"catalogue")
+    assert not (tmp_path / "run" / "alerts").exists()
+    with pytest.raises(InputError, match="there are no packets to send"):
+        run_live(wanted, Place(tmp_path / "other", sink="file:somewhere"))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(("overrides", "message"), [
     (["fidelities.catalogue=[0, 7]"], "counts.detectors has 0 to 4, got 7"),
     (["fidelities.catalogue=[0, 1]", "fidelities.pixels=[1]"], "a detector has one fidelity, 1 is named twice"),
     (["fidelities.pixels=[3]", "counts.cadence='regular'"], "only a field of the simulation can be rendered"),
     (["fidelity='pixels'"], "fidelities need fidelity"),
+    (["faults=[{kind='burst', factor=4.0}]"], "a burst multiplies numbers"),
 ])
 def test_fidelities_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from msgspec import structs
 from schemas.measures import CALL_STEPS, WORK_STEPS
 from twin.balance import Unbalanced, broken_laws, check
 from twin.counts import NUMBERS, Numbers
+from twin.counts_night import made
 from twin.plan import Plan, strip
 from twin.platform_config import (
     FaultConfig,
@@ -24,6 +26,7 @@ from twin.platform_config import (
     ServicesConfig,
 )
 from twin.prompt_processing import PromptProcessing, Ran
+from twin.scenario import read_scenario
 from twin.troubles import lay
 
 FREE = ServicesConfig(**{name: ServiceConfig(servers=0) for name in ServicesConfig.__struct_fields__})
@@ -260,6 +263,61 @@ def test_an_exposure_turned_by_more_than_a_degree_is_dropped(turned: float, reas
                            trouble).run()
     check(ran)
     assert ran.passages["reason"].tolist() == [reason] * 2
+
+
+SMALL = Path(__file__).parents[2] / "scenarios" / "platform_small.toml"
+
+
+def small(*overrides: str, **fault: Any) -> tuple[Plan, Ran]:
+    """Two visits of the small platform, with a fault of one kind."""
+    scenario = read_scenario(SMALL, ["counts.visits=2", *overrides])
+    night = made(structs.replace(scenario, faults=(FaultConfig(**fault),) if fault else ()))
+    ran = PromptProcessing(scenario.platform, night.plan, night.numbers, night.troubles).run()
+    check(ran)
+    return night.plan, ran
+
+
+def test_a_worker_waits_for_both_snaps_and_takes_the_signature_off_each() -> None:
+    plain, ran = small("platform.front.nimages=2")
+    one, single = small()
+    assert plain.closes_s - plain.opens_s == pytest.approx(30.0 + 3.07)       # the first one is read out in between
+    assert one.closes_s - one.opens_s == pytest.approx(30.0)
+    p, q = ran.passages, single.passages
+    assert (p["seen_s"] - p["readout_end_s"]).max() == pytest.approx((q["seen_s"] - q["readout_end_s"]).max(), abs=0.01)
+    assert p["delivered_s"] - p["readout_end_s"] == pytest.approx(q["delivered_s"] - q["readout_end_s"] + 2.0, abs=0.02)
+    assert (ran.next_visits["nimages"] == 2).all()
+
+
+@pytest.mark.parametrize(("overrides", "fault"), [
+    (("platform.front.nimages=2",), {"kind": "snap_missing"}), (("platform.front.nimages=0",), {})])
+def test_images_that_do_not_come_or_are_not_counted_are_waited_for_to_the_end(overrides: tuple[str, ...],
+                                                                             fault: dict[str, Any]) -> None:
+    _, ran = small(*overrides, **fault)
+    p = ran.passages
+    assert p["seen_s"] - p["preloaded_s"] == pytest.approx(2 * 35.0 + 120.0)
+    assert (p["arrived_s"] < p["seen_s"]).all()
+    assert (p["n_sent"] == p["n_alerts"]).all()
+
+
+def test_an_image_more_than_announced_is_taken_by_nobody_unless_nobody_counts() -> None:
+    _, counted = small(kind="image_extra")
+    _, unknown = small("platform.front.nimages=0", kind="image_extra")
+    assert (counted.counters["surplus"], unknown.counters["surplus"]) == (20, 0)
+
+
+def test_each_level_of_the_fallback_holds_its_worker_for_less() -> None:
+    held = {}
+    for kind, counter in (("template_missing", "single_frames"), ("references_missing", "isr_only")):
+        _, ran = small(kind=kind)
+        assert ran.counters[counter] == 20
+        p = ran.passages
+        held[kind] = float((p["freed_s"] - p["seen_s"]).max())
+        assert (p["n_sent"] == 0).all()
+    _, full = small()
+    whole = float((full.passages["freed_s"] - full.passages["seen_s"]).max())
+    assert held["references_missing"] == pytest.approx(2.0 + 4.0)             # signature, export
+    assert held["template_missing"] == pytest.approx(2.0 + 8.0 + 4.0)         # and calibration
+    assert whole > 30.0
 
 
 @pytest.mark.parametrize(("retries", "duration_s", "sent", "attempts"), [

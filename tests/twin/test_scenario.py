@@ -64,6 +64,37 @@ def test_a_wrong_scenario_names_the_key(tmp_path: Path, text: str, message: str)
     assert "\n" not in str(error.value)
 
 
+FIRST = '[[faults]]\nkind = "image_missing"\n\n'
+
+
+@pytest.mark.parametrize(("entry", "message"), [
+    ('kind = "image_lat"', r"kind = 'image_lat', expected one of next_visit_lost, .*, image_late, .*clock_skew"),
+    ('kind = "image_late"\nrate = 1.5', r"rate = 1\.5: Expected `float` <= 1\.0"),
+    ('kind = "image_late"\nrate = "x"', r"rate = 'x': Expected `float`, got `str`"),
+    ('kind = "image_late"\nrat = 0.5', r"unknown key rat = 0\.5, expected kind, .*rate"),
+    ("rate = 0.5", r"missing required field `kind`: kind is one of next_visit_lost"),
+    ('kind = "service_down"\nservice = "butler"', r"service = 'butler', expected one of registry, .*, export$"),
+    ('kind = "service_down"', "no key service, service_down needs the service it is of"),
+    ('kind = "image_late"\ndelay_s = 0.0', r"delay_s = 0\.0, image_late needs seconds above 0"),
+    ('kind = "service_slow"\nservice = "apdb"', "no key factor, service_slow needs a factor that is not 1")])
+def test_a_wrong_fault_is_named_with_its_line(tmp_path: Path, entry: str, message: str) -> None:
+    path = write(tmp_path, f'name = "x"\n\n{FIRST}[[faults]]\n{entry}\n')
+    with pytest.raises(InputError, match=rf"night\.toml, line 6: \[\[faults\]\] 2: .*{message}") as error:
+        read_scenario(path)
+    assert "\n" not in str(error.value)
+    above = write(tmp_path, 'base = "night.toml"\nseed = 3\n', "above.toml")
+    with pytest.raises(InputError, match=rf"night\.toml, line 6: \[\[faults\]\] 2: .*{message}"):
+        read_scenario(above)      # where it stands, not who was read
+
+
+def test_a_wrong_fault_that_no_line_says_is_named_without_one(tmp_path: Path) -> None:
+    path = write(tmp_path, FIRST)
+    with pytest.raises(InputError, match=r"night\.toml: \[\[faults\]\] 1: rate = 3: Expected `float` <= 1\.0"):
+        read_scenario(path, ['faults=[{kind="burst", rate=3}]'])
+    with pytest.raises(InputError, match=r"night\.toml: \[\[faults\]\] 1: Expected `object`, got `int`, got 3"):
+        read_scenario(path, ["faults=[3]"])
+
+
 @pytest.mark.parametrize("override", ["seed", "=3", "a..b=3", "seed.x=3"])
 def test_a_wrong_override_is_named(tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match="override"):

@@ -70,6 +70,7 @@ def _opened(options: argparse.Namespace) -> "Iterator[tuple[Night, Beside]]":
     from pipeline.config import PipelineConfig
     from pipeline.errors import InputError
     from twin import morning
+    from twin.folders import whole
 
     target, changed = options.target, _changes(options.overrides)
     if "://" in target or target.startswith("duckdb:"):
@@ -82,6 +83,7 @@ def _opened(options: argparse.Namespace) -> "Iterator[tuple[Night, Beside]]":
     run = Path(target)
     if not (run / "measures").is_dir():
         raise InputError(f"{target}: no run folder, it has no measures/")
+    whole(run)
     if (run / "scenario.toml").is_file():
         from twin.scenario import read_scenario
 
