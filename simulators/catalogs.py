@@ -49,7 +49,7 @@ class CatalogModel:
     centroid_ratio: float = 0.9509      # centroid error over the bound sqrt(2) sigma / (S/N) of a Gaussian
     centroid_floor_px: float = 0.0
     false_per_megapixel: float = 1.14
-    false_shape: float = 0.5191         # of the gamma by which their rate scatters: satellites, bleeding stars; 0: none
+    false_shape: float = 0.5191         # of the gamma of 10^6 px' number: satellites, bleeding stars; 0: Poisson
     false_flagged: float = 0.1759       # of them: flags that the quality filter takes
     sky_sources: int = 10               # places without a source, measured all the same; the quality filter takes them
     score_real: tuple[float, float] = (1.968, 0.007456)   # beta distribution of the reliability of real sources
@@ -264,8 +264,8 @@ def _found(truth: np.ndarray, snr: np.ndarray, shape: tuple[int, int], sigma: fl
 def _false(shape: tuple[int, int], flux_err: float, model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
     """TRUTH-like rows of false detections: uniform on the detector, S/N exponential above the threshold."""
     rate = model.false_per_megapixel * shape[0] * shape[1] / 1e6
-    if model.false_shape:
-        rate *= rng.gamma(model.false_shape, 1.0 / model.false_shape)
+    if gamma := model.false_shape * shape[0] * shape[1] / 1e6:
+        rate *= rng.gamma(gamma, 1.0 / gamma)
     rows = empty(TRUTH, int(rng.poisson(rate)))
     n = len(rows)
     rows["x"], rows["y"] = rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n)
@@ -373,7 +373,8 @@ def fit(rows: np.ndarray, false: np.ndarray, megapixels: float, visits: int, mod
     return replace(
         model, edge_px=edge, efficiency=efficiency, flagged=float(np.mean(rows["flagged"][rows["found"]])),
         snr_ratio=_snr_ratio(inner[inner["clear"]], efficiency, model.threshold),
-        false_per_megapixel=len(false) / megapixels, false_shape=_shape(np.bincount(false["visit"], minlength=visits)),
+        false_per_megapixel=len(false) / megapixels,
+        false_shape=_shape(np.bincount(false["visit"], minlength=visits)) * visits / megapixels,
         false_flagged=float(np.mean(false["flagged"])) if len(false) >= 10 else model.false_flagged,
         score_false=_beta(false["reliability"], model.score_false),
         score_real=_scores(rows, model.score_real, faint=False),

@@ -126,8 +126,8 @@ def _false(shape: tuple[int, int], flux_err: np.ndarray, model: CatalogModel,
            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """TRUTH-like rows of false detections, and whose: as `catalogs._false`."""
     rate = np.full(len(flux_err), model.false_per_megapixel * shape[0] * shape[1] / 1e6)
-    if model.false_shape:
-        rate *= rng.gamma(model.false_shape, 1.0 / model.false_shape, len(rate))
+    if gamma := model.false_shape * shape[0] * shape[1] / 1e6:
+        rate *= rng.gamma(gamma, 1.0 / gamma, len(rate))
     count = rng.poisson(rate)
     slot = np.repeat(np.arange(len(flux_err)), count)
     rows, n = empty(TRUTH, len(slot)), len(slot)

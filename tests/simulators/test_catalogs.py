@@ -227,7 +227,7 @@ def test_a_fit_to_its_own_catalogue_returns_the_model() -> None:
     false["visit"] = rng.integers(0, 40, len(false))
     got = fit(found_of(truth, catalog), false, 16.0, 40)
     assert abs(got.false_flagged - 0.2) < 4 * np.sqrt(0.16 / 640)
-    assert got.false_shape == 0.0 or got.false_shape > 20         # Poisson
+    assert got.false_shape == 0.0 or got.false_shape > 20         # Poisson: 16 a visit
     false["visit"] = rng.permutation(np.repeat(np.arange(40), rng.gamma(0.5, 100.0, 40).astype(int) + 1))[:len(false)]
     assert fit(found_of(truth, catalog), false, 16.0, 40).false_shape < 2.0
     np.testing.assert_allclose(got.error_ratio, 1.07, rtol=1e-3)
