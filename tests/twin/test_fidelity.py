@@ -1,5 +1,6 @@
 """Drawn detectors against rendered ones of the same sky: they agree within their errors, and wrong models do not."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.errors import InputError
 from reports.fidelity import Check, Sample, compare, lines, losses, paired, sample
+from reports.render import render
 from reports.store import Store, StoreError
 from simulators.catalogs import CatalogModel
 from twin.cli import main
@@ -96,6 +98,20 @@ def test_a_fit_needs_rendered_detectors(tmp_path: Path) -> None:
     store = run(tmp_path / "run", 1, *DRAWN, *SHORT)
     with pytest.raises(InputError, match="no rendered detectors"):
         fit_runs([store.folder])
+
+
+def test_a_page_says_of_what_fidelity_each_figure_is(rendered: Store, tmp_path: Path) -> None:
+    for store, kind, other in ((rendered, "pixels · measured", "catalogue · modelled"),
+                               (run(tmp_path / "run", 1, *DRAWN, *SHORT), "catalogue · modelled", "pixels · measured")):
+        page = render(store.folder).read_text()
+        assert page.count(kind) >= 2                 # of which detectors, and a column of figures
+        assert other not in page
+        assert "counts · modelled" in page
+        assert "Why alerts were late or lost" in page or "Latency" in page
+        full = json.loads((store.folder / "sources.json").read_text())
+        assert full["fidelity"] == kind.partition(" ")[0]
+        assert {figure["key"] for figure in full["figures"]} >= {"s50_raw", "false_alerts"}
+        assert (store.folder / "sources.html").is_file()
 
 
 @pytest.mark.accept
