@@ -45,25 +45,27 @@ class _Notes:
                 self.rejected[name] = self.rejected.get(name, 0) + int(np.sum(rows["stage"] == name.encode()))
 
 
-def sample(scenario: Scenario, seeds: Sequence[int], say: Callable[[str], None] = lambda line: None) -> np.ndarray:
+def sample(scenario: Scenario, seeds: Sequence[int], say: Callable[[str], None] = lambda line: None, *,
+           visits: int | None = None) -> np.ndarray:
     """SAMPLE rows: what became of every detector-visit of a scenario's nights at catalogue fidelity.
 
+    Of each night all visits, or so many of the first.
     `number` is the visit's in its night, from 0; an object is new in the first, and known from then on.
     """
     out = []
     for seed in seeds:
-        out += _night(msgspec.structs.replace(scenario, seed=seed))
+        out += _night(msgspec.structs.replace(scenario, seed=seed), visits)
         say(f"seed {seed}: {len(out)} detector-visits")
     return np.concatenate(out)
 
 
-def _night(scenario: Scenario) -> list[np.ndarray]:
+def _night(scenario: Scenario, visits: int | None) -> list[np.ndarray]:
     here, store = Observatory(scenario, Path()), MemoryStore()
     rows: list[np.ndarray] = []
     shape = here.config.camera.ny, here.config.camera.nx
     templates = {band: exposures.inputs(here.sky, here.template_visits(band), here.seed)
                  for band in dict.fromkeys(visit.band for visit in here.visits)}
-    for number, visit in enumerate(here.visits):
+    for number, visit in enumerate(here.visits[:visits]):
         for detector in here.config.camera.detectors:
             template = templates[visit.band]
             facts, notes = here.facts(visit, detector), _Notes({})

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from pipeline.errors import InputError
 from reports.fidelity import Check, Sample, compare, lines, losses, paired, sample
@@ -13,6 +15,7 @@ from reports.render import render
 from reports.store import Store, StoreError
 from simulators.catalogs import CatalogModel
 from twin.cli import main
+from twin.counts_night import made, run_once
 from twin.fidelity_fit import fit_runs
 from twin.live_night import Place, run_live
 from twin.scenario import read_scenario
@@ -98,6 +101,25 @@ def test_a_fit_needs_rendered_detectors(tmp_path: Path) -> None:
     store = run(tmp_path / "run", 1, *DRAWN, *SHORT)
     with pytest.raises(InputError, match="no rendered detectors"):
         fit_runs([store.folder])
+
+
+def test_counted_detectors_are_as_late_as_live_ones_on_one_platform(tmp_path: Path) -> None:
+    """Nine detectors drawn beside 51 that are counted, of about as many alerts each."""
+    given = ["fidelities.pixels=[]", "counts.detectors=60", "counts.alerts_per_visit=2520.0", "platform.workers=400"]
+    night = run_live(read_scenario(MIXED, given, seed=3), Place(tmp_path / "run", "memory:", "memory:")).night
+    live = delays(night.ran.passages, drawn=True)
+    assert len(live) > 60
+    assert ks_2samp(live, delays(night.ran.passages, drawn=False)).pvalue > 1e-3
+    slow = read_scenario(MIXED, [*given, "fidelities.catalogue=[]", "platform.cost_scale=1.3"], seed=3)
+    assert ks_2samp(live, delays(run_once(slow, made(slow)).passages, drawn=False)).pvalue < 1e-3
+    even = read_scenario(MIXED, [*given, "fidelities.catalogue=[]", "platform.costs='constant.toml'"], seed=3)
+    assert ks_2samp(live, delays(run_once(even, made(even)).passages, drawn=False)).pvalue < 1e-3
+
+
+def delays(passages: np.ndarray, *, drawn: bool) -> np.ndarray:
+    """Seconds from the end of readout to the brokers, of the first nine detectors or of the others."""
+    found = passages["delivered_s"] - passages["readout_end_s"]
+    return np.asarray(found[((passages["detector"] < 9) == drawn) & np.isfinite(found)])
 
 
 def test_a_page_says_of_what_fidelity_each_figure_is(rendered: Store, tmp_path: Path) -> None:
