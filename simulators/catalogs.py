@@ -370,6 +370,8 @@ def fit(rows: np.ndarray, false: np.ndarray, megapixels: float, visits: int, mod
     inner = rows[rows["edge_px"] >= edge]
     bright = inner[np.abs(inner["snr"]) >= BRIGHT_SNR]
     efficiency = float(np.mean(bright["found"])) if len(bright) >= 30 else model.efficiency
+    noise, floor = _fluxes(measured, model)
+    slope, least = _centroids(measured)
     return replace(
         model, edge_px=edge, efficiency=efficiency, flagged=float(np.mean(rows["flagged"][rows["found"]])),
         snr_ratio=_snr_ratio(inner[inner["clear"]], efficiency, model.threshold),
@@ -378,7 +380,9 @@ def fit(rows: np.ndarray, false: np.ndarray, megapixels: float, visits: int, mod
         false_flagged=float(np.mean(false["flagged"])) if len(false) >= 10 else model.false_flagged,
         score_false=_beta(false["reliability"], model.score_false),
         score_real=_scores(rows, model.score_real, faint=False),
-        score_faint=_scores(rows, model.score_faint, faint=True), **_fluxes(measured, model), **_centroids(measured))
+        score_faint=_scores(rows, model.score_faint, faint=True),
+        error_ratio=float(np.median(measured["psfFluxErr"] / measured["error"])), noise_ratio=noise, flux_floor=floor,
+        centroid_ratio=slope, centroid_floor_px=least)
 
 
 def _edge(rows: np.ndarray, default: float) -> float:
@@ -409,8 +413,8 @@ def _snr_ratio(rows: np.ndarray, efficiency: float, threshold: float) -> float:
     return float(minimize_scalar(against, bounds=(0.7, 1.3), method="bounded").x)
 
 
-def _fluxes(rows: np.ndarray, model: CatalogModel) -> dict[str, float]:
-    """Claimed and true errors over those given, by medians: a few wild ones are not the law."""
+def _fluxes(rows: np.ndarray, model: CatalogModel) -> tuple[float, float]:
+    """True errors over those given, and their floor, by medians: a few wild ones are not the law."""
     off = np.abs(rows["psfFlux"] - rows["flux"]) / rows["error"]
     snr = np.abs(rows["snr"])
     middle, bright = (snr >= BRIGHT_SNR) & (snr < 25.0), snr >= 25.0
@@ -422,11 +426,10 @@ def _fluxes(rows: np.ndarray, model: CatalogModel) -> dict[str, float]:
         if np.sum(bright) >= 30:
             squared = (NORMAL_MAD * off[bright]) ** 2 - noise**2
             floor = float(np.sqrt(max(np.median(squared / snr[bright] ** 2), 0.0)))
-    return {"error_ratio": float(np.median(rows["psfFluxErr"] / rows["error"])), "noise_ratio": noise,
-            "flux_floor": floor}
+    return noise, floor
 
 
-def _centroids(rows: np.ndarray) -> dict[str, float]:
+def _centroids(rows: np.ndarray) -> tuple[float, float]:
     """Ratio to the bound, from the fainter half, and floor, from the brightest tenth."""
     snr = np.abs(rows["psfFlux"] / rows["error"])
     bound = np.sqrt(2.0) * rows["sigma_px"] / snr
@@ -434,7 +437,7 @@ def _centroids(rows: np.ndarray) -> dict[str, float]:
     faint, bright = snr < np.median(snr), snr >= np.quantile(snr, 0.9)
     slope = float(np.sqrt(np.median(squared[faint] / bound[faint] ** 2) / np.log(2.0)))    # median of chi^2_2 / 2
     floor = float(np.sqrt(max(np.median(squared[bright] - (slope * bound[bright]) ** 2) / np.log(2.0), 0.0)))
-    return {"centroid_ratio": slope, "centroid_floor_px": floor}
+    return slope, floor
 
 
 def _scores(rows: np.ndarray, default: tuple[float, float], *, faint: bool) -> tuple[float, float]:

@@ -167,8 +167,9 @@ def template_sigmas_px(template: list[Input]) -> tuple[float, float]:
 
 def _template_psf(template: list[Input]) -> np.ndarray:
     weights = np.array([one.weight for one in template])
-    centre = [(n - 1) / 2 for n in template[0].facts.psf.shape[::-1]]
-    return np.asarray(sum(one.weight * one.facts.psf.at(*centre, exposures.SIDE) for one in template) / weights.sum())
+    ny, nx = template[0].facts.psf.shape
+    stamps = np.stack([one.facts.psf.at((nx - 1) / 2, (ny - 1) / 2, exposures.SIDE) for one in template])
+    return np.asarray(np.average(stamps, axis=0, weights=weights))
 
 
 def _error(facts: Facts, template: list[Input]) -> float:

@@ -1,6 +1,7 @@
 """Catalogue fidelity has the noise, the depth and the losses that it claims."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,16 +213,17 @@ def found_of(truth: np.ndarray, catalog: Catalog) -> np.ndarray:
 
 
 def test_a_fit_to_its_own_catalogue_returns_the_model() -> None:
-    model = {"error_ratio": 1.07, "centroid_ratio": 1.3, "centroid_floor_px": 0.05, "score_real": (9.0, 2.0),
-             "score_faint": (4.0, 2.0), "score_false": (2.0, 7.0), "false_per_megapixel": 40.0, "snr_ratio": 0.93,
-             "efficiency": 0.96, "edge_px": 3.0, "flagged": 0.03, "false_flagged": 0.2,
-             "noise_ratio": 1.1, "flux_floor": 0.02}
+    model: dict[str, Any] = {
+        "error_ratio": 1.07, "centroid_ratio": 1.3, "centroid_floor_px": 0.05, "score_real": (9.0, 2.0),
+        "score_faint": (4.0, 2.0), "score_false": (2.0, 7.0), "false_per_megapixel": 40.0, "snr_ratio": 0.93,
+        "efficiency": 0.96, "edge_px": 3.0, "flagged": 0.03, "false_flagged": 0.2, "noise_ratio": 1.1,
+        "flux_floor": 0.02}
     rng = np.random.default_rng(2)
     truth = truth_of(np.exp(rng.uniform(np.log(2.5), np.log(150), 4_000)), 4_000)
     truth["truthId"] = np.arange(4_000)
     truth["x"][::64] = np.linspace(0, 12, 63)     # the first column of the grid
     catalog = drawn(truth, **model)
-    false = np.zeros(np.sum(catalog.truth_row < 0), FALSE)
+    false = np.zeros(int(np.sum(catalog.truth_row < 0)), FALSE)
     false["reliability"] = catalog.sources["reliability"][catalog.truth_row < 0]
     false["flagged"] = catalog.sources["centroid_flag"][catalog.truth_row < 0]
     false["visit"] = rng.integers(0, 40, len(false))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def drawing(folder: Path, seeds: tuple[int, ...], *overrides: str) -> Draw:
     """Draws the nights of some seeds with a changed model."""
     def draw(**changes: float) -> Sample:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("twin.prefill.CatalogModel", lambda **given: replace(CatalogModel(**given), **changes))
+            changed: Any = changes
+            patch.setattr("twin.prefill.CatalogModel", lambda **given: replace(CatalogModel(**given), **changed))
             name = "_".join(["drawn", *changes])
             return sample([run(folder / f"{name}{seed}", seed, *DRAWN, *overrides) for seed in seeds], "catalogue")
     return draw
