@@ -30,10 +30,12 @@ from reports.races import Races, races
 from reports.requirement import AVERAGE, Requirement, requirement, weighted_percentile
 from reports.store import Store
 from reports.timeline import HELD_COLOURS
+from reports.wide import WideNight, wide_night
 from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
 LONG: Final = 8.0              # times the limit: delays are drawn on a logarithmic axis beyond
+FEW: Final = 200               # visits: drawn larger up to so many
 SEEN_S: Final = 0.05           # parts of a delay below it are not drawn
 SERVICES: Final = tuple(dict.fromkeys(CALL_SERVICES))
 
@@ -72,6 +74,7 @@ class PlatformReport:
     shutter: dict[str, float]  # percentiles of the delay since shutter close [s]
     races: Races
     tag: str                   # fidelities of its detectors; every time is modelled
+    by_truth: WideNight | None = None   # of live detectors
 
 
 def platform(store: Store) -> PlatformReport:
@@ -95,7 +98,8 @@ def platform(store: Store) -> PlatformReport:
         busy(p["published_s"][wait], p["taken_s"][wait], edges), queues, loads,
         busy(pods["created_s"], np.maximum(ended, pods["created_s"]), edges),
         {f"p{q}": weighted_percentile(shutter, p["n_sent"][sent], q) for q in (5, 50, 95, 98, 100)},
-        races(p, store.table("next_visit")), f"{store.facts().get('fidelity', 'counts')} · modelled")
+        races(p, store.table("next_visit")), f"{store.facts().get('fidelity', 'counts')} · modelled",
+        wide_night(store) if store.has("truth") and store.has("DiaSource") else None)
 
 
 def _parts(p: np.ndarray, calls: np.ndarray) -> np.ndarray:
@@ -256,10 +260,10 @@ def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
     hours = v["readout_end_s"] / 3600
     known = v["p98_s"][np.isfinite(v["p98_s"])]
     top = 1.25 * max(float(known.max(initial=0)), 1.2 * LIMIT_S)
-    long = top > LONG * LIMIT_S
+    long, size = top > LONG * LIMIT_S, 3.5 if len(v) > FEW else 6.0
     for name, colour, label in (("p98_s", BLUE, "98 % of a visit's alerts"), ("median_s", PALE, "half of them")):
         finite = np.isfinite(v[name])
-        axes[0].plot(hours[finite], v[name][finite], ".", markersize=3.5, color=colour, label=label)
+        axes[0].plot(hours[finite], v[name][finite], ".", markersize=size, color=colour, label=label)
     never = ~np.isfinite(v["p98_s"]) & (v["alerts"] > 0)
     if never.any():
         axes[0].plot(hours[never], np.full(never.sum(), 0.97 * top), "v", markersize=4, color=BAD, clip_on=False,
@@ -273,10 +277,10 @@ def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
     share = 100 * v["on_time"] / np.maximum(v["alerts"], 1)
     good = share >= 98
     for chosen, colour, label in ((good, GOOD, "98 % or more"), (~good, BAD, "fewer")):
-        axes[1].plot(hours[chosen], share[chosen], ".", markersize=3, color=colour, label=label)
+        axes[1].plot(hours[chosen], share[chosen], ".", markersize=size, color=colour, label=label)
     axes[1].set(ylabel=f"within {LIMIT_S:g} s [%]", ylim=(-5, 108))
     axes[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96), ncols=2)
-    axes[2].plot(hours, v["alerts"], ".", markersize=3, color=PURPLE)
+    axes[2].plot(hours, v["alerts"], ".", markersize=size, color=PURPLE)
     if v["alerts"].max(initial=0) > AVERAGE / 4:
         axes[2].axhline(AVERAGE, color=MUTED, linewidth=1, linestyle=":", label=f"{AVERAGE:,}")
         axes[2].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96))

@@ -1,4 +1,4 @@
-"""Catalogue fidelity for all detectors of a visit at once: what `catalogs.draw` gives, at a tenth of its time.
+"""Catalogue fidelity for all detectors of a visit at once: what `catalogs.draw` gives, at a hundredth of its time.
 
 Sources of the noise field's making agree with `draw` exactly, since the field is keyed by detector; what is random
 beside it (false detections, scores, centroids) is drawn for the visit as a whole.

@@ -25,49 +25,27 @@ from schemas.wcs import Wcs
 from simulators import asteroids, focalplane
 from simulators.catalogs import FAINT_SNR, CatalogModel, trail_loss
 from simulators.conditions import Conditions, conditions, sky_electrons, zeropoint_e
-from simulators.config import CameraConfig, Count, Fraction, NotNegative, Positive, SimulationConfig, Strict
+from simulators.config import CameraConfig, SimulationConfig
 from simulators.galaxies import GALAXY
 from simulators.stars import magnitudes
 from simulators.streams import stream
 from simulators.transients import TRANSIENT, light_curve, night_fluxes, transients
 from simulators.variables import AGN, VARIABLE, active_nuclei, agn_factor, variable_factor, variable_stars
+from simulators.wide_config import KINDS, WideConfig
 
 CELL_DEG: Final = 1.0
 BANDS_OF_CELLS: Final = round(180.0 / CELL_DEG)
 REACH_DEG: Final = 1.95        # of the focal plane's corners from the boresight, a little more
 MOTION_DEG: Final = 0.25       # of asteroids from the night's middle
 PER_CELL: Final = 25_000       # ids of a kind in a cell
-KINDS: Final = ("variable", "agn", "transient", "asteroid")
 EPHEMERIS_SPAN_D: Final = 0.02
 ISOLATION_FWHM: Final = 4.0
 BELT_DEG: Final = 12.0         # scale of the asteroids' ecliptic latitudes: assumed
 
 
-class WideConfig(Strict, frozen=True):
-    """The sky of a survey night at catalogue fidelity; its populations are those of `simulation.sky`."""
-
-    alerts_per_visit: Positive = 1000.0     # mean over the night of all detectors; the density follows from it
-    variables: NotNegative = 0.35           # shares of the alerts of true sources: assumed
-    agn: NotNegative = 0.2
-    transients: NotNegative = 0.1
-    asteroids: NotNegative = 0.35
-    template_visits: Count = 10             # that a template is the mean of: its noise; 0: it has none
-    cells: Count = 1000                     # of the sky that are kept
-    efficiency: Fraction = CatalogModel().efficiency
-    false_per_megapixel: NotNegative = CatalogModel().false_per_megapixel
-
-    @property
-    def shares(self) -> np.ndarray:
-        """(4,) of KINDS, summing to 1."""
-        given = np.array([self.variables, self.agn, self.transients, self.asteroids])
-        if not given.sum() > 0:
-            raise ValueError("wide: one of the shares variables, agn, transients, asteroids must be above 0")
-        return np.asarray(given / given.sum())
-
-    @property
-    def model(self) -> CatalogModel:
-        """How sources are measured."""
-        return CatalogModel(efficiency=self.efficiency, false_per_megapixel=self.false_per_megapixel)
+def model_of(wide: WideConfig) -> CatalogModel:
+    """How sources are measured."""
+    return CatalogModel(efficiency=wide.efficiency, false_per_megapixel=wide.false_per_megapixel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +411,7 @@ def density_of(config: SimulationConfig, wide: WideConfig, visits: Sequence[Visi
 
     `most` visits, evenly chosen, stand for all; each kind's chance to be an alert is that of `sample` sources.
     """
-    model = model or wide.model
+    model = model or model_of(wide)
     chosen = [visits[k] for k in np.unique(np.linspace(0, len(visits) - 1, most).astype(int)).tolist()]
     sky = WideSky(config, wide, Density(0.0, 0.0, 0.0, 0.0), seed, float(np.mean([v.mjd_tai for v in visits])))
     cell = _sample(config, sky, seed, sample)
@@ -477,4 +455,4 @@ def _sample(config: SimulationConfig, sky: WideSky, seed: int, n: int) -> Cell:
 
 
 __all__ = ["AGN", "EPHEMERIS", "KINDS", "TRANSIENT", "VARIABLE", "Density", "Plane", "Seen", "WideConfig", "WideSky",
-           "around", "belt_density", "density_of", "limits", "seen"]
+           "around", "belt_density", "density_of", "limits", "model_of", "seen"]

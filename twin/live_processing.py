@@ -27,6 +27,7 @@ from pipeline.sinks.memory import MemorySink
 from pipeline.steps import Step, Steps, run
 from schemas.measures import EXPOSURE_LOG, WORK_STEPS, empty
 from schemas.measures import STEP as STEP_ROW
+from schemas.table import join
 from twin.costs import CostTable
 from twin.counts import FILTERS, Numbers
 from twin.faults import Wrapper
@@ -157,7 +158,7 @@ class LiveProcessing(PromptProcessing):
             self._log(message, taken, summary, failed)
 
     def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
-        if message.detector not in self.fidelities:
+        if message.row < 0 or message.detector not in self.fidelities:
             return (yield from super()._look_up(message))
         said = _Said()
         visit, box = self.source.visit(message.visit), self.source.box(message.visit, message.detector)
@@ -507,7 +508,7 @@ class LiveProcessing(PromptProcessing):
             log["fidelity"] = self.fidelities[detector].encode()
             log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
             logs.append(log)
-        return np.concatenate(logs) if logs else empty(EXPOSURE_LOG)
+        return join(logs) if logs else empty(EXPOSURE_LOG)
 
 
 def _no_time() -> float:

@@ -2,9 +2,10 @@
 
     RUN/
       scenario.toml                  the scenario as run: seed and overrides applied
+      state.json                     how far it is, or how it ended (`reports.state`); .owner is locked while it runs
       measures/TABLE/part-00000.parquet   step, exposure_log, truth, stamp, fact, ...
-      measures/DiaSource/...         the prompt tables, exported when the run ends: DiaSource, DiaObject,
-                                     DiaForcedSource, SSSource, DetectorVisitProcessingSummary
+      measures/DiaSource/...         the prompt tables, exported now and then and when the run ends: DiaSource,
+                                     DiaObject, DiaForcedSource, SSSource, DetectorVisitProcessingSummary
       stamps/VISIT_DETECTOR.npy      (n, 3, 51, 51) float32: the rows of table `stamp`, in order of its `index`
       alerts/                        packets, as the file sink writes them
       prompt.duckdb, segments/       the prompt store and its packets
@@ -123,7 +124,11 @@ def plain_columns(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 def _plain(column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "S":
-        return np.char.decode(column, "utf-8").astype(object)
+        values = column.tolist()
+        known = {value: value.decode() for value in set(values)}      # few texts, in many rows
+        out = np.empty(len(values), object)
+        out[:] = [known[value] for value in values]
+        return out
     return np.ascontiguousarray(column)
 
 

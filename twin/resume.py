@@ -52,8 +52,8 @@ def resume(folder: Path, *, processes: int = 1, cache: Cache | None = None,
     from twin.night import run_night
 
     past = told.pop("past")
-    outcome = run_night(scenario, folder, cache=cache, past=None if past is None else Path(past), **told, **again)
-    return str(outcome), True
+    said = run_night(scenario, folder, cache=cache, past=None if past is None else Path(past), **told, **again)
+    return str(said), True
 
 
 def _scenario(folder: Path) -> Scenario:

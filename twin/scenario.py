@@ -17,7 +17,7 @@ import msgspec
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputError
 from simulators.config import SimulationConfig
-from simulators.wide_sky import WideConfig
+from simulators.wide_config import WideConfig
 from twin.fault_entries import incomplete, refused
 from twin.platform_config import (
     AtLeastOne,

@@ -92,13 +92,15 @@ def sweep(path: Path, over: Sequence[str], out: Path, *, overrides: Sequence[str
     keys = dict(zip(grid, keys_of(scenarios, path.parent), strict=True))
     state = State(kind="sweep", name=scenarios[0].name, seed=scenarios[0].seed, of=len(grid), settings=told(
         path=path, over=list(over), overrides=list(overrides), given_seed=seed, question=question(grid, scenarios)))
-    with begun(out, state, again=_again(out, state), stays=lambda: (out / POINTS).is_file()) as here:
+    with begun(out, state, again=_again(out, state), stays=lambda: bool(read_points(out / POINTS, keys))) as here:
         points = [point for point in read_points(out / POINTS, keys) if point.settings in keys]
         _show(here, progress, len(points))
         left = [pair for pair in zip(grid, scenarios, strict=True) if pair[0] not in {p.settings for p in points}]
-        with (out / POINTS).open("w") as file:
+        aside = out / f".{POINTS}.writing"
+        with aside.open("w") as file:          # without a torn line; whoever is killed now has the old ones
             for point in points:
                 _note(file, keys, point)
+            aside.replace(out / POINTS)
             for point in _simulated(left, path.parent, processes, cluster):
                 points.append(point)
                 _note(file, keys, point)

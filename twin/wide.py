@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from pipeline.ephemerides import padded
+from pipeline.errors import InputError
 from pipeline.footprint import PRELOAD_MARGIN_ARCSEC
 from pipeline.images import Calibration, Cutouts
 from pipeline.ports import Ephemerides, Satellites
@@ -28,9 +29,10 @@ from schemas.table import take
 from schemas.wcs import Wcs
 from simulators.conditions import airmass
 from simulators.config import SimulationConfig
+from simulators.focalplane import all_detectors
 from simulators.streams import stream
 from simulators.wide_catalogs import VisitCatalog, draw_visit
-from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, seen
+from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, model_of, seen
 from twin.catalogue import calibration, psf_stamp
 from twin.live import Taken
 from twin.plan import DAY_S, Plan
@@ -86,6 +88,7 @@ class WideSource:
 
     def __init__(self, scenario: Scenario, plan: Plan, pool: Executor | None = None, *,
                  density: Density | None = None) -> None:
+        _check(scenario)
         config, self.plan, self._wanted = scenario.simulation, plan, scenario.wide.alerts_per_visit
         self.visits = visits_of(scenario, plan)
         self.density = density or density_of(
@@ -155,6 +158,15 @@ class WideSource:
             del self._over[number]
 
 
+def _check(scenario: Scenario) -> None:
+    """InputError where a scenario's camera is none that a survey night has."""
+    layout, n = scenario.simulation.camera.layout, scenario.counts.detectors
+    if layout != "lsstcam":
+        raise InputError(f"simulation.camera.layout: a survey night has \"lsstcam\", got {layout!r}")
+    if n > len(all_detectors()):
+        raise InputError(f"counts.detectors: LSSTCam has {len(all_detectors())}, got {n}")
+
+
 def visits_of(scenario: Scenario, plan: Plan) -> tuple[Visit, ...]:
     """The plan's visits as exposures have them."""
     out = []
@@ -178,7 +190,7 @@ def draw(recipe: Recipe, visit: Visit) -> Drawn:
     rng = stream(seed, "wide sources", visit.visit)
     keys = rng.integers(2**62, size=len(plane.detectors)).astype(np.uint64)
     catalog = draw_visit(truth, slot, plane.shape, psf_sigma_px=now.psf_sigma_px, flux_err=now.flux_err, keys=keys,
-                         rng=rng, model=sky.wide.model, losses=seed)
+                         rng=rng, model=model_of(sky.wide), losses=seed)
     wcs = plane.wcs(visit)
     first = np.searchsorted(slot, np.arange(len(wcs) + 1))
     ephemerides = sky.ephemerides(visit)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from scipy.stats import beta, norm
 
 from schemas.exposure import Visit
@@ -23,6 +22,7 @@ from simulators.wide_sky import (
     around,
     density_of,
     limits,
+    model_of,
     seen,
 )
 
@@ -144,6 +144,7 @@ def test_the_density_gives_the_alerts_that_are_asked_for() -> None:
     wide = WideConfig(alerts_per_visit=2000.0, asteroids=0.0)
     density = density_of(CONFIG, wide, visits, 189, 1)
     assert density.asteroid == 0.0
+    assert model_of(WideConfig()) == CatalogModel()
     sky, model = WideSky(CONFIG, wide, density, 5, NIGHT), CatalogModel()
     false = model.false_per_megapixel * (1 - model.false_flagged) * beta.sf(0.5, *model.score_false) * 189 * 16.288
     assert 100 < false < 1000
@@ -158,6 +159,7 @@ def test_the_density_gives_the_alerts_that_are_asked_for() -> None:
 
 def test_shares_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="one of the shares"):
-        _ = replace(WideConfig(), variables=0.0, agn=0.0, transients=0.0, asteroids=0.0).shares
+        WideConfig(variables=0.0, agn=0.0, transients=0.0, asteroids=0.0)
     assert WideConfig().shares.sum() == pytest.approx(1.0)
     assert len(KINDS) == len(WideConfig().shares)
+    assert WideConfig().efficiency == CatalogModel().efficiency

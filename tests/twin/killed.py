@@ -1,4 +1,4 @@
-"""Runs that kill themselves: `python -m tests.twin.killed KIND SCENARIO OUT [CACHE]` ends by SIGKILL on its way."""
+"""Runs that kill themselves: `python -m tests.twin.killed KIND SCENARIO OUT` ends by SIGKILL on its way."""
 
 import os
 import signal

@@ -152,7 +152,7 @@ def test_the_same_sweep_goes_on_and_one_of_other_tables_begins_anew(tmp_path: Pa
         (tmp_path / f"{name}_mine.toml").write_bytes((SCENARIOS / name / "constant.toml").read_bytes())
     mine = tmp_path / "mine.toml"
     mine.write_text(f'base = "{SMALL}"\n[platform]\ncosts = "costs_mine.toml"\n[counts]\nmodel = "counts_mine.toml"\n')
-    out, simulated = tmp_path / "sweep", []
+    out, simulated = tmp_path / "sweep", [""] * 2
 
     def stopping(settings, *rest):  # type: ignore[no-untyped-def]
         simulated.append(settings[0][1])
@@ -161,6 +161,10 @@ def test_the_same_sweep_goes_on_and_one_of_other_tables_begins_anew(tmp_path: Pa
         return point_of(settings, *rest)
 
     monkeypatch.setattr("twin.sweep.point_of", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(mine, OVER, out, overrides=OVERRIDES)
+    assert not out.exists()                              # nothing was done yet
+    simulated.clear()
     with pytest.raises(KeyboardInterrupt):
         sweep(mine, OVER, out, overrides=OVERRIDES)
     state, killed = look(out)

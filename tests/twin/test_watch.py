@@ -1,8 +1,10 @@
 """A night that is looked at while it runs: the same night, and what is seen is so."""
 
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +22,10 @@ from reports.delays import LIMIT_S
 from reports.requirement import weighted_percentile
 from reports.state import State, is_owned, look, percentile_s, read_state, unfinished
 from reports.store import Store, StoreError
+from tests.twin.conftest import small
 from twin.cli import main
 from twin.counts_night import run_counts, simulate
+from twin.night import run_night
 from twin.pulse import Pulse
 from twin.recorder import ParquetRecorder
 from twin.running import Due, Running, begun, owned
@@ -214,6 +218,45 @@ def test_a_killed_run_is_known_for_one(tmp_path: Path, capsys: pytest.CaptureFix
             "remove the folder") in capsys.readouterr().err
     assert main(["report", str(out)]) == 2
     assert f"this run did not finish: killed at visit {at} of 2000" in capsys.readouterr().err
+
+
+def test_a_night_of_pixels_can_be_reported_on_before_it_is_over(night: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("twin.night_pulse.TABLES_S", 0.0)
+    out, part = tmp_path / "run", tmp_path / "part"
+
+    def progress(what: str, done: int, total: int) -> None:
+        if (what, done) == ("detector-visits", 2):        # as if it were killed here
+            assert unfinished(out).startswith("this run is still going: visit 2 of 2")
+            shutil.copytree(out, part)
+
+    run_night(small(), out, progress=progress)
+    first, store = Store(night).table("exposure_log")[:1], Store(part)
+    assert main(["report", str(part)]) == 0
+    said = "this run did not finish: killed at visit 2 of 2"
+    assert f"{part}: {said}" in capsys.readouterr().err
+    assert said.capitalize() in (part / "report.html").read_text()
+    assert store.table("exposure_log").tobytes() == first.tobytes()
+    found, whole = json.loads((part / "report.json").read_text()), Store(night)
+    assert [row["visit"] for row in found["exposures"]] == first["visit"].tolist()
+    assert found["exposures"][0]["n_alerts"] == first["n_alerts"][0]
+    of_log = store.of_log()
+    for name in ("DiaSource", "truth", "measurement", "publication", "rejection"):
+        rows = whole.table(name)
+        mine = rows[rows["visit"] == first["visit"][0]]
+        assert of_log.table(name).tobytes() == mine.tobytes(), name
+    assert unfinished(out) == ""                          # and what came of it is the night that nobody looked at
+    for name in ("DiaSource", "DiaObject", "truth", "measurement", "publication", "exposure_log"):
+        assert Store(out).table(name).tobytes() == whole.table(name).tobytes(), name
+    assert {p.name: p.read_bytes() for p in (out / "alerts").iterdir()} == {
+        p.name: p.read_bytes() for p in (night / "alerts").iterdir()}
+    state = read_state(out)
+    assert state is not None
+    assert state.night is not None
+    delays = (whole.table("publication")["sent_mjd_tai"] - first["readout_end_mjd_tai"][0]) * 86400
+    assert percentile_s(state.night.delays, 1) == pytest.approx(delays.min(), abs=0.51)
+    assert state.night.sent == state.night.produced == len(delays)
 
 
 def test_words_and_curves() -> None:

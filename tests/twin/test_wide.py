@@ -1,20 +1,24 @@
 """Survey nights at catalogue fidelity: the same whoever draws, every alert accounted for, duplicates as derived."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.prompt import Summary
 from pipeline.sinks.counting import CountingSink
 from pipeline.sinks.memory import MemorySink
 from pipeline.stores.memory import MemoryStore
 from reports.association import STATIC_KINDS
+from reports.platform_page import render_platform
 from reports.store import Store
 from reports.wide import match_alerts, wide_night
 from tests.twin.nights import Notes
 from tests.twin.wides import Night, finish
+from twin.live_night import Place, run_live
 from twin.plan import plan_of
 from twin.pool import open_pool
 from twin.recorder import ParquetRecorder
@@ -29,6 +33,11 @@ SMALL = ("counts.detectors=45", "counts.cadence='regular'", "counts.interval_s=3
 
 def small(*overrides: str) -> Scenario:
     return read_scenario(SHIPPED, [*SMALL, *overrides])
+
+
+def source_of(*overrides: str) -> WideSource:
+    scenario = small(*overrides)
+    return WideSource(scenario, plan_of(scenario))
 
 
 def played(scenario: Scenario, recorder: object = None, *, latency_s: float | None = None,
@@ -64,6 +73,16 @@ def test_sources_do_not_depend_on_the_number_of_processes_or_on_the_order() -> N
                 assert one.measured.sources.tobytes() == other.measured.sources.tobytes()
                 assert one.measured.wcs == other.measured.wcs
                 assert len(one.measured.sources) > 0
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (("counts.detectors=190",), r"counts\.detectors: LSSTCam has 189, got 190"),
+    (("simulation.camera={}",), r"simulation\.camera\.layout: a survey night has \"lsstcam\", got 'square'"),
+    (("wide.variables=0.0", "wide.agn=0.0", "wide.transients=0.0", "wide.asteroids=0.0"), "wide: one of the shares"),
+])
+def test_a_night_that_cannot_be_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        source_of(*overrides)
 
 
 def test_a_visit_is_let_go_with_its_last_detector() -> None:
@@ -198,3 +217,13 @@ def test_the_mean_is_near_the_alerts_that_are_asked_for(visits: int, tmp_path: P
     found = wide_night(Store(tmp_path))
     assert abs(found.per_visit / 200.0 - 1) < 4 / np.sqrt(visits * 200.0) + 0.03
     assert "asked for" in found.lines()[0]
+
+
+def test_the_page_of_a_night_on_the_platform_says_how_association_went(tmp_path: Path) -> None:
+    run_live(small("counts.visits=3"), Place(tmp_path / "run"))
+    page = render_platform(tmp_path / "run").read_text()
+    found = json.loads((tmp_path / "run" / "report.json").read_text())["by_truth"]
+    assert found["alerts"] == len(Store(tmp_path / "run").table("publication")) > 100
+    assert found["association"]["static"]["value"] > 0.5
+    assert "Live detectors by truth" in page
+    assert "duplicate DIAObjects: " in page
