@@ -35,6 +35,7 @@ from schemas.measures import CALL_SERVICES, WORK_STEPS
 
 BINS: Final = 600              # of the night, in curves over time
 LONG: Final = 8.0              # times the limit: delays are drawn on a logarithmic axis beyond
+FEW: Final = 200               # visits: drawn larger up to so many
 SEEN_S: Final = 0.05           # parts of a delay below it are not drawn
 SERVICES: Final = tuple(dict.fromkeys(CALL_SERVICES))
 
@@ -259,10 +260,10 @@ def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
     hours = v["readout_end_s"] / 3600
     known = v["p98_s"][np.isfinite(v["p98_s"])]
     top = 1.25 * max(float(known.max(initial=0)), 1.2 * LIMIT_S)
-    long = top > LONG * LIMIT_S
+    long, size = top > LONG * LIMIT_S, 3.5 if len(v) > FEW else 6.0
     for name, colour, label in (("p98_s", BLUE, "98 % of a visit's alerts"), ("median_s", PALE, "half of them")):
         finite = np.isfinite(v[name])
-        axes[0].plot(hours[finite], v[name][finite], ".", markersize=3.5, color=colour, label=label)
+        axes[0].plot(hours[finite], v[name][finite], ".", markersize=size, color=colour, label=label)
     never = ~np.isfinite(v["p98_s"]) & (v["alerts"] > 0)
     if never.any():
         axes[0].plot(hours[never], np.full(never.sum(), 0.97 * top), "v", markersize=4, color=BAD, clip_on=False,
@@ -276,10 +277,10 @@ def plot_visits(report: PlatformReport, faults: Sequence[Fault] = ()) -> Figure:
     share = 100 * v["on_time"] / np.maximum(v["alerts"], 1)
     good = share >= 98
     for chosen, colour, label in ((good, GOOD, "98 % or more"), (~good, BAD, "fewer")):
-        axes[1].plot(hours[chosen], share[chosen], ".", markersize=3, color=colour, label=label)
+        axes[1].plot(hours[chosen], share[chosen], ".", markersize=size, color=colour, label=label)
     axes[1].set(ylabel=f"within {LIMIT_S:g} s [%]", ylim=(-5, 108))
     axes[1].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96), ncols=2)
-    axes[2].plot(hours, v["alerts"], ".", markersize=3, color=PURPLE)
+    axes[2].plot(hours, v["alerts"], ".", markersize=size, color=PURPLE)
     if v["alerts"].max(initial=0) > AVERAGE / 4:
         axes[2].axhline(AVERAGE, color=MUTED, linewidth=1, linestyle=":", label=f"{AVERAGE:,}")
         axes[2].legend(loc="lower right", bbox_to_anchor=(1.0, 0.96))

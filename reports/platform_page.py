@@ -94,8 +94,11 @@ def circumstances(facts: dict[str, str]) -> list[tuple[str, str]]:
 
 def _fidelity(facts: dict[str, str]) -> str:
     """Which detectors are of which fidelity, and what that makes of the page's figures."""
-    live = [f"{facts[f'detectors_{kind}']}: {kind}" for kind in ("pixels", "catalogue")
-            if facts.get(f"detectors_{kind}")]
+    live = []
+    for kind in ("pixels", "catalogue"):
+        numbers = facts.get(f"detectors_{kind}", "").split()
+        if numbers:
+            live.append(f"{' '.join(numbers) if len(numbers) <= FEW else f'({len(numbers)} of them)'}: {kind}")
     if not live:
         return "counts: numbers of sources and seconds of Steps; every figure here is modelled"
     return (f"detectors {'; detectors '.join(live)}; {facts.get('detectors_counts', '0')} others: counts. Numbers of "
@@ -135,10 +138,11 @@ def sections(report: PlatformReport, facts: dict[str, str], faults: Sequence[Fau
         if faults else [], packed(report.passages, v) if np.isfinite(report.passages["taken_s"]).any() else None))
     out.append(_machines(report, facts, images["load"]))
     if len(report.steps):
-        out.append(Section("steps", "Steps", report.tag,
-                           ["What each Step takes of one detector-visit, before any wait."], tables=[Table(("Step", "median [s]", "98 % [s]", "all [h]", "seconds are"), [
-                               (r["name"].decode(), _s(r["median_s"], 3), _s(r["p98_s"], 3), f"{r['hours']:.1f}",
-                                facts.get(f"step_{r['name'].decode()}", "")) for r in report.steps])]))
+        rows = [(r["name"].decode(), _s(r["median_s"], 3), _s(r["p98_s"], 3), f"{r['hours']:.1f}",
+                 facts.get(f"step_{r['name'].decode()}", "")) for r in report.steps]
+        out.append(Section("steps", "Steps", report.tag, [
+            "What each Step takes of one detector-visit, before any wait."], tables=[
+                Table(("Step", "median [s]", "98 % [s]", "all [h]", "seconds are"), rows)]))
     if report.by_truth:
         live = ", ".join(kind for kind in facts.get("fidelity", "").split(", ") if kind != "counts")
         out.append(Section("truth", "Live detectors by truth", f"{live} · against truth", report.by_truth.lines()))
@@ -157,11 +161,18 @@ def _latency(report: PlatformReport, facts: dict[str, str], image: str) -> Secti
         Table(("delay of alerts [s]", "5 %", "50 %", "95 %", "98 %", "all"), [
             ("since the end of readout, those never sent at infinity", *(_s(v) for v in j.percentiles_s.values())),
             ("since shutter close, of those sent", *(_s(v) for v in report.shutter.values()))]),
-        Table(("part of the critical path", "mean [s]", "98 % of alerts [s]", "mean of late ones [s]"), [
-            (r["name"].decode(), _s(r["mean_s"]), _s(r["p98_s"]), _s(r["late_mean_s"])) for r in shown])]
+        _parts(shown)]
     return Section("latency", "Latency", report.tag, expected, [
         (image, "Left: share of the night's alerts that were out after so long, on both clocks. Right: mean and 98 % "
                 "of each part of the critical path, beside its bar.")], [t for t in tables if t.rows])
+
+
+def _parts(rows: np.ndarray) -> Table:
+    """PART_ROW, without the late ones where there are none."""
+    head = ("part of the critical path", "mean [s]", "98 % of alerts [s]", "mean of late ones [s]")
+    kept = 4 if np.isfinite(rows["late_mean_s"]).any() else 3
+    return Table(head[:kept], [(r["name"].decode(), _s(r["mean_s"]), _s(r["p98_s"]), _s(r["late_mean_s"]))[:kept]
+                               for r in rows])
 
 
 def _causes(report: PlatformReport) -> Section:
@@ -173,6 +184,8 @@ def _causes(report: PlatformReport) -> Section:
                 (r["cause"].decode(), f"{r['alerts']:,}", f"{r['visits']}", _s(r["excess_s"]),
                  "never sent" if r["lost"] else "late") for r in report.causes])])
 
+
+FEW: Final = 12                # detectors that are named one by one
 
 COUNTERS: Final = {   # of a run, in words
     "in_vain": "messages whose worker found nothing to do, or the work done already",

@@ -158,7 +158,7 @@ class LiveProcessing(PromptProcessing):
             self._log(message, taken, summary, failed)
 
     def _look_up(self, message: Message) -> Generator[simpy.Event, Any, str]:
-        if message.detector not in self.fidelities:
+        if message.row < 0 or message.detector not in self.fidelities:
             return (yield from super()._look_up(message))
         said = _Said()
         visit, box = self.source.visit(message.visit), self.source.box(message.visit, message.detector)

@@ -435,7 +435,7 @@ class PromptProcessing:
         """From the message to the end of the export; Ended where there will be no alerts."""
         env, row, times = self.env, message.row, message.times
         if row < 0:
-            yield from self._wait_for_nothing(message)
+            yield from self._wait_for_nothing(message, cache, cold=cold)
         missing = yield from self._preload(message, cache, cold=cold)
         times[PRELOADED] = env.now
         yield from self._image(message)
@@ -520,8 +520,9 @@ class PromptProcessing:
         if self._turned[message.visit] > front.max_rotation_deg:
             raise Ended("mismatch")     # its exposures are dropped
 
-    def _wait_for_nothing(self, message: Message) -> Events:
-        """A visit that is announced and never taken: preload is not counted, the wait is."""
+    def _wait_for_nothing(self, message: Message, cache: "deque[int]", *, cold: bool) -> Events:
+        """A visit that is announced and never taken: it preloads as the one beside it does, and waits to the end."""
+        yield from self._preload(message, cache, cold=cold)
         yield from self._spend(message, 2.0 * self.config.front.duration_s + self.config.front.image_timeout_s)
         raise Ended("no image")
 
@@ -610,13 +611,14 @@ class PromptProcessing:
         """A Step that a shared service does; whether it did. Tries again as its caller's settings say."""
         env, row, number = self.env, message.row, STEP[step]
         desk, config, name = self._desks[number]
-        seconds, tries = self._cost[step][row], config.tries
+        cost = self._cost[step][row if row >= 0 else message.visit * self.n_detectors + message.detector]
+        seconds, tries = cost, config.tries
         for attempt in range(1, tries + 1):
             now = env.now
             refused = False
             if message.troubled:
                 refused, factor = self._service_trouble(message, name)
-                seconds = self._cost[step][row] * factor
+                seconds = cost * factor
             if not refused:
                 until = min(message.limit, now + config.timeout_s)
                 start, end, served = desk.book(now, seconds, until)

@@ -2,17 +2,20 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from pipeline.errors import InputError
+from reports.platform_page import circumstances, faults_of, render_platform
 from reports.store import Store
 from tests.twin.test_prompt_processing import BARE, numbers, run, standing
 from twin.cli import main
 from twin.counts_night import run_counts, simulate
-from twin.platform_config import PlatformConfig
+from twin.platform_config import FaultConfig, PlatformConfig
 from twin.prompt_processing import Ran
 from twin.scenario import read_scenario
 from twin.sweep import axes_of, point_of, price, sweep
@@ -62,6 +65,36 @@ def test_a_night_of_numbers_has_its_page(folder: Path, capsys: pytest.CaptureFix
     assert sum(row["alerts"] for row in found["causes"]) == Store(folder).table("passage")["n_alerts"].sum()
     assert sum(row["mean_s"] for row in found["parts"]) == pytest.approx(
         found["requirement"]["percentiles_s"]["p50"], rel=0.1)
+
+
+def test_the_page_of_a_troubled_night_tells_its_faults_in_order(tmp_path: Path) -> None:
+    scenario = read_scenario(SMALL, ["counts.visits=6", "counts.detectors=2"])
+    faults = [FaultConfig(kind="image_late", start_s=10.0 * k, duration_s=10.0, delay_s=1.0 + k) for k in range(11)]
+    faults[3] = FaultConfig(kind="next_visit_extra", rate=0.5)
+    faults[5] = FaultConfig(kind="service_slow", service="apdb", factor=3.0, detectors=1)
+    run_counts(structs.replace(scenario, faults=tuple(faults)), tmp_path / "run")
+    facts = Store(tmp_path / "run").facts()
+    shown = faults_of(facts)
+    assert [fault.name for fault in shown][2:6] == ["image late, 3 s", "next visit extra, 50 % of visits",
+                                                    "image late, 5 s", "service slow (apdb), 1 detector, 3 times"]
+    assert shown[10].name == "image late, 11 s"
+    assert (shown[10].begin_s, shown[10].end_s) == (200.0, 210.0)      # the first shutter opens at 100 s
+    page = render_platform(tmp_path / "run").read_text()
+    assert page.index("image late, 3 s") < page.index("image late, 11 s")
+    assert "messages whose worker found nothing to do" in page
+    # Ghosts of three visits of two detectors preload for 6 s, one of them 3.6 s longer, and wait.
+    wait = 3 * (2 * (6.0 + 2 * 35.0 + 120.0) + 2 * 1.8)
+    held = Store(tmp_path / "run").table("passage")
+    assert float(facts["busy_s"]) == pytest.approx((held["freed_s"] - held["taken_s"]).sum() + wait, abs=0.1)
+    assert f"not drawn here</td><td>{wait / 3600:.1f}</td>" in page
+
+
+@pytest.mark.parametrize(("facts", "said"), [
+    ({}, "every figure here is modelled"),
+    ({"detectors_pixels": "94", "detectors_counts": "171"}, "detectors 94: pixels; 171 others: counts"),
+    ({"detectors_catalogue": " ".join(map(str, range(172)))}, r"detectors \(172 of them\): catalogue; 0 others")])
+def test_the_page_says_of_what_fidelity_each_detector_is(facts: dict[str, str], said: str) -> None:
+    assert re.search(said, dict(circumstances(facts))["fidelity"])
 
 
 def test_the_command_says_whether_a_scenario_ended_as_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]

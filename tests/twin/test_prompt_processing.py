@@ -305,6 +305,17 @@ def test_an_image_more_than_announced_is_taken_by_nobody_unless_nobody_counts() 
     assert (counted.counters["surplus"], unknown.counters["surplus"]) == (20, 0)
 
 
+def test_a_visit_that_is_never_taken_preloads_and_holds_its_workers_to_the_end() -> None:
+    _, real = small()
+    _, ran = small(kind="next_visit_extra")
+    assert ran.counters["in_vain"] == 20
+    ghosts = ran.calls[ran.calls["row"] < 0]
+    assert len(ghosts) == 20 * 6                          # registry, templates, calibrations, objects, history, orbits
+    assert ran.busy_area == pytest.approx(real.busy_area + 20 * (6.0 + 2 * 35.0 + 120.0))
+    _, down = small(kind="next_visit_extra", detectors=1)
+    assert len(down.calls[down.calls["row"] < 0]) == 20 * 6      # a ghost visit is of all detectors
+
+
 def test_each_level_of_the_fallback_holds_its_worker_for_less() -> None:
     held = {}
     for kind, counter in (("template_missing", "single_frames"), ("references_missing", "isr_only")):
