@@ -68,10 +68,7 @@ class ParquetRecorder:
 
     def replace(self, table: str, rows: np.ndarray) -> None:
         """Write a table as one part in place of the one that was; of tables that are always written so."""
-        self._rows.pop(table, None)
-        self._kept[table] = 0
-        self._parts[table] = 0
-        self.append(table, rows)
+        self._rows[table], self._parts[table] = [copy(rows)] if len(rows) else [], 0
         self._write(table)
 
     def flush(self, only: Sequence[str] = (), *, last: str = "") -> None:
