@@ -35,10 +35,12 @@ def counts(scenario: Path, out: Path) -> None:
 
 
 def pixels(scenario: Path, out: Path, cache: str) -> None:
+    from twin import running
     from twin.cache import Cache
     from twin.night import run_night
     from twin.scenario import read_scenario
 
+    running.WRITE_S = 0.0      # type: ignore[misc]  # its state is that of the moment when it dies
     run_night(read_scenario(scenario), out, processes=1, cache=Cache.open(Path(cache)),
               progress=at("detector-visits", 1))
 
