@@ -59,16 +59,16 @@ class ParquetRecorder:
         kept = self._rows[table]
         if kept and kept[0].dtype != rows.dtype:
             raise ValueError(f"table {table}: rows of another dtype than before")
-        kept.append(copy(rows))
-        self._kept[table] += len(rows)
-        if self._kept[table] >= self._part_rows:
-            self._write(table)
+        for first in range(0, len(rows), self._part_rows):     # a night's sources at once would be held four times
+            some = copy(rows[first:first + self._part_rows])
+            self._rows[table].append(some)
+            self._kept[table] += len(some)
+            if self._kept[table] >= self._part_rows:
+                self._write(table)
 
     def replace(self, table: str, rows: np.ndarray) -> None:
         """Write a table as one part in place of the one that was; of tables that are always written so."""
-        self._rows.pop(table, None)
-        self._parts[table] = 0
-        self.append(table, rows)
+        self._rows[table], self._parts[table] = [copy(rows)] if len(rows) else [], 0
         self._write(table)
 
     def flush(self, only: Sequence[str] = (), *, last: str = "") -> None:

@@ -30,6 +30,15 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert Store(tmp_path).tables() == ("truth",)
 
 
+def test_many_rows_at_once_become_several_parts(tmp_path: Path) -> None:
+    rows = truth(10)
+    with ParquetRecorder(tmp_path / "measures", part_rows=4) as recorder:
+        recorder.append("truth", rows)
+        assert len(Store(tmp_path).table("truth")) == 8
+    assert len(list((tmp_path / "measures" / "truth").glob("part-*.parquet"))) == 3
+    np.testing.assert_array_equal(Store(tmp_path).table("truth")["truthId"], rows["truthId"])
+
+
 def test_a_reader_sees_whole_parts_while_the_writer_lives(tmp_path: Path) -> None:
     recorder = ParquetRecorder(tmp_path / "measures", part_rows=4)
     recorder.append("truth", truth(3))
