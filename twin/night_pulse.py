@@ -17,7 +17,8 @@ from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.running import Due, Running
 
 EVERY_S: Final = 5.0           # of the simulated clock, between two rows of `pulse`
-TABLES_S: Final = 10.0         # of the wall clock, between two exports of all tables; later a tenth of the run's age
+TABLES_S: Final = 10.0         # of the wall clock, between two exports of all tables; later this share of the run's age
+TABLES_AGE: Final = 0.1
 SHARE: Final = 0.02            # of the wall clock, at most, for these
 STATES: Final = ("waiting", "working", "saved", "sent", "failed")
 
@@ -42,7 +43,7 @@ class NightPulse:
         self._readout_ends = {visit.visit: visit.shutter_close_mjd_tai + readout_s / SECONDS_PER_DAY
                               for visit in visits}
         self._fates: dict[int, Fate] = {}
-        self._tables_due, self._next_s, self._not_before = Due(TABLES_S, 0.1), 0.0, 0.0
+        self._tables_due, self._next_s, self._not_before = Due(TABLES_S, TABLES_AGE), 0.0, 0.0
         self.produced = self.sent = self.late = 0
         self.delays = np.zeros(len(EDGES), np.int64)
 

@@ -223,7 +223,9 @@ def test_a_killed_run_is_known_for_one(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_night_of_pixels_can_be_reported_on_before_it_is_over(night: Path, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch,
                                                                capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("twin.night_pulse.TABLES_S", 0.0)
+    for name, value in (("night_pulse.TABLES_S", 0.0), ("night_pulse.TABLES_AGE", 0.0), ("night_pulse.SHARE", 1e9),
+                        ("running.WRITE_S", 0.0)):          # whatever is due, is due now
+        monkeypatch.setattr(f"twin.{name}", value)
     out, part = tmp_path / "run", tmp_path / "part"
 
     def progress(what: str, done: int, total: int) -> None:
