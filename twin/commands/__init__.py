@@ -18,7 +18,20 @@ def port(text: str) -> int:
 
 def add_all(commands: "Commands") -> None:
     """Declare all of them."""
-    from twin.commands import archive, batch, counts, deliver, filter, packets, ppdb, resume, schemas, sweep, watch
+    from twin.commands import (
+        archive,
+        batch,
+        counts,
+        deliver,
+        filter,
+        packets,
+        ppdb,
+        resume,
+        schemas,
+        stream,
+        sweep,
+        watch,
+    )
 
-    for command in (counts, sweep, watch, resume, packets, deliver, archive, filter, schemas, batch, ppdb):
+    for command in (counts, sweep, stream, watch, resume, packets, deliver, archive, filter, schemas, batch, ppdb):
         command.add(commands)
