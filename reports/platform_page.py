@@ -45,8 +45,11 @@ class Section:
     timeline: dict[str, Any] | None = None     # what the page's script reads
 
 
-def render_platform(folder: str | os.PathLike[str]) -> Path:
-    """Write `report.html`, `report.json` and four PNG into a run folder at counts fidelity; the page's path."""
+def render_platform(folder: str | os.PathLike[str], more: Sequence[Section] = ()) -> Path:
+    """Write `report.html`, `report.json` and four PNG into a run folder on the platform; the page's path.
+
+    `more` are sections on what else the run holds.
+    """
     store = Store(Path(folder))
     report, facts = platform(store), store.facts()
     faults = faults_of(facts)
@@ -55,7 +58,7 @@ def render_platform(folder: str | os.PathLike[str]) -> Path:
     images = {name: png_file(Path(folder) / f"{name}.png", figure) for name, figure in drawn.items()}
     page = rendered("platform.html", title=facts.get("scenario", ""), name=Path(folder).resolve().name,
                     description=facts.get("description", ""), circumstances=circumstances(facts),
-                    tiles=tiles(report), sections=sections(report, facts, faults, images))
+                    tiles=tiles(report), sections=[*sections(report, facts, faults, images), *more])
     written(Path(folder) / "report.json", json.dumps(document(report, facts), indent=1, allow_nan=False))
     return written(Path(folder) / "report.html", page)
 

@@ -14,6 +14,7 @@ import numpy as np
 from reports import association, filters
 from reports.acceptance import Figure, interval, number
 from reports.known import silent
+from reports.mixed import has_sources, sources, what_was_what
 from reports.page import plain, rendered, written
 from reports.platform_page import render_platform
 from reports.report import FIDELITIES, Report, gather
@@ -41,11 +42,21 @@ def render(run_folder: str | os.PathLike[str]) -> Path:
     if part and (store.has("passage") or not store.has("exposure_log")):
         raise StoreError(f"{run_folder}: {part}; there is nothing to report on yet")
     if store.has("passage"):
-        return render_platform(run_folder)
+        return _on_platform(store)
     report = gather(store.of_log() if part else store)
     page, machine = html(report, part), json.dumps(document(report), indent=1, allow_nan=False)
     written(report.folder / "report.json", machine)
     return written(report.folder / "report.html", page)
+
+
+def _on_platform(store: Store) -> Path:
+    """The page of the platform; where detectors had sources, `sources.html` and `sources.json` beside it."""
+    if not has_sources(store):
+        return render_platform(store.folder)
+    report = gather(store)
+    written(store.folder / "sources.json", json.dumps(document(report), indent=1, allow_nan=False))
+    page = written(store.folder / "sources.html", html(report))
+    return render_platform(store.folder, [what_was_what(store), sources(report, page.name)])
 
 
 # --- page and document -----------------------------------------------------------------------------------------------

@@ -20,9 +20,13 @@ from simulators.catalogs import (
     CatalogPixels,
     NoiseField,
     field_at,
+    inside,
+    kept,
     measured_rows,
+    point_error,
+    real_rows,
     seen_flux,
-    with_scores,
+    unreal_rows,
 )
 
 APART: Final = 1e5             # between detectors, laid side by side [pixel]
@@ -35,27 +39,28 @@ class VisitCatalog:
     shape: tuple[int, int]
     psf_sigma_px: float
     keys: np.ndarray           # (detectors,) uint64 of the noise fields
-    flux_err: np.ndarray       # (detectors,) of a point source on blank sky [nJy], true
-    error_ratio: float         # claimed over true
+    flux_err: np.ndarray       # (detectors,) optimum of a point source on blank sky [nJy]
+    error_ratio: float         # claimed over that
+    noise_ratio: float         # scatter over that
     sources: np.ndarray        # MEASUREMENT
     truth_row: np.ndarray      # (sources,) row of the truth given; -1 for false detections
     first_source: np.ndarray   # (detectors + 1,) where each one's begin
-    fluxes: np.ndarray         # (m, 4) x, y, flux on the difference, science flux: of all that is there, false ones too
+    fluxes: np.ndarray         # (m, 5) x, y, flux on the difference, science flux, error: of all, false ones too
     first_flux: np.ndarray     # (detectors + 1,)
 
     def of(self, slot: int, wcs: Wcs) -> Catalog:
         """One detector's."""
         rows = slice(int(self.first_source[slot]), int(self.first_source[slot + 1]))
-        x, y, flux, science = self.fluxes[self.first_flux[slot]:self.first_flux[slot + 1]].T
-        error = float(self.flux_err[slot])
-        pixels = CatalogPixels(wcs, self.shape, x, y, flux, science, error * self.error_ratio, error,
+        x, y, flux, science, error = self.fluxes[self.first_flux[slot]:self.first_flux[slot + 1]].T
+        pixels = CatalogPixels(wcs, self.shape, x, y, flux, science, error, float(self.flux_err[slot]),
+                               self.error_ratio, self.noise_ratio,
                                NoiseField(int(self.keys[slot]), self.psf_sigma_px))
         return Catalog(self.sources[rows], self.truth_row[rows], pixels)
 
 
 def draw_visit(truth: np.ndarray, slot: np.ndarray, shape: tuple[int, int], *, psf_sigma_px: float,
                flux_err: np.ndarray, keys: np.ndarray, rng: np.random.Generator,
-               model: CatalogModel | None = None) -> VisitCatalog:
+               model: CatalogModel | None = None, losses: int = 0) -> VisitCatalog:
     """Sources that a pipeline would have measured on every detector of a visit.
 
     Parameters
@@ -68,22 +73,24 @@ def draw_visit(truth: np.ndarray, slot: np.ndarray, shape: tuple[int, int], *, p
         Optimum error of a point source on blank sky, and the key of the noise field.
     rng : Generator
         Of this visit: false detections, scores and centroids.
+    losses : int
+        As `catalogs.draw` has it.
     """
     model, n = model or CatalogModel(), len(flux_err)
     amplitude, moved = seen_flux(truth, psf_sigma_px)
-    error = np.where(np.isfinite(truth["flux_err_optimum"]), truth["flux_err_optimum"],
-                     flux_err[slot].astype(truth["flux_err_optimum"].dtype))
-    flux = amplitude + error * field_at(keys[slot], truth["x"], truth["y"], psf_sigma_px)
-    found = _found(truth, slot, flux / error, shape, psf_sigma_px, model, rng)
+    amplitude = amplitude * (1.0 + model.flux_floor * rng.normal(size=len(truth)))
+    error = point_error(truth, flux_err[slot].astype(truth["flux_err_optimum"].dtype), psf_sigma_px)
+    flux = amplitude + model.noise_ratio * error * field_at(keys[slot], truth["x"], truth["y"], psf_sigma_px)
+    found = _found(truth, slot, model.snr_ratio * flux / error, shape, psf_sigma_px, model, losses)
     false, false_slot = _false(shape, flux_err, model, rng)
-    sources = join([
-        with_scores(measured_rows(take(truth, found), flux[found], error[found], psf_sigma_px, model, rng),
-                    model.score_real, rng),
-        with_scores(measured_rows(false, false["flux"], false["flux_err_optimum"], psf_sigma_px, model, rng),
-                    model.score_false, rng)])
-    sources["isDipole"][:len(found)] = moved[found] & (rng.random(len(found)) < model.dipole_recognised)
-    sources["dipoleFitAttempted"][:len(found)] = moved[found]
-    owner = np.concatenate([slot[found], false_slot])
+    places = join([truth, false]), np.concatenate([slot, false_slot])
+    sky, sky_slot = _sky(*places, shape, flux_err, keys, psf_sigma_px, model, rng)
+    real = measured_rows(take(truth, found), flux[found], error[found], psf_sigma_px, model, rng)
+    unreal = [measured_rows(rows, rows["flux"], rows["flux_err_optimum"], psf_sigma_px, model, rng)
+              for rows in (false, sky)]
+    sources = join([real_rows(real, moved[found], model, rng), unreal_rows(unreal[0], False, model, rng),
+                    unreal_rows(unreal[1], True, model, rng)])
+    owner = np.concatenate([slot[found], false_slot, sky_slot])
     order = np.argsort(owner, kind="stable")
     sources, owner = take(sources, order), owner[order]
     first = np.searchsorted(owner, np.arange(n + 1))
@@ -92,19 +99,19 @@ def draw_visit(truth: np.ndarray, slot: np.ndarray, shape: tuple[int, int], *, p
     by_detector = np.argsort(of_all, kind="stable")
     fluxes = np.stack([np.concatenate([truth["x"], false["x"]]), np.concatenate([truth["y"], false["y"]]),
                        np.concatenate([np.where(moved, 0.0, amplitude), false["flux"]]),
-                       np.nan_to_num(np.concatenate([truth["science_flux"], false["science_flux"]]))], axis=1)
-    return VisitCatalog(shape, psf_sigma_px, keys, flux_err, model.error_ratio, sources,
-                        np.concatenate([found, np.full(len(false), -1)])[order], first, fluxes[by_detector],
+                       np.nan_to_num(np.concatenate([truth["science_flux"], false["science_flux"]])),
+                       np.concatenate([error, false["flux_err_optimum"]])], axis=1)
+    return VisitCatalog(shape, psf_sigma_px, keys, flux_err, model.error_ratio, model.noise_ratio, sources,
+                        np.concatenate([found, np.full(len(false) + len(sky), -1)])[order], first, fluxes[by_detector],
                         np.searchsorted(of_all[by_detector], np.arange(n + 1)))
 
 
 def _found(truth: np.ndarray, slot: np.ndarray, snr: np.ndarray, shape: tuple[int, int], sigma: float,
-           model: CatalogModel, rng: np.random.Generator) -> np.ndarray:
+           model: CatalogModel, losses: int) -> np.ndarray:
     """As `catalogs._found`, with neighbours by a tree."""
-    inside = ((truth["x"] > -0.5) & (truth["x"] < shape[1] - 0.5) & (truth["y"] > -0.5) & (truth["y"] < shape[0] - 0.5))
     usable = (truth["input_mask"] & mask.UNUSABLE) == 0
-    lucky = rng.random(len(truth)) < model.efficiency
-    rows = np.flatnonzero(inside & usable & lucky & (np.abs(snr) >= model.threshold))
+    rows = np.flatnonzero(inside(truth, shape, model) & usable & kept(truth, model, losses)
+                          & (np.abs(snr) >= model.threshold))
     rows = rows[np.argsort(-np.abs(snr[rows]), kind="stable")]
     if not len(rows):
         return rows
@@ -118,7 +125,10 @@ def _found(truth: np.ndarray, slot: np.ndarray, snr: np.ndarray, shape: tuple[in
 def _false(shape: tuple[int, int], flux_err: np.ndarray, model: CatalogModel,
            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """TRUTH-like rows of false detections, and whose: as `catalogs._false`."""
-    count = rng.poisson(model.false_per_megapixel * shape[0] * shape[1] / 1e6, len(flux_err))
+    rate = np.full(len(flux_err), model.false_per_megapixel * shape[0] * shape[1] / 1e6)
+    if gamma := model.false_shape * shape[0] * shape[1] / 1e6:
+        rate *= rng.gamma(gamma, 1.0 / gamma, len(rate))
+    count = rng.poisson(rate)
     slot = np.repeat(np.arange(len(flux_err)), count)
     rows, n = empty(TRUTH, len(slot)), len(slot)
     rows["x"], rows["y"] = rng.uniform(0, shape[1] - 1, n), rng.uniform(0, shape[0] - 1, n)
@@ -126,6 +136,25 @@ def _false(shape: tuple[int, int], flux_err: np.ndarray, model: CatalogModel,
     rows["science_flux"], rows["template_flux"] = np.maximum(rows["flux"], 0), np.maximum(-rows["flux"], 0)
     rows["flux_err_optimum"], rows["trail_length"] = flux_err[slot], 0.0
     return rows, slot
+
+
+def _sky(there: np.ndarray, slot: np.ndarray, shape: tuple[int, int], flux_err: np.ndarray, keys: np.ndarray,
+         sigma: float, model: CatalogModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """TRUTH-like rows of places on blank sky, and whose: as `catalogs._sky`, away from all that is `there`."""
+    n, tries = len(flux_err), 5 * model.sky_sources
+    x, y = rng.uniform(10, np.array(shape[::-1]) - 11, (n * tries, 2)).T
+    owner = np.repeat(np.arange(n), tries)
+    if len(there):
+        tree = cKDTree(np.stack([there["x"] + APART * slot, there["y"]], axis=1))
+        gap, _ = tree.query(np.stack([x + APART * owner, y], axis=1), distance_upper_bound=5 * sigma)
+        x, y, owner = x[np.isinf(gap)], y[np.isinf(gap)], owner[np.isinf(gap)]
+    place = np.arange(len(owner)) - np.searchsorted(owner, owner)       # among its detector's
+    x, y, owner = (values[place < model.sky_sources] for values in (x, y, owner))
+    rows = empty(TRUTH, len(x))
+    rows["x"], rows["y"], rows["flux_err_optimum"] = x, y, flux_err[owner]
+    rows["flux"] = rows["science_flux"] = model.noise_ratio * flux_err[owner] * field_at(keys[owner], x, y, sigma)
+    rows["template_flux"] = rows["trail_length"] = 0.0
+    return rows, owner
 
 
 __all__ = ["VisitCatalog", "draw_visit"]

@@ -19,7 +19,8 @@ class WideConfig(Strict, frozen=True):
     asteroids: NotNegative = 0.35
     template_visits: Count = 10             # that a template is the mean of: its noise; 0: it has none
     cells: Count = 1000                     # of the sky that are kept
-    efficiency: Fraction = 0.995            # of sources over the threshold that are detected, as in `catalogs`
+    efficiency: Fraction = 0.9789           # of sources over the threshold that are detected, as in `catalogs`
+    false_per_megapixel: NotNegative = 1.14   # likewise
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,7 +23,7 @@ from schemas.exposure import AB_ZEROPOINT_NJY, BANDS, Visit, fluxes_njy
 from schemas.measures import EPHEMERIS, TRUTH, empty
 from schemas.wcs import Wcs
 from simulators import asteroids, focalplane
-from simulators.catalogs import CatalogModel, trail_loss
+from simulators.catalogs import FAINT_SNR, CatalogModel, trail_loss
 from simulators.conditions import Conditions, conditions, sky_electrons, zeropoint_e
 from simulators.config import CameraConfig, SimulationConfig
 from simulators.galaxies import GALAXY
@@ -41,6 +41,11 @@ PER_CELL: Final = 25_000       # ids of a kind in a cell
 EPHEMERIS_SPAN_D: Final = 0.02
 ISOLATION_FWHM: Final = 4.0
 BELT_DEG: Final = 12.0         # scale of the asteroids' ecliptic latitudes: assumed
+
+
+def model_of(wide: WideConfig) -> CatalogModel:
+    """How sources are measured."""
+    return CatalogModel(efficiency=wide.efficiency, false_per_megapixel=wide.false_per_megapixel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,13 +411,14 @@ def density_of(config: SimulationConfig, wide: WideConfig, visits: Sequence[Visi
 
     `most` visits, evenly chosen, stand for all; each kind's chance to be an alert is that of `sample` sources.
     """
-    model = model or CatalogModel()
+    model = model or model_of(wide)
     chosen = [visits[k] for k in np.unique(np.linspace(0, len(visits) - 1, most).astype(int)).tolist()]
     sky = WideSky(config, wide, Density(0.0, 0.0, 0.0, 0.0), seed, float(np.mean([v.mjd_tai for v in visits])))
     cell = _sample(config, sky, seed, sample)
     light = np.full(1, sky.plane.light.mean())
     chance, belt = np.zeros(len(KINDS)), 0.0
-    kept = beta.sf(min_reliability, *model.score_real) * model.efficiency
+    kept = model.efficiency * (1.0 - model.flagged)
+    scored = [beta.sf(min_reliability, *shape) for shape in (model.score_faint, model.score_real)]
     for visit in chosen:
         now, band = seen(config, wide, visit, seed, light), BANDS.index(visit.band)
         weight = float(belt_density(np.array([visit.ra]), np.array([visit.dec]))[0])
@@ -423,11 +429,14 @@ def density_of(config: SimulationConfig, wide: WideConfig, visits: Sequence[Visi
                                           np.zeros(len(cell.asteroid)), np.zeros(1), np.zeros(1)))):
             snr = (rows["science_flux"] - rows["template_flux"]) / np.sqrt(
                 now.flux_err[0] ** 2 + now.own_noise * np.maximum(rows["science_flux"], 0.0))
+            snr = model.snr_ratio * snr
             seen_share = norm.sf(model.threshold - snr) + norm.sf(model.threshold + snr)
+            seen_share = seen_share * np.where(np.abs(snr) < FAINT_SNR, *scored)
             chance[k] += kept * seen_share.mean() * (weight if KINDS[k] == "asteroid" else 1.0) / len(chosen)
     c = config.camera
     megapixels = n_detectors * c.ny * c.nx / 1e6
-    false = model.false_per_megapixel * megapixels * beta.sf(min_reliability, *model.score_false)
+    false = (model.false_per_megapixel * megapixels * (1.0 - model.false_flagged)
+             * beta.sf(min_reliability, *model.score_false))
     area = megapixels * 1e6 * (c.scale_arcsec / 3600.0) ** 2
     wanted = wide.shares * max(wide.alerts_per_visit - false, 0.0) / area
     per = np.divide(wanted, chance, out=np.zeros(len(KINDS)), where=chance > 0)
@@ -446,4 +455,4 @@ def _sample(config: SimulationConfig, sky: WideSky, seed: int, n: int) -> Cell:
 
 
 __all__ = ["AGN", "EPHEMERIS", "KINDS", "TRANSIENT", "VARIABLE", "Density", "Plane", "Seen", "WideConfig", "WideSky",
-           "around", "belt_density", "density_of", "limits", "seen"]
+           "around", "belt_density", "density_of", "limits", "model_of", "seen"]

@@ -26,7 +26,7 @@ from twin import exposures
 from twin.catalogue import measured_from_catalog
 from twin.counts import FILTERS, NUMBERS, CountsModel
 from twin.observatory import Observatory
-from twin.prefill import DELAY_D, catalog_of
+from twin.prefill import DELAY_D, catalog_of, template_sigmas_px
 from twin.scenario import Scenario
 
 LEAST: Final = 30              # detector-visits that a fit rests on
@@ -45,25 +45,27 @@ class _Notes:
                 self.rejected[name] = self.rejected.get(name, 0) + int(np.sum(rows["stage"] == name.encode()))
 
 
-def sample(scenario: Scenario, seeds: Sequence[int], say: Callable[[str], None] = lambda line: None) -> np.ndarray:
+def sample(scenario: Scenario, seeds: Sequence[int], say: Callable[[str], None] = lambda line: None, *,
+           visits: int | None = None) -> np.ndarray:
     """SAMPLE rows: what became of every detector-visit of a scenario's nights at catalogue fidelity.
 
+    Of each night all visits, or so many of the first.
     `number` is the visit's in its night, from 0; an object is new in the first, and known from then on.
     """
     out = []
     for seed in seeds:
-        out += _night(msgspec.structs.replace(scenario, seed=seed))
+        out += _night(msgspec.structs.replace(scenario, seed=seed), visits)
         say(f"seed {seed}: {len(out)} detector-visits")
     return np.concatenate(out)
 
 
-def _night(scenario: Scenario) -> list[np.ndarray]:
+def _night(scenario: Scenario, visits: int | None) -> list[np.ndarray]:
     here, store = Observatory(scenario, Path()), MemoryStore()
     rows: list[np.ndarray] = []
     shape = here.config.camera.ny, here.config.camera.nx
     templates = {band: exposures.inputs(here.sky, here.template_visits(band), here.seed)
                  for band in dict.fromkeys(visit.band for visit in here.visits)}
-    for number, visit in enumerate(here.visits):
+    for number, visit in enumerate(here.visits[:visits]):
         for detector in here.config.camera.detectors:
             template = templates[visit.band]
             facts, notes = here.facts(visit, detector), _Notes({})
@@ -72,6 +74,7 @@ def _night(scenario: Scenario) -> list[np.ndarray]:
                                     template_visits=[one.visit for one in template])
             measured = measured_from_catalog(catalog_of(here, visit, detector, facts, truth, template), visit, detector,
                                              facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px,
+                                             template_sigmas_px=template_sigmas_px(template),
                                              zeropoint=facts.zeropoint)
             sink = MemorySink()
             ports = Ports(clock=partial(float, visit.shutter_close_mjd_tai + DELAY_D), store=store, sink=sink,

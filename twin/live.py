@@ -31,7 +31,7 @@ from twin.exposures import Input
 from twin.halves import Job, is_known, observatory, pixel_half, recalled_half, recalled_template, template_job
 from twin.observatory import Observatory
 from twin.pool import LookAhead
-from twin.prefill import catalog_of
+from twin.prefill import catalog_of, template_sigmas_px
 from twin.scenario import Scenario
 
 
@@ -150,9 +150,9 @@ class SimulatedDetectors:
         truth = observe.sources(self.here.sky, visit, detector, self.here.seed,
                                 template_visits=list(dict.fromkeys(one.visit for one in inputs)))
         catalog = catalog_of(self.here, visit, detector, facts, truth, inputs)
-        truth["snr"] = truth["flux"] / truth["flux_err_optimum"]
         measured = measured_from_catalog(catalog, visit, detector, facts.wcs, self._shape,
-                                         psf_sigma_px=facts.psf_sigma_px, zeropoint=facts.zeropoint)
+                                         psf_sigma_px=facts.psf_sigma_px, zeropoint=facts.zeropoint,
+                                         template_sigmas_px=template_sigmas_px(inputs))
         return Taken(measured, "done", "", _with_facts(measured.log, facts), truth)
 
     def _inputs_of(self, band: str) -> list[Input]:

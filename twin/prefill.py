@@ -34,7 +34,7 @@ from pipeline.stores.duckdb import DuckDBStore, copy_store
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
 from schemas.measures import EPHEMERIS, FACT, TRACK, empty
 from simulators import cadence, observe
-from simulators.catalogs import Catalog, draw
+from simulators.catalogs import Catalog, CatalogModel, draw, trail_power
 from simulators.observe import Facts
 from simulators.streams import stream
 from twin import exposures
@@ -122,6 +122,7 @@ def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: 
         catalog = catalog_of(here, visit, detector, facts, truth, templates[visit.band])
         shape = here.config.camera.ny, here.config.camera.nx
         measured = measured_from_catalog(catalog, visit, detector, facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px,
+                                         template_sigmas_px=template_sigmas_px(templates[visit.band]),
                                          zeropoint=facts.zeropoint)
         known = run(preload(visit, detector, footprint_box(facts.wcs, shape, PRELOAD_MARGIN_ARCSEC), ports, config))
         summary = run(report_sources(measured, known, ports, config))
@@ -135,26 +136,49 @@ def _draw(here: Observatory, visits: list[Visit], store: DuckDBStore, recorder: 
 
 
 def catalog_of(here: Observatory, visit: Visit, detector: int, facts: Facts, truth: np.ndarray,
-             template: list[Input]) -> Catalog:
-    """What was measured in one earlier visit."""
-    flux_err = _error(facts, template)
-    per_electron = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint)) / here.config.camera.gain
-    # a source's own photons, weighted with the squared PSF: 4/3 of its flux for a Gaussian
-    truth["flux_err_optimum"] = np.sqrt(flux_err**2 + 4 / 3 * np.maximum(truth["science_flux"], 0.0) * per_electron)
+               template: list[Input]) -> Catalog:
+    """What was measured in one visit; `truth` gets its errors."""
+    flux_err = set_errors(here, facts, truth, template)
     rng = stream(here.seed, "past sources", visit.visit, detector)
     shape = here.config.camera.ny, here.config.camera.nx
+    detect = here.scenario.pipeline.detect
+    model = CatalogModel(threshold=detect.threshold, sky_sources=detect.sky_sources)
     return draw(truth, facts.wcs, shape, psf_sigma_px=facts.psf_sigma_px, flux_err=flux_err,
-                key=int(rng.integers(2**62)), rng=rng)
+                key=int(rng.integers(2**62)), rng=rng, model=model, losses=here.seed)
+
+
+def set_errors(here: Observatory, facts: Facts, truth: np.ndarray, template: list[Input]) -> float:
+    """Fill the optimum errors and S/N of TRUTH rows, in place; the error on blank sky [nJy]. Hosts are left out."""
+    flux_err, sigma = _error(facts, template), facts.psf_sigma_px
+    per_electron = 10 ** (0.4 * (AB_ZEROPOINT_NJY - facts.zeropoint)) / here.config.camera.gain
+    # a source's own photons, weighted with the squared PSF: 4/3 of its flux for a Gaussian
+    point = np.sqrt(flux_err**2 + 4 / 3 * np.maximum(truth["science_flux"], 0.0) * per_electron)
+    truth["flux_err_optimum"] = point / np.sqrt(trail_power(truth["trail_length"], sigma))
+    apart = -np.expm1(-np.nan_to_num(truth["separation_px"]) ** 2 / (4 * sigma**2))
+    truth["snr"] = truth["flux"] / truth["flux_err_optimum"] * np.where(truth["kind"] == b"moved_star", apart, 1.0)
+    return flux_err
+
+
+def template_sigmas_px(template: list[Input]) -> tuple[float, float]:
+    """Sigmas of the Gaussians with the effective areas of the template's PSF, and of its widest input's."""
+    mean = np.sqrt(1.0 / np.sum(_template_psf(template) ** 2) / (4.0 * np.pi))
+    return float(mean), max(one.facts.psf_sigma_px for one in template)
+
+
+def _template_psf(template: list[Input]) -> np.ndarray:
+    weights = np.array([one.weight for one in template])
+    ny, nx = template[0].facts.psf.shape
+    stamps = np.stack([one.facts.psf.at((nx - 1) / 2, (ny - 1) / 2, exposures.SIDE) for one in template])
+    return np.asarray(np.average(stamps, axis=0, weights=weights))
 
 
 def _error(facts: Facts, template: list[Input]) -> float:
     """Optimum flux error on blank sky at the detector's centre [nJy], the template's noise included."""
     centre = (facts.psf.shape[1] - 1) / 2, (facts.psf.shape[0] - 1) / 2
     weights = np.array([one.weight for one in template])
-    ours = facts.psf.at(*centre, exposures.SIDE)
-    theirs = sum(one.weight * one.facts.psf.at(*centre, exposures.SIDE) for one in template) / weights.sum()
+    ours, theirs = facts.psf.at(*centre, exposures.SIDE), _template_psf(template)
     point = np.zeros(1)
-    error, _ = exposures.optimum_error(ours[None], np.array([facts.noise_njy**2]), np.asarray(theirs)[None],
+    error, _ = exposures.optimum_error(ours[None], np.array([facts.noise_njy**2]), theirs[None],
                                        np.array([1.0 / weights.sum()]), point, point, point)
     return float(error[0])
 
@@ -168,4 +192,4 @@ def _facts(scenario: Scenario, visits: int) -> np.ndarray:
     return rows
 
 
-__all__ = ["Prefilled", "catalog_of", "place", "prefill"]
+__all__ = ["Prefilled", "catalog_of", "place", "prefill", "set_errors", "template_sigmas_px"]

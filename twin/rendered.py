@@ -43,7 +43,7 @@ def rendered(catalog: Catalog, truth: np.ndarray, truth_row: np.ndarray, depth: 
     pixels, sigma = catalog.pixels, catalog.pixels.field.sigma_px
     points = _points(catalog, truth, sigma)
     rng = stream(pixels.field.key, "stamps")
-    blank = pixels.noise_err**2 / (4 * np.pi * sigma**2)      # variance of a pixel: error^2 x sum of PSF^2
+    blank = (pixels.noise * pixels.flux_err) ** 2 / (4 * np.pi * sigma**2)   # of a pixel: error^2 x sum of PSF^2
     stacks: list[list[np.ndarray]] = [[] for _ in range(6)]
     sources = catalog.sources
     x, y = _centres(catalog, truth, truth_row)
@@ -72,11 +72,12 @@ def _points(catalog: Catalog, truth: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _centres(catalog: Catalog, truth: np.ndarray, truth_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each source's flux was measured: at its truth, or where the false detection is."""
+    """Where each source's flux was measured: at its truth, where the false detection is, or on blank sky."""
     p, n, real = catalog.pixels, len(truth), truth_row >= 0
     x, y = catalog.sources["x"].copy(), catalog.sources["y"].copy()
     x[real], y[real] = truth["x"][truth_row[real]], truth["y"][truth_row[real]]
-    x[~real], y[~real] = p.x[n:], p.y[n:]                     # both in the order they were drawn
+    false = ~real & ~catalog.sources["sky_source"]
+    x[false], y[false] = p.x[n:], p.y[n:]                     # both in the order they were drawn
     return x, y
 
 

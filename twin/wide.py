@@ -27,13 +27,12 @@ from schemas.exposure import Box, Visit
 from schemas.measures import EXPOSURE_LOG, TRACK, empty
 from schemas.table import take
 from schemas.wcs import Wcs
-from simulators.catalogs import CatalogModel
 from simulators.conditions import airmass
 from simulators.config import SimulationConfig
 from simulators.focalplane import all_detectors
 from simulators.streams import stream
 from simulators.wide_catalogs import VisitCatalog, draw_visit
-from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, seen
+from simulators.wide_sky import KINDS, Density, Seen, WideConfig, WideSky, density_of, model_of, seen
 from twin.catalogue import calibration, psf_stamp
 from twin.live import Taken
 from twin.plan import DAY_S, Plan
@@ -191,7 +190,7 @@ def draw(recipe: Recipe, visit: Visit) -> Drawn:
     rng = stream(seed, "wide sources", visit.visit)
     keys = rng.integers(2**62, size=len(plane.detectors)).astype(np.uint64)
     catalog = draw_visit(truth, slot, plane.shape, psf_sigma_px=now.psf_sigma_px, flux_err=now.flux_err, keys=keys,
-                         rng=rng, model=CatalogModel(efficiency=sky.wide.efficiency))
+                         rng=rng, model=model_of(sky.wide), losses=seed)
     wcs = plane.wcs(visit)
     first = np.searchsorted(slot, np.arange(len(wcs) + 1))
     ephemerides = sky.ephemerides(visit)

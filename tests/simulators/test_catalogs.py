@@ -1,5 +1,8 @@
 """Catalogue fidelity has the noise, the depth and the losses that it claims."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from schemas import mask
 from schemas.measures import TRUTH, empty
 from schemas.wcs import Wcs
-from simulators.catalogs import Catalog, CatalogModel, NoiseField, draw, fit, trail_loss
+from simulators.catalogs import FALSE, FOUND, Catalog, CatalogModel, NoiseField, draw, fit, trail_loss, trail_power
 
 SHAPE = (4000, 4000)
 SIGMA, ERROR = 1.8, 100.0
@@ -29,8 +32,14 @@ def truth_of(snr: np.ndarray | float, n: int, **values: float) -> np.ndarray:
     return rows
 
 
+# A pixel half that loses nothing and adds nothing.
+PLAIN = CatalogModel(source="a test", snr_ratio=1.0, efficiency=1.0, edge_px=0.0, flagged=0.0, noise_ratio=1.0,
+                     flux_floor=0.0, error_ratio=1.0, centroid_ratio=1.0, centroid_floor_px=0.015,
+                     false_per_megapixel=0.0, false_shape=0.0, false_flagged=0.0, sky_sources=0)
+
+
 def drawn(truth: np.ndarray, seed: int = 1, **model: object) -> Catalog:
-    given_model = CatalogModel(**{"efficiency": 1.0, "false_per_megapixel": 0.0, **model})  # type: ignore[arg-type]
+    given_model = replace(PLAIN, **model)  # type: ignore[arg-type]
     return draw(truth, WCS, SHAPE, psf_sigma_px=SIGMA, flux_err=ERROR, key=seed, rng=np.random.default_rng(seed),
                 model=given_model)
 
@@ -117,7 +126,7 @@ def test_false_detections_come_at_their_rate_over_the_threshold_and_score_low() 
     assert abs(n - 400) < 4 * 20
     assert np.all(catalog.sources["snr"] >= 5.0)
     assert np.all(catalog.truth_row == -1)
-    assert np.median(catalog.sources["reliability"]) < 0.2
+    assert np.median(catalog.sources["reliability"]) < 0.4
     assert abs(catalog.sources["isNegative"].mean() - 0.5) < 4 * 0.5 / np.sqrt(n)
 
 
@@ -136,18 +145,105 @@ def test_equal_keys_draw_equal_catalogues() -> None:
     assert a.sources.tobytes() != c.sources.tobytes()
 
 
+def test_sky_sources_are_noise_where_nothing_is() -> None:
+    truth = truth_of(50.0, 400)
+    catalog = drawn(truth, sky_sources=500)
+    sky = catalog.sources[catalog.sources["sky_source"]]
+    assert len(sky) == 500
+    assert np.all(catalog.truth_row[-500:] == -1)
+    assert np.min(np.hypot(sky["x"][:, None] - truth["x"], sky["y"][:, None] - truth["y"])) > 5 * SIGMA
+    pull = sky["psfFlux"] / sky["psfFluxErr"]
+    assert abs(pull.mean()) < 4 / np.sqrt(500)
+    assert abs(pull.std() - 1) < 4 / np.sqrt(1000)
+
+
+def test_what_is_lost_for_no_reason_is_lost_in_every_visit_of_one_sky() -> None:
+    truth = truth_of(50.0, 2000)
+    truth["truthId"] = np.arange(2000)
+
+    def rows(key: int, losses: int) -> set[int]:
+        model = replace(PLAIN, efficiency=0.9)
+        catalog = draw(truth, WCS, SHAPE, psf_sigma_px=SIGMA, flux_err=ERROR, key=key,
+                       rng=np.random.default_rng(key), model=model, losses=losses)
+        return set(catalog.truth_row.tolist())
+
+    assert abs(len(rows(1, 1)) - 1800) < 4 * np.sqrt(180)
+    assert rows(1, 1) == rows(2, 1)
+    assert abs(len(rows(1, 1) & rows(1, 2)) - 1620) < 4 * np.sqrt(308)
+
+
+def test_near_the_border_nothing_is_found_and_fluxes_of_bright_sources_have_a_floor() -> None:
+    truth = truth_of(400.0, 2500)
+    truth["x"][::50] = np.linspace(0, 10, 50)
+    truth["ra"], truth["dec"] = WCS.sky(truth["x"], truth["y"])
+    catalog = drawn(truth, edge_px=4.0, flux_floor=0.02)
+    assert catalog.sources["x"].min() > 3.4
+    of = truth[catalog.truth_row]
+    pull = (catalog.sources["psfFlux"] - of["flux"]) / catalog.sources["psfFluxErr"]
+    assert pull.std() == pytest.approx(np.hypot(1.0, 0.02 * 400), rel=4 / np.sqrt(2 * len(pull)))
+    forced = catalog.pixels.force(of["ra"], of["dec"])          # and the same flux is there to be forced
+    np.testing.assert_allclose(forced["psfFlux"], catalog.sources["psfFlux"], rtol=1e-3)
+
+
+def test_a_trails_squared_profile_is_what_the_integral_says() -> None:
+    axis = np.arange(-80.0, 80.0, 0.25)
+    for length in (0.0, 2.0, 15.0, 50.0):
+        along = axis[None, :] - np.linspace(-length / 2, length / 2, 401)[:, None]
+        profile = np.exp(-0.5 * (along / SIGMA) ** 2).mean(axis=0)
+        expected = np.sum(profile**2) / np.sum(np.exp(-(axis / SIGMA) ** 2))
+        np.testing.assert_allclose(trail_power(np.array(length), SIGMA), expected, rtol=4e-3)
+
+
+def found_of(truth: np.ndarray, catalog: Catalog) -> np.ndarray:
+    """FOUND rows of a catalogue."""
+    rows = np.zeros(len(truth), FOUND)
+    for name in ("x", "y", "flux"):
+        rows[name] = truth[name]
+    rows["error"], rows["snr"], rows["sigma_px"] = ERROR, truth["flux"] / ERROR, SIGMA
+    rows["edge_px"] = np.minimum(truth["x"], truth["y"]) + 0.5
+    rows["clear"] = rows["point"] = True
+    rows["psfFluxErr"] = np.nan
+    at = catalog.truth_row[catalog.truth_row >= 0]
+    sources = catalog.sources[:len(at)]
+    rows["found"][at], rows["flagged"][at] = True, sources["centroid_flag"]
+    for name, column in (("measured_x", "x"), ("measured_y", "y"), ("psfFlux", "psfFlux"), ("psfFluxErr", "psfFluxErr"),
+                         ("reliability", "reliability")):
+        rows[name][at] = sources[column]
+    return rows
+
+
 def test_a_fit_to_its_own_catalogue_returns_the_model() -> None:
-    model = {"error_ratio": 1.07, "centroid_ratio": 1.3, "centroid_floor_px": 0.05, "score_real": (9.0, 2.0),
-             "false_per_megapixel": 12.0}
-    snr = np.exp(np.random.default_rng(2).uniform(np.log(6), np.log(200), 3000))
-    truth = truth_of(snr, 3000)
+    model: dict[str, Any] = {
+        "error_ratio": 1.07, "centroid_ratio": 1.3, "centroid_floor_px": 0.05, "score_real": (9.0, 2.0),
+        "score_faint": (4.0, 2.0), "score_false": (2.0, 7.0), "false_per_megapixel": 40.0, "snr_ratio": 0.93,
+        "efficiency": 0.96, "edge_px": 3.0, "flagged": 0.03, "false_flagged": 0.2, "noise_ratio": 1.1,
+        "flux_floor": 0.02}
+    rng = np.random.default_rng(2)
+    truth = truth_of(np.exp(rng.uniform(np.log(2.5), np.log(150), 4_000)), 4_000)
+    truth["truthId"] = np.arange(4_000)
+    truth["x"][::64] = np.linspace(0, 12, 63)     # the first column of the grid
     catalog = drawn(truth, **model)
-    real = catalog.truth_row >= 0
-    got = fit(truth[catalog.truth_row[real]], catalog.sources[real], catalog.sources[~real], 16.0, psf_sigma_px=SIGMA)
+    false = np.zeros(int(np.sum(catalog.truth_row < 0)), FALSE)
+    false["reliability"] = catalog.sources["reliability"][catalog.truth_row < 0]
+    false["flagged"] = catalog.sources["centroid_flag"][catalog.truth_row < 0]
+    false["visit"] = rng.integers(0, 40, len(false))
+    got = fit(found_of(truth, catalog), false, 16.0, 40)
+    assert abs(got.false_flagged - 0.2) < 4 * np.sqrt(0.16 / 640)
+    assert got.false_shape == 0.0 or got.false_shape > 20         # Poisson: 16 a visit
+    false["visit"] = rng.permutation(np.repeat(np.arange(40), rng.gamma(0.5, 100.0, 40).astype(int) + 1))[:len(false)]
+    assert fit(found_of(truth, catalog), false, 16.0, 40).false_shape < 2.0
     np.testing.assert_allclose(got.error_ratio, 1.07, rtol=1e-3)
     np.testing.assert_allclose(got.centroid_ratio, 1.3, rtol=0.08)
-    np.testing.assert_allclose(got.centroid_floor_px, 0.05, rtol=0.2)
+    np.testing.assert_allclose(got.centroid_floor_px, 0.05, rtol=0.25)
     np.testing.assert_allclose(got.score_real, (9.0, 2.0), rtol=0.15)
-    np.testing.assert_allclose(got.false_per_megapixel, 12.0, atol=4 * np.sqrt(12 / 16))
+    np.testing.assert_allclose(got.score_faint, (4.0, 2.0), rtol=0.15)
+    np.testing.assert_allclose(got.score_false, (2.0, 7.0), rtol=0.3)
+    np.testing.assert_allclose(got.false_per_megapixel, 40.0, atol=4 * np.sqrt(40 / 16))
+    assert abs(got.snr_ratio - 0.93) < 0.03
+    assert abs(got.efficiency - 0.96) < 4 * np.sqrt(0.96 * 0.04 / 2600)
+    assert abs(got.edge_px - 3.0) < 0.5
+    assert abs(got.flagged - 0.03) < 4 * np.sqrt(0.03 / 3000)
+    assert abs(got.noise_ratio - 1.1) < 0.08
+    assert abs(got.flux_floor - 0.02) < 0.003
     with pytest.raises(ValueError, match="at least 30"):
-        fit(truth[:5], catalog.sources[:5], catalog.sources[:0], 16.0, psf_sigma_px=SIGMA)
+        fit(found_of(truth, catalog)[:20], false, 16.0, 40)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
 from schemas.exposure import Visit
 from schemas.measures import EPHEMERIS_ORDER
@@ -22,6 +22,7 @@ from simulators.wide_sky import (
     around,
     density_of,
     limits,
+    model_of,
     seen,
 )
 
@@ -138,17 +139,22 @@ def test_detectors_do_not_miss_and_do_not_share_the_sky() -> None:
 
 
 def test_the_density_gives_the_alerts_that_are_asked_for() -> None:
-    """Expected detections of the drawn truth, over visits apart from each other, are the number asked for."""
+    """Expected alerts of the drawn truth, over visits apart from each other, with false ones are as many as asked."""
     visits = [visit_of(k, 20.0 * k % 360, -60.0 + 5 * k, minutes=20.0 * k, band="gri"[k % 3]) for k in range(18)]
-    wide = WideConfig(alerts_per_visit=1000.0, asteroids=0.0)
+    wide = WideConfig(alerts_per_visit=2000.0, asteroids=0.0)
     density = density_of(CONFIG, wide, visits, 189, 1)
     assert density.asteroid == 0.0
-    sky = WideSky(CONFIG, wide, density, 5, NIGHT)
+    assert model_of(WideConfig()) == CatalogModel()
+    sky, model = WideSky(CONFIG, wide, density, 5, NIGHT), CatalogModel()
+    false = model.false_per_megapixel * (1 - model.false_flagged) * beta.sf(0.5, *model.score_false) * 189 * 16.288
+    assert 100 < false < 1000
     counts = []
     for visit in visits:
-        snr = sky.truth(visit, seen(CONFIG, wide, visit, 1, sky.plane.light))["snr"]
-        counts.append(0.975 * np.sum(norm.sf(5 - snr) + norm.sf(5 + snr)))
-    assert abs(np.mean(counts) / 1000.0 - 1) < 0.06
+        snr = model.snr_ratio * sky.truth(visit, seen(CONFIG, wide, visit, 1, sky.plane.light))["snr"]
+        scored = np.where(np.abs(snr) < 10, beta.sf(0.5, *model.score_faint), beta.sf(0.5, *model.score_real))
+        chance = model.efficiency * (1 - model.flagged) * (norm.sf(5 - snr) + norm.sf(5 + snr)) * scored
+        counts.append(false + np.sum(chance))
+    assert abs(np.mean(counts) / 2000.0 - 1) < 0.06
 
 
 def test_shares_of_nothing_are_refused() -> None:

@@ -24,7 +24,10 @@ SIGMA = 1.8          # of the PSF [pixel]
 FLUX_ERR = 100.0     # [nJy]
 DETECTOR = 94
 MJD = 61639.1
-SURE = CatalogModel(efficiency=1.0, error_ratio=1.0, false_per_megapixel=0.0, score_real=(40.0, 1.0))   # nothing lost
+SURE = CatalogModel(source="nothing lost", snr_ratio=1.0, efficiency=1.0, edge_px=0.0, flagged=0.0, noise_ratio=1.0,
+                    flux_floor=0.0, error_ratio=1.0, centroid_ratio=1.0, centroid_floor_px=0.015,
+                    false_per_megapixel=0.0, false_shape=0.0, sky_sources=0, score_real=(40.0, 1.0),
+                    score_faint=(40.0, 1.0), score_false=(1.0, 8.0), false_flagged=0.0)
 
 
 class Everything:

@@ -81,6 +81,26 @@ def test_a_wrong_law_of_detections_is_told(catalogue: np.ndarray, model: CountsM
     assert min(p_of_detections(changed, first), p_of_spread(changed, first)) < 1e-3
 
 
+@pytest.fixture(scope="module")
+def fields() -> np.ndarray:
+    """One visit of each of many fields: independent of each other."""
+    return sample(read_scenario(SCENARIOS / "counts_sources.toml"), range(301, 361), visits=1)
+
+
+def test_a_law_a_little_wrong_or_without_scatter_is_told_by_many_fields(fields: np.ndarray, model: CountsModel) -> None:
+    numbers = fields["n_detected"]
+    assert len(numbers) == 60
+    assert min(p_of_detections(model, numbers), p_of_spread(model, numbers)) > 1e-3
+    for wrong in (structs.replace(model, detected=1.1 * model.detected),
+                  structs.replace(model, detected=0.9 * model.detected), structs.replace(model, detector_shape=0.0)):
+        assert min(p_of_detections(wrong, numbers), p_of_spread(wrong, numbers)) < 1e-3
+    each = fields["bytes"] / fields["n_alerts"]
+    assert abs(np.log(each).mean() - np.log(model.alert_bytes) + model.alert_bytes_spread**2 / 2) < (
+        4 * model.alert_bytes_spread / np.sqrt(60))
+    spread = float(np.log(each).std(ddof=1))
+    assert abs(spread - model.alert_bytes_spread) < 4 * model.alert_bytes_spread / np.sqrt(2 * 60)
+
+
 @pytest.mark.parametrize("wrong", [{"reliability": 0.2}, {"reliability": 0.09}, {"quality": 0.03}])
 def test_a_wrong_share_of_a_filter_is_told(catalogue: np.ndarray, model: CountsModel, wrong: dict[str, float]) -> None:
     assert p_of_filters(structs.replace(model, **wrong), catalogue) < 1e-3

@@ -27,7 +27,8 @@ from twin.wide import WideSource
 
 SHIPPED = Path("scenarios/catalogue_night.toml")
 SMALL = ("counts.detectors=45", "counts.cadence='regular'", "counts.interval_s=34.0", "counts.fields=1",
-         "wide.alerts_per_visit=100.0", "counts.visits=6", "simulation.conditions.airmass=1.2")
+         "wide.alerts_per_visit=100.0", "wide.false_per_megapixel=0.004", "counts.visits=6",
+         "simulation.conditions.airmass=1.2")
 
 
 def small(*overrides: str) -> Scenario:

@@ -23,6 +23,7 @@ def add_all(commands: "Commands") -> None:
         batch,
         counts,
         deliver,
+        fidelity,
         filter,
         packets,
         ppdb,
@@ -33,5 +34,6 @@ def add_all(commands: "Commands") -> None:
         watch,
     )
 
-    for command in (counts, sweep, stream, watch, resume, packets, deliver, archive, filter, schemas, batch, ppdb):
+    for command in (counts, fidelity, sweep, stream, watch, resume, packets, deliver, archive, filter, schemas, batch,
+                    ppdb):
         command.add(commands)
