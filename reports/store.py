@@ -31,7 +31,7 @@ def seeded(kind: np.dtype) -> np.dtype:
 DTYPES: Final[dict[str, np.dtype]] = {
     "step": measures.STEP, "publication": measures.PUBLICATION, "rejection": measures.REJECTION,
     "exposure_log": measures.EXPOSURE_LOG, "truth": measures.TRUTH, "truth_pixels": measures.TRUTH_PIXELS,
-    "injection": measures.INJECTION, "stamp": measures.STAMP, "star": measures.STAR_TRUTH,
+    "sending": measures.SENDING, "injection": measures.INJECTION, "stamp": measures.STAMP, "star": measures.STAR_TRUTH,
     "fact": measures.FACT, "measurement": MEASURED,
     "trace": measures.TRACE, "retraction": measures.RETRACTION, "visit_summary": measures.VISIT_SUMMARY,
     "passage": measures.PASSAGE, "call": measures.CALL, "work": measures.WORK, "pod": measures.POD,

@@ -88,6 +88,15 @@ PUBLICATION: Final = np.dtype([
     ("diaSourceId", "i8"), ("visit", "i8"), ("detector", "i2"), ("bytes", "i4"),
     ("shutter_close_mjd_tai", "f8"), ("readout_end_mjd_tai", "f8"), ("sent_mjd_tai", "f8")])
 
+# One row per message of a stream on the wall clock (`alert-twin stream`), as its broker acknowledged it. TAI is of the
+# simulated night, unix of the wall.
+SENDING: Final = np.dtype([
+    ("diaSourceId", "i8"), ("visit", "i8"), ("detector", "i2"),
+    ("copy", "i2"), ("copies", "i2"),                    # which of how many messages of this alert: 0 of 1
+    ("promised_mjd_tai", "f8"), ("due_mjd_tai", "f8"),   # when the night sends it; with the delay that is on purpose
+    ("due_unix_s", "f8"), ("sent_unix_s", "f8"),         # what is between them is lag
+    ("reordered", "?"), ("late", "?")])                  # held back on purpose
+
 REJECTION: Final = np.dtype([
     ("visit", "i8"), ("detector", "i2"), ("id", "i4"), ("x", "f8"), ("y", "f8"), ("ra", "f8"), ("dec", "f8"),
     ("snr", "f4"), ("psfFlux", "f4"), ("reliability", "f4"), ("isNegative", "?"),

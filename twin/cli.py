@@ -63,7 +63,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options; KEY=VALUE may stand anywhere behind a scenario that takes them."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    takes = options.command in ("run", "prefill", "sky", "sweep")
+    takes = options.command in ("run", "prefill", "sky", "stream", "sweep")
     if rest and not (takes and all("=" in word and not word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:

@@ -142,7 +142,7 @@ class SimulatedDetectors:
     @property
     def facts(self) -> dict[str, str]:
         """What the templates were made of, by band."""
-        return {f"template_{band}": future.result() for band, future in self.templates.items()}
+        return {f"template_{band}": future.result() for band, future in self.templates.items() if future.done()}
 
     def _drawn(self, visit: Visit, detector: int) -> Taken:
         inputs = self._inputs_of(visit.band)

@@ -5,7 +5,7 @@ were; where a fault kept one from having any, they are drawn as a counted detect
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from time import perf_counter
 
 import msgspec
 import numpy as np
-import simpy
 
 from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError
@@ -25,10 +24,12 @@ from pipeline.satellites import TrackSatellites
 from pipeline.sinks.counting import CountingSink
 from reports.requirement import requirement
 from reports.state import State
-from schemas.measures import FACT
+from schemas.measures import EXPOSURE_LOG, FACT, empty
+from schemas.table import join
 from twin import counts_night
 from twin.balance import check
 from twin.cache import Cache
+from twin.conduct import Conduct, Stopped
 from twin.counts import work_rows
 from twin.counts_night import Made, Outcome, Progress, explain, made, missed
 from twin.keeping import KEPT, keeper
@@ -36,15 +37,14 @@ from twin.live import SimulatedDetectors, Source, live_camera
 from twin.live_processing import LiveProcessing
 from twin.plan import Plan
 from twin.platform_config import ExpectConfig
-from twin.pool import assert_one_thread, open_pool, warm
+from twin.pool import Inline, assert_one_thread, warm
 from twin.pulse import Pulse
-from twin.recorder import PROMPT_TABLES, ParquetRecorder
+from twin.recorder import ParquetRecorder
 from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, to_toml
 from twin.wide import WideSource
 
 TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
-Drive = Callable[[simpy.Environment], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ class Place:
 
 
 def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), processes: int = 1,
-             progress: Progress = lambda what, done, total: None, drive: Drive = simpy.Environment.run,
-             again: bool = False) -> Outcome:
+             progress: Progress = lambda what, done, total: None, again: bool = False,
+             conduct: Conduct | None = None) -> Outcome:
     """Simulate a night with live detectors into a new run folder; `beside` is where its tables may lie.
 
-    `drive` takes the night's events in turn: as fast as they come, or on another clock. InputError where the folder is
-    occupied. Whatever ends the run early takes the folder with it. With `again` the folder is of a run that did not
-    finish (`twin.running`).
+    `conduct` says how the night is gone through: at once without one; `Stopped` where it ends it. InputError where the
+    folder is occupied. Whatever else ends the run early takes the folder with it, unless the world saw some of it. With
+    `again` the folder is of a run that did not finish (`twin.running`).
     """
-    start = perf_counter()
+    start, conduct = perf_counter(), conduct or Conduct()
     assert_one_thread()
     if topic_of(place.sink) not in (None, TOPIC) and not place.any_topic:
         raise InputError(f"sink {place.sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
@@ -79,8 +79,11 @@ def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), process
                   settings=settings(beside=beside, sink=public(place.sink), store=public(place.store),
                                     keep_images=place.keep_images, any_topic=place.any_topic,
                                     cache=None if place.cache is None else place.cache.folder))
-    with begun(place.folder, state, again=again) as here:
-        return _into(place, scenario, night, processes, telling(here, progress), drive, start, here)
+    with begun(place.folder, state, again=again, stays=lambda: conduct.known) as here:
+        outcome = _into(place, scenario, night, processes, telling(here, progress), conduct, start, here)
+    if outcome is None:
+        raise Stopped
+    return outcome
 
 
 def live_scenario(scenario: Scenario) -> Scenario:
@@ -90,26 +93,37 @@ def live_scenario(scenario: Scenario) -> Scenario:
     return live_camera(scenario) if scenario.counts.cadence == "simulation" else scenario
 
 
-def _into(place: Place, scenario: Scenario, night: Made, processes: int, progress: Progress, drive: Drive,
-          start: float, here: Running) -> Outcome:
+def _into(place: Place, scenario: Scenario, night: Made, processes: int, progress: Progress, conduct: Conduct,
+          start: float, here: Running) -> Outcome | None:
+    """The night in its folder; None where its conduct ended it, and the folder has what there was."""
     folder = place.folder
     keep_scenario(folder, to_toml(scenario))
     drawn_ahead = 0 if scenario.fidelities.pixels else 1
-    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes, most=drawn_ahead) as pool,
+    with (conduct.recorder(folder / "measures") as recorder, conduct.pool(processes, most=drawn_ahead) as pool,
           _scratch(folder),
           _ports(place, scenario, recorder) as ports):
-        if processes > 1 and scenario.fidelities.pixels:
+        if scenario.fidelities.pixels and not isinstance(pool, Inline):
             progress("kernels", 0, 1)
             warm()
             progress("kernels", 1, 1)
         source = source_of(scenario, night.plan, place, pool, processes)
         platform = LiveProcessing(
-            scenario.platform, night.plan, night.numbers, night.troubles, source=source, ports=ports, costs=night.costs,
-            pipeline=scenario.pipeline, seed=scenario.seed,
+            scenario.platform, night.plan, night.numbers, night.troubles, source=source,
+            ports=conduct.ports(ports), costs=night.costs, pipeline=scenario.pipeline, seed=scenario.seed,
             keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
             done=lambda done, of: progress("detector-visits", done, of))
         platform.pulse = looking = Pulse(here, recorder, platform)
-        ran = platform.run(drive)
+        opens_s = float(night.plan.opens_s[0])
+        try:
+            ran = platform.run(lambda env: conduct.drive(env, night.plan.origin_mjd_tai, opens_s))
+        except Stopped:
+            recorder.append("exposure_log", join([empty(EXPOSURE_LOG), *platform.logs.values()]))
+            _record_prompt(ports, recorder, conduct)
+            known = {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
+                     "kind": "simulated"}
+            recorder.append("fact", _fact_rows({**known, **_live_facts(scenario, source, processes),
+                                                **conduct.facts()}))
+            return None
         looking.last()
         here.say("the reference")
         check(ran)
@@ -117,17 +131,23 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
         explain(ran, reference)
         outcome = counts_night.Night(night, ran, reference, requirement(ran.passages, reference.passages))
         recorder.append("exposure_log", platform.log_rows())
-        for name in PROMPT_TABLES:
-            recorder.append(name, ports.store.table(name))
+        _record_prompt(ports, recorder, conduct)
         for name, rows in (("passage", ran.passages), ("call", ran.calls), ("pod", ran.pods),
                            ("work", work_rows(night.plan, night.numbers, scenario.counts.detectors)),
                            ("next_visit", ran.next_visits), ("reference", reference.passages)):
             recorder.append(name, rows)
-        recorder.append("fact", _facts(scenario, outcome, source, processes, perf_counter() - start))
+        facts = counts_night.facts(scenario, outcome, perf_counter() - start)
+        recorder.append("fact", np.concatenate([facts[facts["key"] != b"fidelity"], _fact_rows(
+            {**_live_facts(scenario, source, processes), **conduct.facts()})]))
     if place.cache is not None:
         place.cache.settle()
     return Outcome(folder, outcome, perf_counter() - start, missed(scenario.expect, outcome),
                    scenario.expect != ExpectConfig())
+
+
+def _record_prompt(ports: Ports, recorder: ParquetRecorder, conduct: Conduct) -> None:
+    for name in conduct.tables:
+        recorder.append(name, ports.store.table(name))
 
 
 def source_of(scenario: Scenario, plan: Plan, place: Place, pool: Executor, processes: int) -> Source:
@@ -164,22 +184,24 @@ def _scratch(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder / "scratch", ignore_errors=True)
 
 
-def _facts(scenario: Scenario, night: counts_night.Night, source: Source, processes: int, wall_s: float) -> np.ndarray:
-    """FACT rows: those of a night of numbers, and which detectors were more."""
-    rows = counts_night.facts(scenario, night, wall_s)
+def _live_facts(scenario: Scenario, source: Source, processes: int) -> dict[str, object]:
+    """Which detectors were more than numbers, and by what."""
     named = {kind: [d for d, one in sorted(source.fidelities.items()) if one == kind]
              for kind in ("pixels", "catalogue")}
     counted = scenario.counts.detectors - len(source.fidelities)
     kinds = [kind for kind, some in named.items() if some] + ["counts"] * (counted > 0)
-    values = {"fidelity": ", ".join(kinds), **{f"detectors_{kind}": " ".join(map(str, some))
-                                               for kind, some in named.items()},
-              "detectors_counts": counted, "processes": processes,
-              **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")}}
-    values |= source.facts
-    more = np.zeros(len(values), FACT)
-    for row, (key, value) in zip(more, values.items(), strict=True):
+    return {"fidelity": ", ".join(kinds),
+            **{f"detectors_{kind}": " ".join(map(str, some)) for kind, some in named.items()},
+            "detectors_counts": counted, "processes": processes,
+            **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
+            **source.facts}
+
+
+def _fact_rows(values: Mapping[str, object]) -> np.ndarray:
+    rows = np.zeros(len(values), FACT)
+    for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]
-    return np.concatenate([rows[rows["key"] != b"fidelity"], more])
+    return rows
 
 
 __all__ = ["Place", "live_scenario", "run_live", "source_of"]

@@ -8,9 +8,9 @@ time, ahead of the simulated clock and bounded; the catalogue half has the effec
 
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from schemas.wcs import Wcs
 from simulators.camera import offset_px
 from twin import prefill
 from twin.cache import Cache
+from twin.conduct import Conduct, Stopped
 from twin.costs import CostTable
 from twin.halves import (
     Half,
@@ -53,7 +54,7 @@ from twin.halves import (
 from twin.keeping import KEPT, keeper
 from twin.night_pulse import NightPulse
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
-from twin.pool import LookAhead, assert_one_thread, open_pool, warm
+from twin.pool import Inline, LookAhead, assert_one_thread, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
 from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, find_file, to_toml
@@ -82,7 +83,8 @@ class Outcome:
 
 def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), processes: int = 1, keep_images: bool = False,
               progress: Progress = lambda what, done, total: None, sink: str = "", any_topic: bool = False,
-              cache: Cache | None = None, store: str = "", past: Path | None = None, again: bool = False) -> Outcome:
+              cache: Cache | None = None, store: str = "", past: Path | None = None, again: bool = False,
+              conduct: Conduct | None = None) -> Outcome:
     """Simulate a scenario's night into a new run folder; `beside` is where its cost table may lie.
 
     `sink` is a URL for the alerts, files in the folder without one. Simulated alerts go to the Kafka topic
@@ -91,9 +93,10 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     With a `cache` nothing is drawn or measured that was before.
 
     InputError where the folder is occupied or cannot be written, before anything is computed. Whatever ends the run
-    early takes the folder with it. With `again` the folder is of a run that did not finish (`twin.running`).
+    early takes the folder with it. With `again` the folder is of a run that did not finish (`twin.running`). `conduct`
+    says how the night is gone through: at once without one.
     """
-    start = perf_counter()
+    start, conduct = perf_counter(), conduct or Conduct()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
     if topic_of(sink) not in (None, TOPIC) and not any_topic:
@@ -104,12 +107,12 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     state = State(kind="pixels", name=scenario.name, seed=scenario.seed, doing="the sky", settings=settings(
         beside=beside, keep_images=keep_images, sink=public(sink), any_topic=any_topic, store=public(store), past=past,
         cache=cache.folder if cache is not None else None))
-    with begun(folder, state, again=again) as here:
+    with begun(folder, state, again=again, stays=lambda: conduct.known) as here:
         if past is not None:
             prefill.place(past, scenario, folder / prefill.STORE)
         place = Place(folder, sink or f"file:{folder / 'alerts'}", store or f"duckdb:{folder / prefill.STORE}", cache,
                       keep_images)
-        night = _into(place, scenario, costs, processes, telling(here, progress), start, here)
+        night = _into(place, scenario, costs, processes, telling(here, progress), start, here, conduct)
     return Outcome(folder, len(night.log), sum(row["status"][0] == b"done" for row in night.log),
                    sum(max(int(row["n_alerts"][0]), 0) for row in night.log), perf_counter() - start)
 
@@ -126,18 +129,21 @@ class Place:
 
 
 def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, progress: Progress, start: float,
-          here: Running) -> "Night":
+          here: Running, conduct: Conduct) -> "Night":
     """The night, over, with everything it recorded in its folder."""
     folder = place.folder
     keep_scenario(folder, to_toml(scenario))
-    with (ParquetRecorder(folder / "measures") as recorder, open_pool(processes) as pool, _scratch(folder),
+    with (conduct.recorder(folder / "measures") as recorder, conduct.pool(processes) as pool, _scratch(folder),
           _ports(place, recorder) as ports):
         recorder.replace("fact", facts(scenario, costs, processes, 0.0, {}))
-        night = Night(place, costs, ports, recorder, pool, processes, progress, here)
-        night.run()
+        night = Night(place, costs, conduct.ports(ports), recorder, pool, processes, progress, here)
+        with suppress(Stopped):
+            night.run(conduct)
+        night.pulse.look(last=True)
         for name in PROMPT_TABLES:
             recorder.replace(name, night.prompt(name))
-        recorder.replace("fact", facts(scenario, costs, processes, perf_counter() - start, night.template_notes))
+        recorder.replace("fact", facts(scenario, costs, processes, perf_counter() - start,
+                                       {**night.template_notes, **conduct.facts()}))
     if place.cache is not None:
         place.cache.settle()
     return night
@@ -163,7 +169,7 @@ class Night:
                              satellites=TrackSatellites(here.tracks()))
         self.known = {job for job in self.jobs if is_known(job)}
         unknown = [job for job in self.jobs if job not in self.known]
-        if processes > 1 and unknown:
+        if unknown and not isinstance(pool, Inline):
             progress("kernels", 0, 1)
             warm()
             progress("kernels", 1, 1)
@@ -176,17 +182,17 @@ class Night:
 
     @property
     def template_notes(self) -> dict[str, str]:
-        """What the templates were made of, by band."""
-        return {band: future.result() for band, future in self.templates.items()}
+        """What the templates were made of, as facts."""
+        return {f"template_{band}": future.result() for band, future in self.templates.items() if future.done()}
 
-    def run(self) -> None:
-        """The whole night."""
+    def run(self, conduct: Conduct) -> None:
+        """The whole night, or what its conduct wants of it."""
         for future in self.templates.values():
             future.add_done_callback(lambda _: self._say("templates", self.templates.values()))
         visits = [self.platform.env.process(self._detector_visit(job)) for job in self.jobs]
-        self.platform.env.run(simpy.AllOf(self.platform.env, visits))
-        self.platform.env.run()
-        self.pulse.look(last=True)
+        first = self.here.visits[0]
+        opens_s = self.platform.seconds(first.mjd_tai - first.exposure_s / 2 / SECONDS_PER_DAY)
+        conduct.drive(self.platform.env, self.platform.origin_mjd_tai, opens_s, simpy.AllOf(self.platform.env, visits))
 
     def prompt(self, name: str) -> np.ndarray:
         """A prompt table as the night has made it so far."""
@@ -369,7 +375,8 @@ def _scratch(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder / "scratch", ignore_errors=True)
 
 
-def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, templates: dict[str, str]) -> np.ndarray:
+def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, notes: Mapping[str, object]
+          ) -> np.ndarray:
     """FACT rows: the run's circumstances."""
     values = {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
               "fidelity": "pixels", "kind": "simulated", "processes": processes, "wall_s": f"{wall_s:.1f}",
@@ -377,7 +384,7 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, t
               "cost_table": costs.source, "cost_machine": costs.file.machine, "cost_date": costs.file.date,
               "cost_scale": costs.scale,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
-              **{f"template_{band}": note for band, note in templates.items()}}
+              **notes}
     rows = np.zeros(len(values), FACT)
     for row, (key, value) in zip(rows, values.items(), strict=True):
         row["key"], row["value"] = key.encode(), str(value).encode()[:512]

@@ -22,6 +22,8 @@ PARENT_DEATH: Final = 1     # PR_SET_PDEATHSIG of prctl(2)
 # back when it is freed (32 MiB is glibc's most), and M_TRIM_THRESHOLD, what the heap keeps of what was freed.
 ALLOCATION: Final = {-3: 32 << 20, -1: 256 << 20}
 
+BEHIND: Final = 10          # niceness of those that give way
+
 Job = TypeVar("Job", bound=Hashable)
 Result = TypeVar("Result")
 
@@ -55,6 +57,17 @@ def open_pool(processes: int, *, most: int = 0) -> Iterator[Executor]:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def open_background(processes: int) -> Iterator[Executor]:
+    """An executor of processes that give way to this one, and leave an interrupt at the keyboard to it."""
+    assert_one_thread()
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_behind)
+    try:
+        yield pool
+    finally:
+        end(pool)
+
+
 def spawned(processes: int) -> ProcessPoolExecutor:
     """Fresh processes on one thread each, which end with their parent."""
     return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
@@ -72,6 +85,12 @@ def _begin() -> None:
     keep_memory()
     with suppress(OSError, AttributeError):     # where there is no prctl orphans work on to the end of their job
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
+
+
+def _begin_behind() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(BEHIND)
+    _begin()
 
 
 def keep_memory() -> None:

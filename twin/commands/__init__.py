@@ -29,9 +29,11 @@ def add_all(commands: "Commands") -> None:
         ppdb,
         resume,
         schemas,
+        stream,
         sweep,
         watch,
     )
 
-    for command in (counts, fidelity, sweep, watch, resume, packets, deliver, archive, filter, schemas, batch, ppdb):
+    for command in (counts, fidelity, sweep, stream, watch, resume, packets, deliver, archive, filter, schemas, batch,
+                    ppdb):
         command.add(commands)
