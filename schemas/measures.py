@@ -8,6 +8,7 @@ MEASUREMENT is what the pixel half yields: positions, lengths and angles in pixe
 exists only after `pipeline.transform`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -295,6 +296,14 @@ PULSE: Final = np.dtype([
 
 # The run as a whole: keys and values of its circumstances.
 FACT: Final = np.dtype([("key", "S64"), ("value", "S512")])
+
+
+def fact_rows(values: Mapping[str, object]) -> np.ndarray:
+    """FACT rows; a value is cut at 512 bytes."""
+    rows = np.zeros(len(values), FACT)
+    for row, (key, value) in zip(rows, values.items(), strict=True):
+        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
+    return rows
 
 
 def empty(dtype: np.dtype, n: int = 0) -> np.ndarray:

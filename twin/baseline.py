@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.errors import InputError
 from reports.outcome import Outcome, tables
 from reports.store import Store
-from schemas.measures import FACT
+from schemas.measures import fact_rows
 from twin import checkout, sides
 from twin.cache import Cache
 from twin.folders import claimed
@@ -104,10 +104,7 @@ def _facts(outcome: Outcome, settings: Mapping[str, Any], seeds: Sequence[int]) 
         "sources": checkout.fingerprint(checkout.present()), "seeds": " ".join(map(str, seeds)),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine_name(),
         **{key: outcome.facts[key] for key in KEPT if key in outcome.facts}}
-    rows = np.zeros(len(values), FACT)
-    for row, (key, value) in zip(rows, values.items(), strict=True):
-        row["key"], row["value"] = key.encode(), value.encode()[:512]
-    return rows
+    return fact_rows(values)
 
 
 def _copy_costs(settings: Mapping[str, Any], beside: Path, out: Path) -> None:

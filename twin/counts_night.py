@@ -12,7 +12,7 @@ import numpy as np
 from reports.delays import causes, held_by, is_late, parts
 from reports.requirement import Requirement, requirement
 from reports.state import State
-from schemas.measures import FACT, WORK_STEPS
+from schemas.measures import WORK_STEPS, fact_rows
 from twin.balance import check
 from twin.costs import CostTable
 from twin.counts import CountsModel, Numbers, draw_night, read_model, work_rows
@@ -206,10 +206,7 @@ def facts(scenario: Scenario, night: Night, wall_s: float) -> np.ndarray:
         **{f"fault_{k}": described(trouble.config) for k, trouble in enumerate(night.made.troubles)},
         **{f"fault_{k}_span_s": f"{trouble.start_s:.1f} {trouble.end_s:.1f}"
            for k, trouble in enumerate(night.made.troubles)}}
-    rows = np.zeros(len(values), FACT)
-    for row, (key, value) in zip(rows, values.items(), strict=True):
-        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
-    return rows
+    return fact_rows(values)
 
 
 __all__ = ["Made", "Night", "Outcome", "explain", "failures", "made", "missed", "read_costs", "run_counts", "run_once",

@@ -4,10 +4,7 @@ Beside it the same night with no fault and unlimited workers, as numbers: those 
 were; where a fault kept one from having any, they are drawn as a counted detector's.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,15 +13,12 @@ from time import perf_counter
 import msgspec
 import numpy as np
 
-from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError
-from pipeline.open import open_sink, open_store, topic_of
-from pipeline.ports import Ports
-from pipeline.satellites import TrackSatellites
+from pipeline.ports import AlertSink, Ports
 from pipeline.sinks.counting import CountingSink
 from reports.requirement import requirement
 from reports.state import State
-from schemas.measures import EXPOSURE_LOG, FACT, empty
+from schemas.measures import EXPOSURE_LOG, empty, fact_rows
 from schemas.table import join
 from twin import counts_night
 from twin.balance import check
@@ -35,16 +29,16 @@ from twin.counts_night import Made, Outcome, Progress, explain, made, missed
 from twin.keeping import KEPT, keeper
 from twin.live import SimulatedDetectors, Source, live_camera
 from twin.live_processing import LiveProcessing
+from twin.outside import check_topic, ports_of, scratch_in
 from twin.plan import Plan
 from twin.platform_config import ExpectConfig
 from twin.pool import Inline, assert_one_thread, warm
+from twin.prompt_processing import Ran
 from twin.pulse import Pulse
 from twin.recorder import ParquetRecorder
 from twin.running import Running, begun, keep_scenario, public, settings, telling
 from twin.scenario import Scenario, to_toml
 from twin.wide import WideSource
-
-TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +64,7 @@ def run_live(scenario: Scenario, place: Place, *, beside: Path = Path(), process
     """
     start, conduct = perf_counter(), conduct or Conduct()
     assert_one_thread()
-    if topic_of(place.sink) not in (None, TOPIC) and not place.any_topic:
-        raise InputError(f"sink {place.sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
-                         "expressly (--any-topic)")
+    check_topic(place.sink, any_topic=place.any_topic)
     scenario = live_scenario(scenario)
     night = made(scenario, beside)
     state = State(kind="live", name=scenario.name, seed=scenario.seed, of=len(night.plan), doing="the sky",
@@ -98,10 +90,10 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
     """The night in its folder; None where its conduct ended it, and the folder has what there was."""
     folder = place.folder
     keep_scenario(folder, to_toml(scenario))
+    store = place.store or (f"duckdb:{folder / 'prompt.duckdb'}" if scenario.fidelities.pixels else "memory:")
     drawn_ahead = 0 if scenario.fidelities.pixels else 1
     with (conduct.recorder(folder / "measures") as recorder, conduct.pool(processes, most=drawn_ahead) as pool,
-          _scratch(folder),
-          _ports(place, scenario, recorder) as ports):
+          scratch_in(folder), ports_of(store, _sink_of(place, scenario), recorder) as ports):
         if scenario.fidelities.pixels and not isinstance(pool, Inline):
             progress("kernels", 0, 1)
             warm()
@@ -113,36 +105,44 @@ def _into(place: Place, scenario: Scenario, night: Made, processes: int, progres
             keep=keeper(scenario.pipeline.batch.precovery, folder / KEPT),
             done=lambda done, of: progress("detector-visits", done, of))
         platform.pulse = looking = Pulse(here, recorder, platform)
-        opens_s = float(night.plan.opens_s[0])
         try:
-            ran = platform.run(lambda env: conduct.drive(env, night.plan.origin_mjd_tai, opens_s))
+            ran = platform.run(lambda env: conduct.drive(env, night.plan.origin_mjd_tai, float(night.plan.opens_s[0])))
         except Stopped:
             recorder.append("exposure_log", join([empty(EXPOSURE_LOG), *platform.logs.values()]))
             _record_prompt(ports, recorder, conduct)
-            known = {"scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
-                     "kind": "simulated"}
-            recorder.append("fact", _fact_rows({**known, **_live_facts(scenario, source, processes),
-                                                **conduct.facts()}))
+            recorder.append("fact", fact_rows({
+                "scenario": scenario.name, "description": scenario.description, "seed": scenario.seed,
+                "kind": "simulated", **_live_facts(scenario, source, processes), **conduct.facts()}))
             return None
         looking.last()
         here.say("the reference")
-        check(ran)
-        reference = counts_night.run_once(scenario, night, unlimited=True)
-        explain(ran, reference)
-        outcome = counts_night.Night(night, ran, reference, requirement(ran.passages, reference.passages))
+        outcome = _judged(scenario, night, ran)
         recorder.append("exposure_log", platform.log_rows())
         _record_prompt(ports, recorder, conduct)
-        for name, rows in (("passage", ran.passages), ("call", ran.calls), ("pod", ran.pods),
-                           ("work", work_rows(night.plan, night.numbers, scenario.counts.detectors)),
-                           ("next_visit", ran.next_visits), ("reference", reference.passages)):
-            recorder.append(name, rows)
+        _record_platform(scenario, outcome, recorder)
         facts = counts_night.facts(scenario, outcome, perf_counter() - start)
-        recorder.append("fact", np.concatenate([facts[facts["key"] != b"fidelity"], _fact_rows(
-            {**_live_facts(scenario, source, processes), **conduct.facts()})]))
+        told = {**_live_facts(scenario, source, processes), **conduct.facts()}
+        recorder.append("fact", np.concatenate([facts[facts["key"] != b"fidelity"], fact_rows(told)]))
     if place.cache is not None:
         place.cache.settle()
     return Outcome(folder, outcome, perf_counter() - start, missed(scenario.expect, outcome),
                    scenario.expect != ExpectConfig())
+
+
+def _judged(scenario: Scenario, night: Made, ran: Ran) -> counts_night.Night:
+    """The night beside its reference."""
+    check(ran)
+    reference = counts_night.run_once(scenario, night, unlimited=True)
+    explain(ran, reference)
+    return counts_night.Night(night, ran, reference, requirement(ran.passages, reference.passages))
+
+
+def _record_platform(scenario: Scenario, night: counts_night.Night, recorder: ParquetRecorder) -> None:
+    ran, made = night.ran, night.made
+    for name, rows in (("passage", ran.passages), ("call", ran.calls), ("pod", ran.pods),
+                       ("work", work_rows(made.plan, made.numbers, scenario.counts.detectors)),
+                       ("next_visit", ran.next_visits), ("reference", night.reference.passages)):
+        recorder.append(name, rows)
 
 
 def _record_prompt(ports: Ports, recorder: ParquetRecorder, conduct: Conduct) -> None:
@@ -158,30 +158,12 @@ def source_of(scenario: Scenario, plan: Plan, place: Place, pool: Executor, proc
     return WideSource(scenario, plan, pool)
 
 
-@contextmanager
-def _ports(place: Place, scenario: Scenario, recorder: ParquetRecorder) -> Iterator[Ports]:
-    """The outside of the night: its store and its sink."""
-    url = place.store or (f"duckdb:{place.folder / 'prompt.duckdb'}" if scenario.fidelities.pixels else "memory:")
-    store = open_store(url)
-    counted = scenario.pipeline.alert.packets == "counted"
-    if counted and place.sink:
+def _sink_of(place: Place, scenario: Scenario) -> str | AlertSink:
+    if scenario.pipeline.alert.packets != "counted":
+        return place.sink or f"file:{place.folder / 'alerts'}"
+    if place.sink:
         raise InputError(f"sink {place.sink!r}: with pipeline.alert.packets = \"counted\" there are no packets to send")
-    sink = CountingSink() if counted else open_sink(place.sink or f"file:{place.folder / 'alerts'}",
-                                                    headers={"simulated": "true"}, check=True)
-    try:
-        yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
-                    ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
-    finally:
-        sink.close()
-        store.close()
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder / "scratch", ignore_errors=True)
+    return CountingSink()
 
 
 def _live_facts(scenario: Scenario, source: Source, processes: int) -> dict[str, object]:
@@ -195,13 +177,6 @@ def _live_facts(scenario: Scenario, source: Source, processes: int) -> dict[str,
             "detectors_counts": counted, "processes": processes,
             **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
             **source.facts}
-
-
-def _fact_rows(values: Mapping[str, object]) -> np.ndarray:
-    rows = np.zeros(len(values), FACT)
-    for row, (key, value) in zip(rows, values.items(), strict=True):
-        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
-    return rows
 
 
 __all__ = ["Place", "live_scenario", "run_live", "source_of"]

@@ -6,11 +6,10 @@ Time is simulated: Steps take what the cost table says. The pixel halves are com
 time, ahead of the simulated clock and bounded; the catalogue half has the effects and runs in simulated order.
 """
 
-import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -23,14 +22,13 @@ import simpy
 
 from pipeline.ephemerides import TableEphemerides
 from pipeline.errors import InputError, NoWorkFound, PipelineError, VisitTimeout
-from pipeline.open import open_sink, open_store, topic_of
 from pipeline.ports import Ports
 from pipeline.prompt import PRELOAD_MARGIN_ARCSEC, Summary, deliver, footprint_box, preload, report_sources
 from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step
 from reports.state import State
 from schemas.exposure import Visit
-from schemas.measures import EXPOSURE_LOG, FACT, MEASUREMENT, STEP, empty
+from schemas.measures import EXPOSURE_LOG, MEASUREMENT, STEP, empty, fact_rows
 from schemas.table import take
 from schemas.wcs import Wcs
 from simulators.camera import offset_px
@@ -53,6 +51,7 @@ from twin.halves import (
 )
 from twin.keeping import KEPT, keeper
 from twin.night_pulse import NightPulse
+from twin.outside import check_topic, ports_of, scratch_in
 from twin.platform import SECONDS_PER_DAY, Platform, Timed, drive, replay
 from twin.pool import Inline, LookAhead, assert_one_thread, warm
 from twin.recorder import PROMPT_TABLES, ParquetRecorder
@@ -60,7 +59,6 @@ from twin.running import Running, begun, keep_scenario, public, settings, tellin
 from twin.scenario import Scenario, find_file, to_toml
 from twin.trace_catalogue import CatalogueTracer
 
-TOPIC = "alerts-simulated"        # as in production (sasquatch: lsst-alerts and alerts-simulated)
 MEASURED = np.dtype([("visit", "i8"), ("detector", "i2"), *((n, MEASUREMENT[n]) for n in MEASUREMENT.names or ())])
 
 Progress = Callable[[str, int, int], None]      # what, done, of how many
@@ -99,9 +97,7 @@ def run_night(scenario: Scenario, folder: Path, *, beside: Path = Path(), proces
     start, conduct = perf_counter(), conduct or Conduct()
     assert_one_thread()
     costs = CostTable.read(find_file(scenario.platform.costs, beside, "cost table"), scenario.platform.cost_scale)
-    if topic_of(sink) not in (None, TOPIC) and not any_topic:
-        raise InputError(f"sink {sink!r}: simulated alerts go to the topic {TOPIC}, unless another is asked for "
-                         "expressly (--any-topic)")
+    check_topic(sink, any_topic=any_topic)
     if past is not None and store:
         raise InputError(f"past {past}: a night begins with it in its own DuckDB file, not in {store}")
     state = State(kind="pixels", name=scenario.name, seed=scenario.seed, doing="the sky", settings=settings(
@@ -133,8 +129,8 @@ def _into(place: Place, scenario: Scenario, costs: CostTable, processes: int, pr
     """The night, over, with everything it recorded in its folder."""
     folder = place.folder
     keep_scenario(folder, to_toml(scenario))
-    with (conduct.recorder(folder / "measures") as recorder, conduct.pool(processes) as pool, _scratch(folder),
-          _ports(place, recorder) as ports):
+    with (conduct.recorder(folder / "measures") as recorder, conduct.pool(processes) as pool, scratch_in(folder),
+          ports_of(place.store, place.sink, recorder) as ports):
         recorder.replace("fact", facts(scenario, costs, processes, 0.0, {}))
         night = Night(place, costs, conduct.ports(ports), recorder, pool, processes, progress, here)
         with suppress(Stopped):
@@ -353,28 +349,6 @@ def with_visit(sources: np.ndarray, job: Job) -> np.ndarray:
     return rows
 
 
-@contextmanager
-def _ports(place: Place, recorder: ParquetRecorder) -> Iterator[Ports]:
-    """The outside of a simulated night: its store and its sink."""
-    store = open_store(place.store)
-    sink = open_sink(place.sink, headers={"simulated": "true"}, check=True)
-    try:
-        yield Ports(clock=lambda: 0.0, store=store, sink=sink, recorder=recorder,
-                    ephemerides=TableEphemerides(np.zeros(0)), satellites=TrackSatellites(np.zeros(0)))
-    finally:
-        sink.close()
-        store.close()
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    """Whatever a visit left of its pixels goes when the night ends, however it ends."""
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder / "scratch", ignore_errors=True)
-
-
 def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, notes: Mapping[str, object]
           ) -> np.ndarray:
     """FACT rows: the run's circumstances."""
@@ -385,10 +359,7 @@ def facts(scenario: Scenario, costs: CostTable, processes: int, wall_s: float, n
               "cost_scale": costs.scale,
               **{package: version(package) for package in ("numpy", "scipy", "numba", "galsim", "duckdb")},
               **notes}
-    rows = np.zeros(len(values), FACT)
-    for row, (key, value) in zip(rows, values.items(), strict=True):
-        row["key"], row["value"] = key.encode(), str(value).encode()[:512]
-    return rows
+    return fact_rows(values)
 
 
 __all__ = ["Night", "Outcome", "run_night", "scratch", "with_visit"]

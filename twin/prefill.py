@@ -32,7 +32,7 @@ from pipeline.satellites import TrackSatellites
 from pipeline.steps import run
 from pipeline.stores.duckdb import DuckDBStore, copy_store
 from schemas.exposure import AB_ZEROPOINT_NJY, Visit
-from schemas.measures import EPHEMERIS, FACT, TRACK, empty
+from schemas.measures import EPHEMERIS, TRACK, empty, fact_rows
 from simulators import cadence, observe
 from simulators.catalogs import Catalog, CatalogModel, draw, trail_power
 from simulators.observe import Facts
@@ -186,10 +186,7 @@ def _error(facts: Facts, template: list[Input]) -> float:
 def _facts(scenario: Scenario, visits: int) -> np.ndarray:
     values = {"scenario": scenario.name, "seed": scenario.seed, "fidelity": "catalogue", "kind": "simulated past",
               "detector_visits": visits}
-    rows = empty(FACT, len(values))
-    for row, (key, value) in zip(rows, values.items(), strict=True):
-        row["key"], row["value"] = key.encode(), str(value).encode()
-    return rows
+    return fact_rows(values)
 
 
 __all__ = ["Prefilled", "catalog_of", "place", "prefill", "set_errors", "template_sigmas_px"]

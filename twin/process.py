@@ -20,7 +20,7 @@ from pipeline.prompt import Measured
 from pipeline.sender import sending
 from pipeline.steps import Step
 from schemas.exposure import Exposure
-from schemas.measures import FACT, STEP, empty
+from schemas.measures import STEP, empty, fact_rows
 from twin import inspect
 from twin.folders import claim
 from twin.keeping import keeper
@@ -140,7 +140,4 @@ def _facts(exposures: Sequence[Exposure], world: service.World, site: service.Si
              f"taken as given (no references); zeropoint {site.given_zeropoint:g}: fluxes are relative",
              "truth": "injected sources" if site.inject.count else "none", "seed": str(site.inject.seed),
              "pipeline": msgspec.json.encode(site.pipeline).decode()[:512]}
-    rows = np.zeros(len(facts), FACT)
-    for row, (key, value) in zip(rows, facts.items(), strict=True):
-        row["key"], row["value"] = key.encode(), value.encode()[:512]
-    return rows
+    return fact_rows(facts)

@@ -23,7 +23,7 @@ from reports.match import RADIUS_PX, Matches, distances, match
 from reports.store import Store, StoreError, groups
 from reports.store import empty as blank
 from schemas import ids
-from schemas.measures import EXPOSURE_LOG, FACT, REJECTION, empty
+from schemas.measures import EXPOSURE_LOG, REJECTION, empty, fact_rows
 from schemas.table import DIA_SOURCE, SUMMARY
 from schemas.wcs import Wcs
 from twin.answers import Answers, read_answers
@@ -93,7 +93,7 @@ def score_catalog(run: Path, file: Path, out: Path) -> Path:
         facts = _facts(answers, night) | {f"{known.CHECK}{i}": text for i, text in
                                           enumerate(_checks(match(Store(out)), answers, night, len(rows)), 1)}
         with ParquetRecorder(out / "measures") as recorder:
-            recorder.append("fact", _fact_rows(facts))
+            recorder.append("fact", fact_rows(facts))
     return out
 
 
@@ -336,13 +336,6 @@ def _facts(answers: Answers, night: _Night) -> dict[str, str]:
              "twin": version("rubin-alert-twin")}
     lacking = [pair for column, pair in _NEEDED.items() if column not in said]
     return facts | {f"{known.FACT}{topic}": why for topic, why in (*_NEVER.items(), *lacking)}
-
-
-def _fact_rows(facts: dict[str, str]) -> np.ndarray:
-    rows = np.zeros(len(facts), FACT)
-    for row, (key, value) in zip(rows, facts.items(), strict=True):
-        row["key"], row["value"] = key.encode()[:64], value.encode()[:512]
-    return rows
 
 
 def _checks(matches: Matches, answers: Answers, night: _Night, n: int) -> Sequence[str]:

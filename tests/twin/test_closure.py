@@ -187,7 +187,7 @@ def another_tuple(value: tuple[object, ...]) -> tuple[object, ...]:
     return (*value, *value[:1])
 
 
-CHOICES = {"cutouts": "paper", "schema": "10.0", "fields": "all", "packets": "counted"}      # where not any text will do
+CHOICES = {"cutouts": "paper", "schema": "10.0", "fields": "all", "packets": "counted"}   # where not any text will do
 
 
 def with_another(config: msgspec.Struct, path: tuple[str, ...]) -> msgspec.Struct:
