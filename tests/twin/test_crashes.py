@@ -111,7 +111,7 @@ def test_a_sender_killed_at_random_moments_goes_on_where_it_was(lives: Lives, li
 
 
 def test_a_killed_broker_loses_nothing(lives: Lives, life: Life, broker: Kafka) -> None:
-    life = replace(life, visits=200, sources=20)
+    life = replace(life, visits=100, sources=20)
     begun = time.monotonic()
     lives.begin(life)
     time.sleep(1.5)
