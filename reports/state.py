@@ -111,9 +111,14 @@ def read_state(folder: Path) -> State | None:
 def is_owned(folder: Path) -> bool:
     """Whether the process that writes into a folder lives."""
     try:
-        lock = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC)
+        return is_locked(folder / OWNER)
     except OSError:
         return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a file for itself; OSError where the file cannot be opened."""
+    lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -160,5 +165,5 @@ def percentile_s(delays: Sequence[int], q: float) -> float:
     return float(EDGES[k])
 
 
-__all__ = ["EDGES", "LIMIT_S", "OWNER", "STATE", "State", "Tally", "VisitState", "is_owned", "look",
+__all__ = ["EDGES", "LIMIT_S", "OWNER", "STATE", "State", "Tally", "VisitState", "is_locked", "is_owned", "look",
            "percentile_s", "read_state", "unfinished"]

@@ -15,7 +15,7 @@ from pipeline.pixel_half import Measured, Static, log_row, measure_difference
 from pipeline.subtraction import align, without_signature
 from schemas.exposure import Exposure, Visit
 from schemas.measures import STAMP, STAMP_SIDE, empty
-from simulators.observe import Exposed
+from simulators.observe import Exposed, Facts
 from twin import history, inspect
 from twin.differencing import Differenced, make_difference
 from twin.noting import Notes, Worked
@@ -77,12 +77,16 @@ def measure(here: Observatory, visit: Visit, detector: int, template: Template |
                      notes.trace, stars(here.sky, visit, exposed, images.science)), stamps)
 
 
+def true_values(facts: Facts) -> dict[str, float]:
+    """What EXPOSURE_LOG has of an exposure's true circumstances."""
+    return {"true_fwhm_arcsec": facts.conditions.fwhm_eff, "true_zeropoint": facts.zeropoint,
+            "true_psf_sigma_px": facts.psf_sigma_px, "true_sky_adu": facts.sky_adu, "true_m5": facts.m5}
+
+
 def _with_truth(log: np.ndarray, exposed: Exposed, measured: Measured | None) -> np.ndarray:
     """The log row with true values, and how far the found WCS is from the true one."""
     row, facts = log.copy(), exposed.facts
-    values = {"true_fwhm_arcsec": facts.conditions.fwhm_eff, "true_zeropoint": facts.zeropoint,
-              "true_psf_sigma_px": float(np.sqrt(facts.psf.effective_area / (4 * np.pi))),
-              "true_sky_adu": facts.sky_adu, "true_m5": facts.m5}
+    values = true_values(facts)
     if measured is not None:
         ny, nx = measured.shape
         x, y = np.meshgrid(np.linspace(0, nx - 1, 15), np.linspace(0, ny - 1, 15))

@@ -2,6 +2,7 @@
 
 import os
 import platform as machine
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +70,16 @@ def template_job(folder: Path, band: str, cache: Cache | None = None) -> str:
     if cache is None:
         return history.make_template(_observatory(folder), band, path)
     return keep_template(remembering(folder, cache), band, path)
+
+
+def template_of(folder: Path, band: str, pool: Executor, cache: Cache | None) -> Future[str]:
+    """What the template of a band is made of: at once where the cache has it."""
+    found = recalled_template(folder, band, cache)
+    if found is None:
+        return pool.submit(template_job, folder, band, cache)
+    future: Future[str] = Future()
+    future.set_result(found)
+    return future
 
 
 def recalled_template(folder: Path, band: str, cache: Cache | None) -> str | None:
@@ -164,4 +175,4 @@ def machine_name() -> str:
 
 
 __all__ = ["Half", "Job", "Worked", "is_known", "machine_name", "observatory", "pixel_half", "recalled_half",
-           "recalled_template", "run_scenario", "scratch", "template_job"]
+           "recalled_template", "run_scenario", "scratch", "template_job", "template_of"]

@@ -3,8 +3,7 @@
     nextVisit -> box ... image -> take: Measured, and the truth about it
 """
 
-from collections.abc import Iterable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +18,14 @@ from pipeline.pixel_half import Measured
 from pipeline.ports import Ephemerides, Satellites
 from pipeline.satellites import TrackSatellites
 from schemas.exposure import Box, Visit
-from schemas.wcs import Wcs
 from simulators import observe
-from simulators.camera import offset_px
 from simulators.observe import Facts
 from twin import exposures
 from twin.cache import Cache
 from twin.catalogue import measured_from_catalog
-from twin.detector_visit import Half
+from twin.detector_visit import Half, true_values
 from twin.exposures import Input
-from twin.halves import Job, is_known, observatory, pixel_half, recalled_half, recalled_template, template_job
+from twin.halves import Job, is_known, observatory, pixel_half, recalled_half, template_of
 from twin.observatory import Observatory
 from twin.pool import LookAhead
 from twin.prefill import catalog_of, template_sigmas_px
@@ -100,7 +97,7 @@ class SimulatedDetectors:
         jobs = [self._job(number, detector) for number in range(len(self.here.visits))
                 for detector in pixels]
         self._known = {job for job in jobs if is_known(job)}
-        self.templates = {band: self._template(band, pool) for band in self.here.earlier} if jobs else {}
+        self.templates = {band: template_of(folder, band, pool, cache) for band in self.here.earlier} if jobs else {}
         self._ahead = LookAhead(pool, pixel_half, [job for job in jobs if job not in self._known], 2 * processes,
                                 lambda job: self.templates[job.visit.band])
         self._inputs: dict[str, list[Input]] = {}
@@ -119,16 +116,9 @@ class SimulatedDetectors:
         """A visit of the night."""
         return self.here.visits[number]
 
-    def predicted(self, number: int, detector: int) -> Wcs:
-        """Where nextVisit says that a detector will look."""
-        camera, visit = self.here.config.camera, self.visit(number)
-        plain = Wcs.tangent(visit.ra, visit.dec, self._shape, scale_arcsec=camera.scale_arcsec,
-                            rotation=visit.rotation)
-        return plain.shifted(*offset_px(camera, detector))
-
     def box(self, number: int, detector: int) -> Box:
-        """The same as a box, with the margin of preload."""
-        return footprint_box(self.predicted(number, detector), self._shape, PRELOAD_MARGIN_ARCSEC)
+        """Where nextVisit says that a detector will look, with the margin of preload."""
+        return footprint_box(self.here.predicted(self.visit(number), detector), self._shape, PRELOAD_MARGIN_ARCSEC)
 
     def take(self, number: int, detector: int) -> Taken:
         """What the pixel half yields, or would yield."""
@@ -165,20 +155,6 @@ class SimulatedDetectors:
     def _job(self, number: int, detector: int) -> Job:
         return Job(self._folder, self.visit(number), detector, self._keep_images, self._cache)
 
-    def _template(self, band: str, pool: Executor) -> Future[str]:
-        """What the template of a band is made of: at once where it is known."""
-        return template_of(self._folder, band, pool, self._cache)
-
-
-def template_of(folder: Path, band: str, pool: Executor, cache: Cache | None) -> Future[str]:
-    """What the template of a band is made of: at once where the cache has it."""
-    found = recalled_template(folder, band, cache)
-    if found is None:
-        return pool.submit(template_job, folder, band, cache)
-    future: Future[str] = Future()
-    future.set_result(found)
-    return future
-
 
 def live_camera(scenario: Scenario) -> Scenario:
     """The scenario whose camera has the live detectors, in the order of their numbers."""
@@ -191,17 +167,9 @@ def live_camera(scenario: Scenario) -> Scenario:
 def _with_facts(log: np.ndarray, facts: Facts) -> np.ndarray:
     """The log with what is true of the exposure."""
     row = log.copy()
-    for name, value in _true(facts):
+    for name, value in true_values(facts).items():
         row[name] = value
     return row
 
 
-def _true(facts: Facts) -> Iterable[tuple[str, float]]:
-    yield "true_fwhm_arcsec", facts.conditions.fwhm_eff
-    yield "true_zeropoint", facts.zeropoint
-    yield "true_psf_sigma_px", facts.psf_sigma_px
-    yield "true_sky_adu", facts.sky_adu
-    yield "true_m5", facts.m5
-
-
-__all__ = ["SimulatedDetectors", "Source", "Taken", "live_camera", "template_of"]
+__all__ = ["SimulatedDetectors", "Source", "Taken", "live_camera"]

@@ -1,7 +1,7 @@
 """A night on the platform with live detectors, from a scenario to a run folder: any mix of the three fidelities.
 
 Beside it the same night with no fault and unlimited workers, as numbers: those of the live detectors are what they
-were; where a fault kept one from having any, they are drawn as a counted detector's.
+were, and where a fault kept one from having any, those that it would have had.
 """
 
 from concurrent.futures import Executor

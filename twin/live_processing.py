@@ -30,6 +30,7 @@ from schemas.measures import STEP as STEP_ROW
 from schemas.table import join
 from twin.costs import CostTable
 from twin.counts import FILTERS, Numbers
+from twin.exposure_log import end, unseen
 from twin.faults import Wrapper
 from twin.live import Source, Taken
 from twin.plan import DAY_S, Plan
@@ -474,20 +475,13 @@ class LiveProcessing(PromptProcessing):
         if self.logs.get(row) is not None and self.logs[row]["status"][0] == b"done":
             return
         visit = self.source.visit(message.visit)
-        log = taken.log.copy() if taken is not None else empty(EXPOSURE_LOG, 1)
-        if taken is None:
-            log["visit"], log["detector"], log["band"] = visit.visit, message.detector, visit.band
-            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
+        log = taken.log.copy() if taken is not None else unseen(visit, message.detector)
         log["fidelity"] = self.fidelities[message.detector].encode()
-        log["status"] = b"done" if summary is not None else b"timeout" if failed == "timeout" else \
-            taken.status.encode() if taken is not None and taken.measured is None else b"failed"
-        log["reason"] = b"" if summary is not None else failed.encode()[:64]
+        status = "done" if summary is not None else "timeout" if failed == "timeout" else \
+            taken.status if taken is not None and taken.measured is None else "failed"
+        end(log, summary, status, "" if summary is not None else failed)
         log["readout_end_mjd_tai"] = visit.shutter_close_mjd_tai + self.config.readout_s / DAY_S
         log["done_mjd_tai"] = self.clock()
-        log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
-        if summary is not None:
-            log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
-            log["n_alerts"] = summary.n_alerts
         if row not in self.logs:
             self._n_done += 1
             self._tell(self._n_done, self._n_live)
@@ -501,12 +495,9 @@ class LiveProcessing(PromptProcessing):
                 logs.append(self.logs[row])
                 continue
             number, detector = divmod(row, self.n_detectors)
-            visit, log = self.source.visit(number), empty(EXPOSURE_LOG, 1)
-            log["visit"], log["detector"], log["band"] = visit.visit, detector, visit.band
-            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
-            log["status"], log["reason"] = b"failed", self.reason[row].encode()
+            log = unseen(self.source.visit(number), detector)
+            end(log, None, "failed", self.reason[row])
             log["fidelity"] = self.fidelities[detector].encode()
-            log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
             logs.append(log)
         return join(logs) if logs else empty(EXPOSURE_LOG)
 

@@ -28,14 +28,13 @@ from pipeline.satellites import TrackSatellites
 from pipeline.steps import Step
 from reports.state import State
 from schemas.exposure import Visit
-from schemas.measures import EXPOSURE_LOG, MEASUREMENT, STEP, empty, fact_rows
+from schemas.measures import MEASUREMENT, STEP, empty, fact_rows
 from schemas.table import take
-from schemas.wcs import Wcs
-from simulators.camera import offset_px
 from twin import prefill
 from twin.cache import Cache
 from twin.conduct import Conduct, Stopped
 from twin.costs import CostTable
+from twin.exposure_log import end, unseen
 from twin.halves import (
     Half,
     Job,
@@ -45,9 +44,8 @@ from twin.halves import (
     observatory,
     pixel_half,
     recalled_half,
-    recalled_template,
     scratch,
-    template_job,
+    template_of,
 )
 from twin.keeping import KEPT, keeper
 from twin.night_pulse import NightPulse
@@ -169,7 +167,7 @@ class Night:
             progress("kernels", 0, 1)
             warm()
             progress("kernels", 1, 1)
-        self.templates = {band: _template(place, band, pool) for band in here.earlier}
+        self.templates = {band: template_of(place.folder, band, pool, place.cache) for band in here.earlier}
         self.ahead = LookAhead(pool, pixel_half, unknown, 2 * processes, self._template_of)
         self.log: list[np.ndarray] = []
         self.killed = {here.visits[number - 1].visit for number in self.scenario.platform.killed
@@ -206,7 +204,7 @@ class Night:
         opens = visit.mjd_tai - visit.exposure_s / 2 / SECONDS_PER_DAY
         yield p.until(opens - settings.lead_s / SECONDS_PER_DAY)
         arrives = visit.shutter_close_mjd_tai + (settings.readout_s + settings.transfer_s) / SECONDS_PER_DAY
-        predicted = self._predicted(visit, job.detector)
+        predicted = self.here.predicted(visit, job.detector)
         tracer = CatalogueTracer(visit.visit, job.detector, predicted)
         half: Half | None = None
         summary: Summary | None = None
@@ -270,12 +268,6 @@ class Night:
     def _shape(self) -> tuple[int, int]:
         return self.here.config.camera.ny, self.here.config.camera.nx
 
-    def _predicted(self, visit: Visit, detector: int) -> Wcs:
-        """Where nextVisit says that a detector will look."""
-        ox, oy = offset_px(self.here.config.camera, detector)
-        return Wcs.tangent(visit.ra, visit.dec, self._shape, scale_arcsec=self.here.config.camera.scale_arcsec,
-                           rotation=visit.rotation).shifted(ox, oy)
-
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _note(self, job: Job, timed: Timed, peak_mb: float = float("nan"),
@@ -296,17 +288,10 @@ class Night:
 
     def _record(self, job: Job, half: Half | None, summary: Summary | None, status: str, reason: str) -> None:
         visit, settings = job.visit, self.scenario.platform
-        log = half.log.copy() if half is not None else empty(EXPOSURE_LOG, 1)
-        if half is None:
-            log["visit"], log["detector"], log["band"] = visit.visit, job.detector, visit.band
-            log["midpointMjdTai"], log["shutter_close_mjd_tai"] = visit.mjd_tai, visit.shutter_close_mjd_tai
-        log["status"], log["reason"] = status, " ".join(reason.split()).encode()[:64]
+        log = half.log.copy() if half is not None else unseen(visit, job.detector)
+        end(log, summary, status, reason)
         log["readout_end_mjd_tai"] = visit.shutter_close_mjd_tai + settings.readout_s / SECONDS_PER_DAY
         log["done_mjd_tai"] = self.platform.clock()
-        log["n_alerts"] = log["n_sources"] = log["n_new_objects"] = 0
-        if summary is not None:
-            log["n_sources"], log["n_new_objects"] = summary.n_sources, summary.n_new_objects
-            log["n_alerts"] = summary.n_alerts
         self.log.append(log)
         self.recorder.append("exposure_log", log)
         if half is not None:
@@ -328,16 +313,6 @@ def _of_night(rows: np.ndarray, visits: Sequence[Visit]) -> np.ndarray:
     if "validityStartMjdTai" in names:
         return take(rows, rows["validityStartMjdTai"] >= visits[0].mjd_tai)
     return rows     # SSSource: a past has none
-
-
-def _template(place: Place, band: str, pool: Executor) -> Future[str]:
-    """What the template of a band is made of: at once where it is known."""
-    found = recalled_template(place.folder, band, place.cache)
-    if found is None:
-        return pool.submit(template_job, place.folder, band, place.cache)
-    future: Future[str] = Future()
-    future.set_result(found)
-    return future
 
 
 def with_visit(sources: np.ndarray, job: Job) -> np.ndarray:

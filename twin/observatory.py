@@ -10,7 +10,9 @@ from pipeline.errors import InputError
 from pipeline.template import Quality, select
 from schemas.exposure import Exposure, Visit
 from schemas.raw import Calibrations
+from schemas.wcs import Wcs
 from simulators import cadence
+from simulators.camera import offset_px
 from simulators.observe import Exposed, Facts, circumstances
 from simulators.perturbed import MissingPackage
 from simulators.sky import Sky
@@ -69,6 +71,12 @@ class Observatory:
     def facts(self, visit: Visit, detector: int) -> Facts:
         """The true circumstances of an exposure of the night."""
         return circumstances(self.sky, visit, detector, self.seed)
+
+    def predicted(self, visit: Visit, detector: int) -> Wcs:
+        """Where nextVisit says that a detector will look."""
+        c = self.config.camera
+        plain = Wcs.tangent(visit.ra, visit.dec, (c.ny, c.nx), scale_arcsec=c.scale_arcsec, rotation=visit.rotation)
+        return plain.shifted(*offset_px(c, detector))
 
     def inputs(self, band: str) -> list[Input]:
         """The inputs of a band's template."""

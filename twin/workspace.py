@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Final
 
 from pipeline.errors import InputError
+from reports.state import is_locked
 
 PREFIX: Final = "alert-twin-"
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -220,16 +221,9 @@ def _own(folder: Path) -> int:
 
 def _dead(folder: Path) -> bool:
     try:
-        lock = os.open(folder / "owner", os.O_RDWR | os.O_CLOEXEC)
+        return not is_locked(folder / "owner")
     except FileNotFoundError:
         return time.time() - folder.stat().st_mtime > ABANDONED_S
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return True
 
 
 def _clear(folder: Path) -> None:

@@ -104,13 +104,6 @@ def test_sides_are_row_for_row_and_differ_as_their_code_does(tmp_path: Path) -> 
     assert np.isnan(timed.base["duration_s"]).all()
 
 
-def test_memory_that_is_the_allocators_does_not_make_a_ratio(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    sides = [tree(tmp_path, name, log, steps=[("calibrate", {"cpu": 0.5, "memory": mb})])
-             for name, mb in (("base", 0.004), ("head", 12.0))]
-    assert measured(tmp_path, *sides).ratios("peak_mb") == pytest.approx({"calibrate": 1.5})
-
-
 def test_a_step_that_one_side_lacks_goes_on_alone(tmp_path: Path) -> None:
     log = tmp_path / "log"
     timed = measured(tmp_path, tree(tmp_path, "base", log), tree(tmp_path, "head", log, steps=[CALIBRATE]))
@@ -212,12 +205,11 @@ def test_a_step_made_slower_and_larger_is_seen_in_the_code_itself(tmp_path: Path
     scenario = tmp_path / "scenario.toml"
     scenario.write_text(to_toml(small()))
     here, there = (Tree(Path(sys.executable), root, root.name) for root in (present(), slow))
-    timed = interleaved(here, there, (scenario, scenario), [3], cache=tmp_path / "cache", samples=2, rounds=1)
+    timed = interleaved(here, there, (scenario, scenario), [3], cache=tmp_path / "cache", samples=6, rounds=3)
     assert (timed.note, timed.samples) == ("", 2)
     ratios, memory = timed.ratios(), timed.ratios("peak_mb")
     assert set(ratios) >= {"calibrate", "subtract", "detect", "associate", "save"}
     assert {name.decode() for name in timed.base["name"]} <= set(STEP_ORDER)
-    others = sorted(ratios[name] for name in ("calibrate", "warp", "subtract", "measure"))
-    assert ratios["detect"] > 1.5 > others[2]           # of two samples one of the others may be disturbed
-    assert ratios["detect"] > others[3]
+    others = [ratios[name] for name in ("calibrate", "warp", "subtract", "measure")]
+    assert ratios["detect"] > 1.5 > max(others)
     assert memory["detect"] > 1.5 > max(memory[name] for name in ("calibrate", "warp", "subtract"))
